@@ -1,0 +1,28 @@
+"""Where things that took time to make are kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the cache folder: PARETOGRID_CACHE, or paretogrid in the user's cache folder."""
+    given = os.environ.get("PARETOGRID_CACHE")
+    if given:
+        return Path(given).expanduser().resolve()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "paretogrid"
+
+
+@cache
+def code_version() -> str:
+    """Return a digest of this package's source, so that changed code never meets an old cache."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

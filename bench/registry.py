@@ -1,0 +1,228 @@
+"""The one extension door: a name leads to a factory; built-ins enter here too.
+
+Models, techniques and data sets are functions under a decorator. They come from this package,
+from other packages (entry-point group `paretogrid.plugins`), from a plugin file, or directly from
+a file as `path/to/file.py:function`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from bench.errors import SpecError, suggest
+from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
+
+Kind = Literal["model", "technique", "dataset"]
+Stage = Literal["recipe", "compression", "execution"]
+Realization = Literal["", "simulated", "packed", "executed"]
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+ENTRY_POINTS = "paretogrid.plugins"
+BUILT_IN = ("bench.data", "bench.models", "bench.techniques")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered factory and what must be known of it without calling it."""
+
+    kind: Kind
+    name: str
+    factory: Callable[..., Any]
+    parameters: tuple[Parameter, ...]
+    summary: str
+    source: str
+    stage: Stage = "compression"
+    realization: Realization = ""
+    devices: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry as plain data: everything but the factory itself."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        del fields["factory"]
+        fields["parameters"] = [
+            {"name": p.name, "default": p.default, "type": p.type, "range": str(p.range)}
+            for p in self.parameters
+        ]
+        return fields
+
+
+_entries: dict[tuple[Kind, str], Entry] = {}
+
+
+def model(name: str) -> Callable[[Factory], Factory]:
+    """Register a function that returns a Subject, or a module and its example inputs."""
+    return _register("model", name)
+
+
+def dataset(name: str) -> Callable[[Factory], Factory]:
+    """Register a function that returns a Dataset."""
+    return _register("dataset", name)
+
+
+def technique(
+    name: str,
+    *,
+    stage: Stage = "compression",
+    realization: Realization = "",
+    devices: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+) -> Callable[[Factory], Factory]:
+    """Register a function `(subject, **parameters) -> Subject`.
+
+    stage: `recipe` changes how the model is trained, `compression` the trained model,
+    `execution` its precision or layout. realization: see the documentation of records.
+    devices: device types with kernels for the result; empty means all. needs: `training data`,
+    `calibration data`, or nothing.
+    """
+    return _register(
+        "technique", name, stage=stage, realization=realization, devices=devices, needs=needs
+    )
+
+
+def _register(kind: Kind, name: str, **facts: Any) -> Callable[[Factory], Factory]:
+    def decorate(factory: Factory) -> Factory:
+        entry = _make_entry(kind, name, factory, **facts)
+        known = _entries.get((kind, name))
+        if known is not None and known.source != entry.source:
+            raise SpecError(f"{kind} {name!r} of {entry.source} already exists in {known.source}.")
+        _entries[kind, name] = entry
+        return factory
+
+    return decorate
+
+
+def _make_entry(kind: Kind, name: str, factory: Callable[..., Any], **facts: Any) -> Entry:
+    signature = list(inspect.signature(factory).parameters.values())
+    hints = _type_hints(factory)
+    parameters = [
+        _make_parameter(parameter, hints.get(parameter.name))
+        for parameter in (signature[1:] if kind == "technique" else signature)
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    summary = (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
+    source = inspect.getsourcefile(factory) or factory.__module__
+    return Entry(kind, name, factory, tuple(parameters), summary, source, **facts)
+
+
+def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(factory, include_extras=True)
+    except Exception:  # a plugin may annotate with names that do not exist when it runs
+        return {}
+
+
+def _make_parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
+    default = REQUIRED if parameter.default is parameter.empty else parameter.default
+    type_, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    name = type_.__name__ if type_ in (int, float, str, bool) else ""
+    limits = [extra for extra in extras if isinstance(extra, Range)]
+    return Parameter(parameter.name, default, name, *limits[:1])
+
+
+def load_built_ins() -> None:
+    """Import this package's own models, techniques and data sets."""
+    for name in BUILT_IN:
+        importlib.import_module(name)
+
+
+def load_plugins(files: Iterable[str] = ()) -> None:
+    """Import the plugins of installed packages, then the given files."""
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:
+            raise SpecError(f"Plugin {point.name!r} ({point.value}) fails to import: {error}") from error
+    for file in files:
+        load_file(file)
+
+
+def load_file(file: str) -> ModuleType:
+    """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise SpecError(f"No such file: {file}.")
+    name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"{file} is not a Python file.")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    # Appended, so that a file beside the user's cannot shadow an installed package.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(loaded)
+    except SpecError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise SpecError(f"{file} fails to import: {type(error).__name__}: {error}") from error
+    return loaded
+
+
+def find(kind: Kind, text: str) -> tuple[Entry, Call]:
+    """Return the entry that `text` names and the call in canonical form.
+
+    Raises SpecError with the nearest known name.
+    """
+    call = parse_call(text)
+    file, colon, function = call.name.rpartition(":")
+    if colon and file.endswith(".py"):
+        entry = _find_in_file(kind, file, function, call.name)
+        return entry, bind(call, entry.parameters)
+    prefix, colon, path = call.name.partition(":")
+    if colon and kind == "dataset":  # folder:PATH is short for folder('PATH')
+        call = Call(prefix, (path, *call.args), call.kwargs)
+    try:
+        entry = _entries[kind, call.name]
+    except KeyError:
+        known = names(kind)
+        raise SpecError(
+            f"Unknown {kind} {call.name!r}.{suggest(call.name, known)} "
+            f"`paretogrid list {kind}s` shows all {len(known)}."
+        ) from None
+    return entry, bind(call, entry.parameters)
+
+
+def _find_in_file(kind: Kind, file: str, function: str, name: str) -> Entry:
+    loaded = load_file(file)
+    factory = getattr(loaded, function, None)
+    if not callable(factory):
+        functions = [key for key, value in vars(loaded).items() if inspect.isfunction(value)]
+        raise SpecError(f"{file} has no function {function!r}.{suggest(function, functions)}")
+    for entry in _entries.values():
+        if entry.kind == kind and entry.factory is factory:
+            return entry
+    return _make_entry(kind, name, factory)
+
+
+def build(kind: Kind, text: str, *leading: Any) -> Any:
+    """Call the factory that `text` names, with its parameters; `leading` come first."""
+    entry, call = find(kind, text)
+    return entry.factory(*leading, *call.args, **dict(call.kwargs))
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the registered names of one kind, sorted."""
+    return sorted(name for entry_kind, name in _entries if entry_kind == kind)
+
+
+def catalog() -> list[dict[str, Any]]:
+    """Return every entry as plain data, sorted by kind and name."""
+    order = get_args(Kind)
+    entries = sorted(_entries.values(), key=lambda entry: (order.index(entry.kind), entry.name))
+    return [entry.describe() for entry in entries]

@@ -1,0 +1,73 @@
+"""Subject: a model, its example inputs and its data; what every technique transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.data.splits import Dataset
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW with a one-cycle schedule."""
+
+    epochs: int
+    batch_size: int = 100
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module with example inputs (first dimension: batch), and what it is judged by.
+
+    data: labelled splits, or None: then there is no accuracy. recipe: how to train the module;
+    None means that it is used as it is. notes: what a person should know of this variant.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    data: Dataset | None = None
+    recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> Subject:
+        """Return the subject with one more note."""
+        return dataclasses.replace(self, notes=(*self.notes, note))
+
+
+def as_subject(made: Any, name: str) -> Subject:
+    """Return what a model function returned as a Subject.
+
+    Accepts a Subject, or (module, example inputs) where the inputs are a tensor or a tuple of
+    tensors. Raises SpecError for anything else.
+    """
+    import torch
+
+    if isinstance(made, Subject):
+        return made
+    wanted = "It must return a torch.nn.Module and example inputs, or a bench.Subject."
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise SpecError(f"Model {name!r} returned {type(made).__name__}. {wanted}")
+    module, inputs = made
+    if not isinstance(module, torch.nn.Module):
+        raise SpecError(f"Model {name!r} returned {type(module).__name__} as its module. {wanted}")
+    inputs = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
+    if not isinstance(inputs, tuple | list) or not inputs:
+        raise SpecError(f"Model {name!r} returned {type(inputs).__name__} as its inputs. {wanted}")
+    if not all(isinstance(value, torch.Tensor) for value in inputs):
+        raise SpecError(f"Model {name!r}: every example input must be a tensor.")
+    if any(value.dim() == 0 or value.shape[0] != inputs[0].shape[0] for value in inputs):
+        shapes = [tuple(value.shape) for value in inputs]
+        raise SpecError(
+            f"Model {name!r}: example inputs have the shapes {shapes}; "
+            "the first dimension of each must be the same batch."
+        )
+    return Subject(module, tuple(inputs))

@@ -1,0 +1,69 @@
+"""Quantization and lower precision."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import Refusal
+from bench.registry import technique
+from bench.subject import Subject
+
+
+@technique("int8-dynamic", stage="execution", realization="executed", devices=("cpu",))
+def int8_dynamic(subject: Subject) -> Subject:
+    """Linear layers with int8 weights; activations are quantized while it runs.
+
+    w ≈ s·q with q in −128..127 and s = max|w| / 127.5 per tensor; the scale of the activations
+    is computed for each call. Convolutions stay in floating point. Needs no data.
+    Source: PyTorch, `torch.ao.quantization.quantize_dynamic`.
+    """
+    layers = [module for module in subject.module.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise Refusal("int8-dynamic quantizes nn.Linear layers, and this model has none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated since 2.10 and still there in 2.14
+        module = torch.ao.quantization.quantize_dynamic(
+            copy.deepcopy(subject.module).eval(), {nn.Linear}, torch.qint8
+        )
+    return dataclasses.replace(subject, module=module)
+
+
+@technique("bf16", stage="execution", realization="executed")
+def bf16(subject: Subject) -> Subject:
+    """Weights and activations in bfloat16; inputs and outputs stay in 32 bits.
+
+    The cost of the two conversions is part of the measured latency. Needs no data.
+    Source: Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", arXiv:1905.12322.
+    """
+    return dataclasses.replace(subject, module=CastModule(subject.module, torch.bfloat16))
+
+
+class CastModule(nn.Module):
+    """A module in another floating-point type behind an interface in 32 bits."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return the outputs of the module in 32 bits."""
+        return cast(self.module(*(cast(value, self.dtype) for value in inputs)), torch.float32)
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """Return floating-point tensors, also inside tuples, lists and dicts, in another type."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return type(value)(**{key: cast(item, dtype) for key, item in value.items()})
+    if isinstance(value, tuple | list):
+        items = [cast(item, dtype) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -1,0 +1,1 @@
+"""The instrument: devices, runtimes, timing, memory, counting, quality, the machine."""

@@ -1,0 +1,49 @@
+"""Quality on the runtime and device that is timed: answers on the test split, raw outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.subject import Subject
+from harness.measure.devices import Device
+from harness.measure.runtimes import Program, first_tensor, take_batch
+
+KEPT_OUTPUTS = 2_000_000
+
+
+def collect_answers(
+    subject: Subject, program: Program, device: Device, batch: int
+) -> dict[str, np.ndarray]:
+    """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
+
+    Runs in the batch that is timed, because some techniques (dynamic quantization) answer
+    differently in another; the last batch is filled up. Without data the outputs are those of the
+    example inputs. At most KEPT_OUTPUTS numbers of the outputs are returned.
+    """
+    examples = subject.data.test if subject.data else None
+    inputs = (examples.inputs,) if examples else subject.inputs
+    outputs = _run_in_batches(program, inputs, device, batch)
+    found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
+    if outputs.dim() >= 2 and outputs.shape[1] > 1:
+        found["predicted"] = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS].numpy().astype(np.int32)
+    if examples is not None:
+        found["labels"] = examples.labels.numpy().astype(np.int32)
+    return found
+
+
+def _run_in_batches(program: Program, inputs: Any, device: Device, batch: int) -> torch.Tensor:
+    count = len(inputs[0])
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, count, batch):
+            rows = tuple(value[start : start + batch] for value in inputs)
+            filled = tuple(device.place(value) for value in take_batch(rows, batch))
+            outputs = first_tensor(program(*filled)).detach().to("cpu", torch.float32)
+            if outputs.dim() == 0 or len(outputs) != batch:
+                parts.append(outputs.reshape(1, -1))  # one result for the whole batch
+            else:
+                parts.append(outputs[: len(rows[0])])
+    return torch.cat(parts)

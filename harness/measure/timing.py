@@ -1,0 +1,102 @@
+"""Blocks of samples: short, re-warmed, looped where the clock is too coarse."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from harness.stats import Floats
+
+WARM_UP_S = 0.2
+WARM_UP_CALLS = 3
+REWARM_S = 0.002
+LEAST_CALLS = 3
+LONG_CALL_S = 0.5
+CLOCK_SHARE = 0.002
+"""The largest share of a sample that reading the clock may take."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Seconds of one call, a value for each sample; each sample is `loops` calls."""
+
+    seconds: Floats
+    loops: int
+    took_s: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a call takes, and how samples are therefore taken."""
+
+    call_s: float
+    loops: int
+    least_calls: int
+    warm_up_calls: int
+
+
+def clock_cost_s() -> float:
+    """Return the time that one reading of the clock takes, in seconds."""
+    clock = time.perf_counter_ns
+    begin = clock()
+    for _ in repeat(None, 1_000):
+        clock()
+    return (clock() - begin) / 1e9 / 1_000
+
+
+def warm_up(call: Callable[[], Any]) -> Pace:
+    """Call for a fixed time and learn the pace: loops until the clock's share is small."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < WARM_UP_CALLS or time.perf_counter() - begin < WARM_UP_S:
+        before = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - before)
+        if times[-1] > LONG_CALL_S and len(times) >= 2:
+            break
+    call_s = median(times[len(times) // 2 :])
+    loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9))))
+    return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times))
+
+
+def time_block(call: Callable[[], Any], pace: Pace, block_s: float) -> Block:
+    """Return samples over about `block_s` seconds, after unrecorded calls that warm the caches."""
+    begin = time.perf_counter()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        call()
+        while time.perf_counter() - begin < REWARM_S:
+            call()
+        nanoseconds = _sample(call, pace, block_s)
+    finally:
+        if enabled:
+            gc.enable()
+    seconds = np.asarray(nanoseconds, dtype=np.float64) / (1e9 * pace.loops)
+    return Block(seconds, pace.loops, time.perf_counter() - begin)
+
+
+def _sample(call: Callable[[], Any], pace: Pace, block_s: float) -> list[int]:
+    clock, samples = time.perf_counter_ns, []
+    deadline = clock() + int(block_s * 1e9)
+    while True:
+        if pace.loops == 1:
+            before = clock()
+            call()
+            after = clock()
+        else:
+            calls = repeat(None, pace.loops)
+            before = clock()
+            for _ in calls:
+                call()
+            after = clock()
+        samples.append(after - before)
+        if after >= deadline and len(samples) >= pace.least_calls:
+            return samples

@@ -1,0 +1,192 @@
+"""Record: the row that a cell becomes; every column with its unit and direction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from harness.grid import Cell
+from harness.stats import Estimate
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"paretogrid.schema_version"
+METRICS_KEY = b"paretogrid.metrics"
+
+Status = Literal["measured", "skipped", "failed"]
+Direction = Literal["lower", "higher", "none"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured quantity: its column, unit, better direction and what people call it."""
+
+    name: str
+    unit: str
+    direction: Direction
+    label: str
+    interval: bool = False
+
+    def columns(self) -> tuple[str, ...]:
+        """The Parquet columns of this metric: the value and, if it has one, its interval."""
+        return (self.name, f"{self.name}_low", f"{self.name}_high") if self.interval else (self.name,)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("latency_s", "s", "lower", "latency (median)", interval=True),
+    Metric("latency_p90_s", "s", "lower", "latency (90th percentile)"),
+    Metric("latency_p99_s", "s", "lower", "latency (99th percentile)"),
+    Metric("latency_ratio", "1", "lower", "latency relative to baseline", interval=True),
+    Metric("latency_ratio_p_value", "1", "none", "p-value of the latency ratio"),
+    Metric("throughput_per_s", "1/s", "higher", "throughput (examples per second)", interval=True),
+    Metric("device_latency_s", "s", "lower", "device time (CUDA events)"),
+    Metric("peak_memory_bytes", "B", "lower", "peak memory"),
+    Metric("weight_memory_bytes", "B", "lower", "memory after load"),
+    Metric("working_memory_bytes", "B", "lower", "memory of a call beyond the loaded model"),
+    Metric("cuda_allocated_bytes", "B", "lower", "CUDA memory allocated (peak)"),
+    Metric("cuda_reserved_bytes", "B", "lower", "CUDA memory reserved (peak)"),
+    Metric("cuda_process_bytes", "B", "lower", "CUDA memory of the process (NVML)"),
+    Metric("params", "1", "lower", "parameters"),
+    Metric("nonzero_params", "1", "lower", "parameters that are not zero"),
+    Metric("weight_bytes", "B", "lower", "weights as stored"),
+    Metric("disk_bytes", "B", "lower", "file size"),
+    Metric("macs", "1", "lower", "multiply-accumulates for one example"),
+    Metric("accuracy", "1", "higher", "accuracy", interval=True),
+    Metric("macro_f1", "1", "higher", "macro F1"),
+    Metric("fidelity", "1", "higher", "fidelity to the baseline's outputs"),
+    Metric("agreement", "1", "higher", "same answer as the baseline"),
+    Metric("prepare_s", "s", "lower", "time to prepare the variant"),
+)
+METRIC_NAMES = {column for metric in METRICS for column in metric.columns()}
+
+IDENTITY: tuple[tuple[str, pa.DataType], ...] = (
+    ("run_id", pa.string()),
+    ("cell_id", pa.string()),
+    ("model", pa.string()),
+    ("technique", pa.string()),
+    ("device", pa.string()),
+    ("threads", pa.int64()),
+    ("batch", pa.int64()),
+    ("runtime", pa.string()),
+    ("seed", pa.int64()),
+    ("task", pa.string()),
+    ("git_commit", pa.string()),
+    ("started_at", pa.string()),
+    ("status", pa.string()),
+    ("failure_kind", pa.string()),
+    ("message", pa.string()),
+    ("realization", pa.string()),
+)
+CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
+    ("heat", pa.string()),
+    ("rounds", pa.int64()),
+    ("samples", pa.int64()),
+    ("loops", pa.int64()),
+    ("test_examples", pa.int64()),
+    ("stopped_by", pa.string()),
+    ("interval_reached", pa.bool_()),
+    ("uncounted_ops", pa.list_(pa.string())),
+    ("threads_in_effect", pa.int64()),
+    ("affinity_in_effect", pa.list_(pa.int64())),
+    ("wait_policy_in_effect", pa.string()),
+    ("dtype_in_effect", pa.string()),
+    ("warnings", pa.list_(pa.string())),
+    ("notes", pa.list_(pa.string())),
+    ("environment", pa.string()),
+)
+CONDITION_NAMES = {name for name, _ in CONDITIONS}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell ended as. `metrics` and `conditions` hold only known column names."""
+
+    run_id: str
+    cell: Cell
+    status: Status
+    failure_kind: str = ""
+    message: str = ""
+    task: str = ""
+    realization: str = ""
+    git_commit: str = ""
+    started_at: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = (set(self.metrics) - METRIC_NAMES) | (set(self.conditions) - CONDITION_NAMES)
+        if unknown:
+            raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
+
+    def measured(self, **values: float | Estimate) -> Record:
+        """Return the record with more metrics; an Estimate fills the interval's columns too."""
+        added: dict[str, float] = {}
+        for name, value in values.items():
+            if isinstance(value, Estimate):
+                added |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            else:
+                added[name] = value
+        return replace(self, metrics={**self.metrics, **added})
+
+    def under(self, **values: Any) -> Record:
+        """Return the record with more conditions."""
+        return replace(self, conditions={**self.conditions, **values})
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the wide row; what was not measured is None."""
+        row: dict[str, Any] = {name: None for name in schema().names}
+        row |= {name: getattr(self, name) for name, _ in IDENTITY if hasattr(self, name)}
+        row |= {**self.cell.axes(), "cell_id": self.cell.id}
+        row |= {name: value for name, value in self.metrics.items() if isfinite(value)}
+        row |= self.conditions
+        return row
+
+
+def schema() -> pa.Schema:
+    """Return the Parquet schema; version, units and directions are in its metadata."""
+    fields = [pa.field(name, kind) for name, kind in IDENTITY]
+    fields += [
+        pa.field(column, pa.float64(), metadata={"unit": metric.unit})
+        for metric in METRICS
+        for column in metric.columns()
+    ]
+    fields += [pa.field(name, kind) for name, kind in CONDITIONS]
+    described = {
+        metric.name: {
+            "unit": metric.unit,
+            "direction": metric.direction,
+            "label": metric.label,
+            "interval": metric.interval,
+        }
+        for metric in METRICS
+    }
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION), METRICS_KEY: json.dumps(described)}
+    return pa.schema(fields, metadata=metadata)
+
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("heat", pa.string()),
+        ("round", pa.int32()),
+        ("block", pa.int32()),
+        ("position", pa.int32()),
+        ("seconds", pa.float64()),
+        ("loops", pa.int32()),
+        ("disturbed", pa.bool_()),
+    ],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)
+EXAMPLES_SCHEMA = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("example", pa.int32()),
+        ("label", pa.int32()),
+        ("predicted", pa.int32()),
+    ],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)

@@ -1,0 +1,191 @@
+"""The store: one folder a run, Parquet inside; the only file that writes results/.
+
+A cell's result is durable when it ends: samples and examples first, then its row, each under a
+temporary name, synced and renamed. `compact` joins the parts at the end of a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as compute
+import pyarrow.parquet as pq
+
+from bench.errors import suggest
+from harness.errors import UserError
+from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
+
+TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCHEMA}
+PARTS = "parts"
+
+
+def results_folder(given: str | None = None) -> Path:
+    """Return the store: as given, PARETOGRID_RESULTS, or ./results."""
+    return Path(given or os.environ.get("PARETOGRID_RESULTS") or "results")
+
+
+class Run:
+    """One run's folder in the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+
+    @classmethod
+    def create(cls, root: Path, name: str, facts: dict[str, Any]) -> Run:
+        """Make the folder of a new run, named after the grid and the time, and note its facts."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        for number in range(1, 1_000):
+            run_id = f"{name}-{stamp}" + (f"-{number}" if number > 1 else "")
+            try:
+                (root / run_id / PARTS).mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"Cannot write results to {root}: {error}.") from None
+            run = cls(root / run_id)
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            run.write_facts({"run_id": run_id, "created_at": created, "state": "running", **facts})
+            return run
+        raise UserError(f"Too many runs named {name} in {root}.")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; raise UserError if another process does."""
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"The run {self.run_id} is being measured by another process.") from None
+            yield
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was noted of the run: grid, machine, state."""
+        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return facts
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Note the facts of the run."""
+        text = json.dumps(facts, indent=1, sort_keys=True)
+        _durably(self.folder / "run.json", lambda path: path.write_text(text))
+
+    def add(self, record: Record, samples: pa.Table, examples: pa.Table) -> None:
+        """Keep a cell's result; it is durable when this returns."""
+        parts = self.folder / PARTS
+        parts.mkdir(exist_ok=True)
+        for table_name, table in (("samples", samples), ("examples", examples)):
+            if table.num_rows:
+                _write_table(table, parts / f"{record.cell.id}.{table_name}.parquet")
+        row = pa.Table.from_pylist([record.to_row()], schema=TABLES["cells"])
+        _write_table(row, parts / f"{record.cell.id}.cells.parquet")
+
+    def finished(self) -> set[str]:
+        """Return the ids of the cells that have a row."""
+        found = {path.name.split(".")[0] for path in self._parts("cells")}
+        if (self.folder / "cells.parquet").is_file():
+            table = pq.read_table(self.folder / "cells.parquet", columns=["cell_id"])
+            found |= set(table["cell_id"].to_pylist())
+        return found
+
+    def compact(self) -> None:
+        """Join the parts to one file a table; safe to interrupt and to repeat."""
+        done = self.finished()
+        for name in ("samples", "examples", "cells"):  # rows last: they say what is finished
+            table = self.read(name)
+            wanted = pa.array(sorted(done), pa.string())
+            table = table.filter(compute.is_in(table["cell_id"], value_set=wanted))
+            _write_table(table, self.folder / f"{name}.parquet")
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
+    def read(self, name: str) -> pa.Table:
+        """Return a table of the run: joined file and parts together, each cell once."""
+        tables = []
+        joined = self.folder / f"{name}.parquet"
+        parts = self._parts(name)
+        fresh = [path.name.split(".")[0] for path in parts]
+        if joined.is_file():
+            table = pq.read_table(joined)
+            if fresh:  # a part that outlived an interrupted compaction is in both
+                again = compute.is_in(table["cell_id"], value_set=pa.array(fresh, pa.string()))
+                table = table.filter(compute.invert(again))
+            tables.append(table)
+        tables += [pq.read_table(path) for path in parts]
+        if not tables:
+            return TABLES[name].empty_table()
+        return pa.concat_tables(tables, promote_options="default")
+
+    def _parts(self, name: str) -> list[Path]:
+        return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
+
+
+def open_run(root: Path, run_id: str | None) -> Run:
+    """Return a run of the store, the latest where none is named; raise UserError if there is none."""
+    known = list_runs(root)
+    if not known:
+        raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
+    if run_id is None or run_id == "latest":
+        return Run(root / known[-1])
+    if run_id in known:
+        return Run(root / run_id)
+    as_path = Path(run_id)
+    if (as_path / "run.json").is_file():
+        return Run(as_path)
+    raise UserError(
+        f"No run {run_id!r} in {root}.{suggest(run_id, known)} The latest is {known[-1]!r}."
+    )
+
+
+def list_runs(root: Path) -> list[str]:
+    """Return the runs of a store, the oldest first."""
+    if not root.is_dir():
+        return []
+    created = [(_created_at(path.parent), path.parent.name) for path in root.glob("*/run.json")]
+    return [name for _, name in sorted(created)]
+
+
+def read_cells(run: Run) -> pd.DataFrame:
+    """Return the run's cells, a row each, in the order in which they were measured."""
+    frame = run.read("cells").to_pandas()
+    return frame.sort_values("started_at", kind="stable").reset_index(drop=True)
+
+
+def _created_at(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "run.json").read_text()).get("created_at", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    _durably(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _durably(path: Path, write: Any) -> None:
+    """Write under a temporary name, sync, rename: readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"Cannot write {path}: {error}.") from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

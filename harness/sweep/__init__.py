@@ -1,0 +1,1 @@
+"""The run: prepare, heat, worker; the runner drives them."""

@@ -1,0 +1,161 @@
+"""The plan: names resolved by a worker, the order of the cells, and who shares a heat."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.grid import BASELINE, Cell, Grid, check_exclusions
+from harness.sweep.launcher import Launcher, Worker
+
+RESOLVE_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Technique:
+    """What is known of a pipeline before it is applied."""
+
+    devices: tuple[str, ...]
+    realization: str
+    recipes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid whose names all exist, in canonical form, and the facts of its techniques."""
+
+    grid: Grid
+    techniques: dict[str, Technique]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        techniques = {name: vars(technique) for name, technique in self.techniques.items()}
+        return {"grid": self.grid.model_dump(mode="json"), "techniques": techniques}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """Return the plan that `to_json` gave."""
+        techniques = {
+            name: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
+            for name, facts in data["techniques"].items()
+        }
+        return cls(Grid.model_validate(data["grid"]), techniques)
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Cells to be timed together; `reference` is a baseline that has its result already."""
+
+    cells: tuple[Cell, ...]
+    reference: Cell | None
+
+    @property
+    def name(self) -> str:
+        """A name for people and for the samples: model, device, seed, threads, batch."""
+        return "/".join(map(str, self.cells[0].place))
+
+
+def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
+    """Return the plan of a grid; raise UserError for a name or parameter that does not exist."""
+    axes = grid.grid
+    plugins = list(axes.plugins)
+    with launcher.worker() as worker:
+        models = {
+            text: _ask(worker, "resolve_model", text, plugins, f"{where} (models[{number}])")["text"]
+            for number, text in enumerate(axes.models)
+        }
+        found = {
+            text: _ask(
+                worker, "resolve_technique", text, plugins, f"{where} (techniques[{number}])"
+            )
+            for number, text in enumerate(axes.techniques)
+        }
+        found[BASELINE] = _ask(worker, "resolve_technique", BASELINE, plugins, where)
+        rules = [
+            _resolve_rule(worker, rule.rule(), plugins, f"{where} (exclude[{number}])")
+            for number, rule in enumerate(grid.exclude)
+        ]
+    data = grid.model_dump(mode="json")
+    data["grid"]["models"] = list(dict.fromkeys(models[text] for text in axes.models))
+    names = [found[text]["text"] for text in axes.techniques]
+    data["grid"]["techniques"] = list(dict.fromkeys([BASELINE, *names]))
+    data["exclude"] = rules
+    techniques = {
+        facts["text"]: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
+        for facts in found.values()
+    }
+    resolved = Grid.model_validate(data)
+    check_exclusions(resolved, where)
+    return Plan(resolved, techniques)
+
+
+def _resolve_rule(
+    worker: Worker, rule: dict[str, Any], plugins: list[str], where: str
+) -> dict[str, Any]:
+    for axis in ("model", "technique"):
+        if axis in rule:
+            rule[axis] = _ask(worker, f"resolve_{axis}", rule[axis], plugins, where)["text"]
+    return rule
+
+
+def _ask(
+    worker: Worker, operation: str, text: str, plugins: list[str], where: str
+) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = worker.call(
+            operation, RESOLVE_TIMEOUT_S, text=text, plugins=plugins
+        )
+    except UserError as mistake:
+        raise UserError(_with_place(str(mistake), where)) from None
+    return answer
+
+
+def _with_place(message: str, where: str) -> str:
+    """Put the place behind the first sentence: "Unknown model 'x' in mine.toml (models[0]). ..."."""
+    head, stop, tail = re.match(r"(.*?[^.])(\.(?=\s|$)|$)(.*)", message, re.S).groups()  # type: ignore[union-attr]  # matches any text
+    return f"{head} in {where}{stop or '.'}{tail}"
+
+
+def import_folders(grid: Grid) -> list[str]:
+    """Return the folders of the user's own files, so that workers can import their neighbours."""
+    texts = [*grid.grid.plugins, *grid.grid.models, *grid.grid.techniques]
+    files = [match for text in texts for match in re.findall(r"[^\s('\"+]+\.py\b", text)]
+    return list(dict.fromkeys(str(Path(file).expanduser().resolve().parent) for file in files))
+
+
+def plan_heats(grid: Grid, finished: Collection[str]) -> Iterator[tuple[tuple[str, int], list[Heat]]]:
+    """Yield (model, seed) with its heats, for all cells that are not finished."""
+    axes = grid.grid
+
+    def order(cell: Cell) -> tuple[int, ...]:
+        return (
+            axes.models.index(cell.model),
+            axes.seeds.index(cell.seed),
+            axes.devices.index(cell.device),
+            axes.batch.index(cell.batch),
+            axes.threads.index(cell.threads),
+        )
+
+    everything = sorted(grid.expand(), key=order)
+    for owner, group in itertools.groupby(everything, key=lambda cell: (cell.model, cell.seed)):
+        heats = [
+            heat
+            for _, members in itertools.groupby(group, key=lambda cell: cell.place)
+            if (heat := _make_heat(list(members), finished)) is not None
+        ]
+        if heats:
+            yield owner, heats
+
+
+def _make_heat(cells: Sequence[Cell], finished: Collection[str]) -> Heat | None:
+    todo = tuple(cell for cell in cells if cell.id not in finished)
+    if not todo:
+        return None
+    baselines = [cell for cell in cells if cell.technique == BASELINE]
+    reference = baselines[0] if baselines and baselines[0] not in todo else None
+    return Heat(todo, reference)

@@ -1,0 +1,194 @@
+"""Prepare variants: build, train, compress, and keep the result by the hash of what made it.
+
+A variant is a folder in the cache: `subject.pt` (module and example inputs), `facts.json`. Data
+sets are kept once, by content. Runs in workers only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import torch
+
+from bench import registry
+from bench.cache import cache_folder, code_version
+from bench.data import Dataset
+from bench.errors import SpecError
+from bench.subject import Subject, as_subject
+from bench.training import train
+
+
+def prepare_base(model: str, recipes: list[str], seed: int) -> dict[str, Any]:
+    """Return the facts of a trained model: `variant`, `prepare_s`, `task`, `notes`.
+
+    The model is always built, because its key contains its weights and its data.
+    """
+    seed_everything(seed, model)
+    begin = time.perf_counter()
+    subject = as_subject(registry.build("model", model), model)
+    for recipe in recipes:
+        subject = registry.build("technique", recipe, subject)
+    data = store_dataset(subject.data) if subject.data else ""
+    key = digest(
+        code_version(), source_digest("model", model), model, recipes, seed, torch.__version__,
+        torch.get_num_threads(), data, repr(subject.recipe), repr(subject.module),
+        weights_digest(subject.module),
+    )  # fmt: skip
+
+    def make() -> Subject:
+        seed_everything(seed, "train")
+        return train(subject)
+
+    return _keep(key, make, data, subject.data.name if subject.data else model, 0.0, begin)
+
+
+def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
+    """Return the facts of a prepared variant with one more technique applied."""
+    before = read_facts(base)
+    key = digest(base, step, seed, code_version(), source_digest("technique", step))
+
+    def make() -> Subject:
+        subject = load_subject(base, with_data=True)
+        seed_everything(seed, step)
+        made = registry.build("technique", step, subject)
+        if not isinstance(made, Subject):
+            raise SpecError(
+                f"Technique {step!r} returned {type(made).__name__}; it must return a Subject."
+            )
+        return made
+
+    return _keep(key, make, before["data"], before["task"], before["prepare_s"])
+
+
+def load_subject(variant: str, with_data: bool = False) -> Subject:
+    """Return a prepared subject; without its data it takes only the memory of the model."""
+    folder = variant_folder(variant)
+    subject: Subject = torch.load(folder / "subject.pt", weights_only=False)
+    data = read_facts(variant)["data"]
+    if with_data and data:
+        path = cache_folder() / "datasets" / f"{data}.pt"
+        subject = dataclasses.replace(subject, data=torch.load(path, weights_only=False))
+    return subject
+
+
+def read_facts(variant: str) -> dict[str, Any]:
+    """Return what is known of a prepared variant."""
+    facts: dict[str, Any] = json.loads((variant_folder(variant) / "facts.json").read_text())
+    return facts
+
+
+def variant_folder(variant: str) -> Path:
+    """Return the folder of a variant in the cache."""
+    return cache_folder() / "variants" / variant
+
+
+def _keep(
+    key: str,
+    make: Callable[[], Subject],
+    data: str,
+    task: str,
+    earlier_s: float,
+    begin: float | None = None,
+) -> dict[str, Any]:
+    """Return the facts in the cache under `key`, making the variant first if it is not there."""
+    folder = variant_folder(key)
+    if (folder / "facts.json").is_file():
+        return read_facts(key)
+    begin = time.perf_counter() if begin is None else begin
+    subject = make()
+    facts = {
+        "variant": key,
+        "prepare_s": earlier_s + time.perf_counter() - begin,
+        "task": task,
+        "data": data,
+        "notes": list(subject.notes),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    try:
+        save_subject(dataclasses.replace(subject, data=None), temporary / "subject.pt")
+        (temporary / "facts.json").write_text(json.dumps(facts))
+        os.replace(temporary, folder)
+    except OSError:  # another run was faster; its result is the same
+        if not (folder / "facts.json").is_file():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return facts
+
+
+def save_subject(subject: Subject, path: Path) -> None:
+    """Write a subject so that any worker can load it, classes of the user's files included."""
+    own = [module for name, module in sys.modules.items() if name.startswith("paretogrid_file_")]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        torch.save(subject, path, pickle_module=cloudpickle)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise SpecError(f"The model cannot be saved for other processes: {error}") from error
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def store_dataset(data: Dataset) -> str:
+    """Keep a data set by the hash of its content; return the hash."""
+    content = hashlib.sha256(f"{data.name} {data.classes}".encode())
+    for split in (data.train, data.tune, data.test):
+        content.update(np.ascontiguousarray(split.inputs.numpy()))
+        content.update(np.ascontiguousarray(split.labels.numpy()))
+    key = content.hexdigest()[:24]
+    path = cache_folder() / "datasets" / f"{key}.pt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            torch.save(data, file)
+        os.replace(temporary, path)
+    return key
+
+
+def source_digest(kind: registry.Kind, text: str) -> str:
+    """Return a digest of the file in which a model or technique is defined."""
+    entry, _ = registry.find(kind, text)
+    try:
+        return hashlib.sha256(Path(entry.source).read_bytes()).hexdigest()
+    except OSError:
+        return entry.source
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Return a digest of a module's parameters and buffers."""
+    content = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        content.update(np.ascontiguousarray(plain.view(torch.uint8).numpy()))
+    return content.hexdigest()
+
+
+def digest(*parts: Any) -> str:
+    """Return 24 hexadecimal digits over the parts."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
+
+
+def seed_everything(seed: int, purpose: str) -> None:
+    """Seed every generator for one purpose, so that steps do not depend on one another."""
+    number = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
+    torch.manual_seed(number)
+    np.random.seed(number)
+    random.seed(number)

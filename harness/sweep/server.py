@@ -1,0 +1,110 @@
+"""The fork server: imports torch once; each worker is a fork of it and so starts in no time.
+
+It stays fit to be forked: it runs no operation of torch (which would start threads) and never
+touches CUDA. Started as `python -P -m harness.sweep.server FD`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+FORK, READY = b"fork", b"ready"
+
+
+def main(descriptor: int) -> None:
+    """Serve the runner on a socket until it closes; then end every worker."""
+    control = socket.socket(fileno=descriptor)
+    preload()
+    control.send(READY)
+    wake_up, notified = socket.socketpair()
+    notified.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(notified.fileno(), warn_on_full_buffer=False)
+    children: set[int] = set()
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(wake_up, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if wake_up in ready:
+                wake_up.recv(4096)
+                report_exits(control, children)
+            if control in ready:
+                message, descriptors, _, _ = socket.recv_fds(control, 64, 2)
+                if message != FORK:
+                    break
+                children.add(fork(control, *descriptors))
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+
+
+def preload() -> None:
+    """Import what every worker needs."""
+    import cloudpickle
+    import torch
+    import torch.ao.quantization
+    import torch.nn.utils.prune
+
+    from bench import registry
+    from harness.sweep import worker
+
+    registry.load_built_ins()
+    del cloudpickle, torch, worker
+
+
+def fork(control: socket.socket, channel: int, log: int) -> int:
+    """Start a worker that talks on `channel` and writes its errors to `log`; return its pid."""
+    child = os.fork()
+    if child == 0:
+        try:
+            become_worker(control, channel, log)
+        finally:
+            os._exit(70)
+    os.close(channel)
+    os.close(log)
+    control.send(json.dumps({"pid": child}).encode())
+    return child
+
+
+def become_worker(control: socket.socket, channel: int, log: int) -> None:
+    """Serve requests in the forked process; never returns."""
+    from harness.sweep.worker import serve
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    control.close()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    faulthandler.enable()
+    # When memory runs out, the kernel shall end a worker and not the user's other programs.
+    try:
+        Path("/proc/self/oom_score_adj").write_text("800")
+    except OSError:
+        pass
+    serve(Connection(channel))
+
+
+def report_exits(control: socket.socket, children: set[int]) -> None:
+    """Tell the runner about each worker that has ended."""
+    for child in list(children):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            children.discard(child)
+            code = os.waitstatus_to_exitcode(status)
+            control.send(json.dumps({"exited": child, "code": code}).encode())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
