@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -72,9 +72,15 @@ def paired_ratio(values: ArrayLike, reference: ArrayLike) -> Ratio:
     estimate = median_interval(ratios)
     if ratios.size < LEAST_FOR_INTERVAL:
         return Ratio(estimate, float("nan"), ratios.size)
-    logs = np.log(ratios)
-    p_value = 1.0 if not logs.any() else float(stats.wilcoxon(logs).pvalue)
-    return Ratio(estimate, p_value, ratios.size)
+    return Ratio(estimate, signed_rank_p_value(np.log(ratios)), ratios.size)
+
+
+def signed_rank_p_value(differences: ArrayLike) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all are zero."""
+    from scipy import stats  # late: it takes a second, and few commands test anything
+
+    values = np.asarray(differences, dtype=np.float64)
+    return float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
 
 
 def wilson_interval(successes: int, trials: int) -> Estimate:
@@ -84,7 +90,7 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     """
     if trials == 0:
         return Estimate(float("nan"))
-    z = float(stats.norm.ppf(0.975))
+    z = NormalDist().inv_cdf(0.975)
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))

@@ -43,7 +43,7 @@ def prune_magnitude(subject: Subject, sparsity: Share, finetune_epochs: Epochs =
 
 
 @technique("prune-channels", realization="executed")
-def prune_channels(subject: Subject, fraction: Share, finetune_epochs: Epochs = 5) -> Subject:
+def prune_channels(subject: Subject, fraction: Share, finetune_epochs: Epochs = 3) -> Subject:
     """Channels and neurons removed for real, by L1 norm of their group, then fine-tuned.
 
     In each layer the `fraction` (0..1) of output channels with the smallest L1 norm goes, with all

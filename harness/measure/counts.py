@@ -22,14 +22,10 @@ def count_weights(module: nn.Module) -> dict[str, float]:
 
     Quantized layers keep their weights outside `parameters()`; they are counted from the state.
     """
-    buffers = {name for name, _ in module.named_buffers()}
-    weights = [
-        tensor
-        for name, value in module.state_dict().items()
-        if name not in buffers
-        for tensor in _tensors(value)
-    ]
-    everything = [tensor for value in module.state_dict().values() for tensor in _tensors(value)]
+    state = module.state_dict()
+    packed = [t for value in state.values() if not isinstance(value, Tensor) for t in _tensors(value)]
+    weights = [*module.parameters(), *packed]
+    everything = [tensor for value in state.values() for tensor in _tensors(value)]
     return {
         "params": float(sum(tensor.numel() for tensor in _distinct(weights))),
         "nonzero_params": float(sum(_nonzero(tensor) for tensor in _distinct(weights))),

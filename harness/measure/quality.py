@@ -10,21 +10,36 @@ import torch
 from bench.subject import Subject
 from harness.measure.devices import Device
 from harness.measure.runtimes import Program, first_tensor, take_batch
+from harness.stats import relative_fidelity
 
 KEPT_OUTPUTS = 2_000_000
+PROBED = 256
+SAME_ANSWERS = 0.99
+"""Fidelity above which two batches differ by rounding only (bfloat16: 0.996); dynamic scales
+that depend on the batch differ by more."""
 
 
 def collect_answers(
-    subject: Subject, program: Program, device: Device, batch: int
-) -> dict[str, np.ndarray]:
+    subject: Subject,
+    program: Program,
+    device: Device,
+    batch: int,
+    known: np.ndarray | None = None,
+) -> dict[str, np.ndarray] | None:
     """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
 
-    Runs in the batch that is timed, because some techniques (dynamic quantization) answer
-    differently in another; the last batch is filled up. Without data the outputs are those of the
-    example inputs. At most KEPT_OUTPUTS numbers of the outputs are returned.
+    Runs in the batch that is timed: some techniques (dynamic quantization) answer differently in
+    another. `known` are the outputs in another batch: where the first PROBED examples come out the
+    same, None is returned and the known answers hold here too. The last batch is filled up. Without
+    data the outputs are those of the example inputs. At most KEPT_OUTPUTS numbers are returned.
     """
     examples = subject.data.test if subject.data else None
     inputs = (examples.inputs,) if examples else subject.inputs
+    if known is not None:
+        probe = tuple(value[:PROBED] for value in inputs)
+        seen = _run_in_batches(program, probe, device, batch).reshape(-1).numpy()
+        if relative_fidelity(seen, known[: seen.size]) >= SAME_ANSWERS:
+            return None
     outputs = _run_in_batches(program, inputs, device, batch)
     found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
     if outputs.dim() >= 2 and outputs.shape[1] > 1:

@@ -14,12 +14,12 @@ import numpy as np
 
 from harness.stats import Floats
 
-WARM_UP_S = 0.2
+WARM_UP_S = 0.1
 WARM_UP_CALLS = 3
 REWARM_S = 0.002
 LEAST_CALLS = 3
 LONG_CALL_S = 0.5
-CLOCK_SHARE = 0.002
+CLOCK_SHARE = 0.005
 """The largest share of a sample that reading the clock may take."""
 
 

@@ -71,6 +71,11 @@ class Launcher:
             self._server.wait()
         self._log.close()
 
+    def preload_training(self) -> None:
+        """Let the server import what preparing needs, so that workers need not."""
+        self._wait_until_ready()
+        self._control.send(b"train")
+
     def start_worker(self) -> Worker:
         """Return a fresh worker: a fork of the server."""
         self._wait_until_ready()

@@ -137,7 +137,7 @@ def plan_heats(grid: Grid, finished: Collection[str]) -> Iterator[tuple[tuple[st
             axes.models.index(cell.model),
             axes.seeds.index(cell.seed),
             axes.devices.index(cell.device),
-            axes.batch.index(cell.batch),
+            -cell.batch,  # large first: answers known there are only checked in small batches
             axes.threads.index(cell.threads),
         )
 

@@ -22,7 +22,7 @@ from harness.grid import BASELINE, Cell
 from harness.measure.machine import available_memory_bytes, describe_machine, git_commit
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run
-from harness.sweep.crew import Answers, Crew, Shop, with_problem
+from harness.sweep.crew import Crew, KnownAnswers, Shop, with_problem
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Heat, Plan, plan_heats
 
@@ -70,10 +70,11 @@ class Sweep:
 
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
+        self.launcher.preload_training()
         owners = list(plan_heats(self.plan.grid, self.run.finished()))
         self.progress.begin(sum(len(heat.cells) for _, heats in owners for heat in heats))
         for (model, seed), heats in owners:
-            known_answers: dict[tuple[Any, ...], Answers] = {}
+            known_answers: KnownAnswers = {}
             prepared: dict[str, Prepared] = {}
             for heat in heats:
                 cells = self._skip_impossible(heat.cells)
@@ -157,7 +158,7 @@ class Sweep:
         self,
         heat: Heat,
         prepared: dict[str, Prepared],
-        known_answers: dict[tuple[Any, ...], Answers],
+        known_answers: KnownAnswers,
     ) -> None:
         first = heat.cells[0]
         self.progress.phase(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import json
 import os
 import selectors
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-FORK, READY = b"fork", b"ready"
+FORK, TRAIN, READY = b"fork", b"train", b"ready"
 
 
 def main(descriptor: int) -> None:
@@ -41,9 +42,12 @@ def main(descriptor: int) -> None:
                 report_exits(control, children)
             if control in ready:
                 message, descriptors, _, _ = socket.recv_fds(control, 64, 2)
-                if message != FORK:
+                if message == TRAIN:
+                    preload_training()
+                elif message == FORK:
+                    children.add(fork(control, *descriptors))
+                else:  # the runner is gone
                     break
-                children.add(fork(control, *descriptors))
     for child in children:
         os.kill(child, signal.SIGKILL)
 
@@ -59,7 +63,23 @@ def preload() -> None:
     from harness.sweep import worker
 
     registry.load_built_ins()
+    settle()
     del cloudpickle, torch, worker
+
+
+def preload_training() -> None:
+    """Import what optimizers and dispatch modes import late: 1.5 s in every worker otherwise."""
+    import torch._dynamo
+    import torch_pruning
+
+    settle()
+    del torch_pruning
+
+
+def settle() -> None:
+    """Keep the collector off what is there: in a fork it would copy every page it looks at."""
+    gc.collect()
+    gc.freeze()
 
 
 def fork(control: socket.socket, channel: int, log: int) -> int:

@@ -151,11 +151,13 @@ class Workbench:
             "device_latency_s": device_s,
         }
 
-    def answers(self, variant: str, batch: int) -> dict[str, np.ndarray]:
-        """Return the loaded variant's answers on its test split, or on its example inputs."""
+    def answers(
+        self, variant: str, batch: int, known: np.ndarray | None = None
+    ) -> dict[str, np.ndarray] | None:
+        """Return the loaded variant's answers, or None if those known from another batch hold."""
         assert self._program is not None and self._device is not None
         subject = prepare.load_subject(variant, with_data=True)
-        return quality.collect_answers(subject, self._program, self._device, batch)
+        return quality.collect_answers(subject, self._program, self._device, batch, known)
 
     def block(self, block_s: float) -> timing.Block:
         """Return one block of samples of the loaded variant."""

@@ -1,0 +1,84 @@
+"""The answer: which variants are on the frontier, and what each is worth against its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.decide.frame import Frame, baseline_of, variant_name
+from harness.decide.frontier import Group, Objective, choose_objectives, find_frontiers, quality_metric
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A member of a frontier, with its gain and loss against the baseline of its model.
+
+    Ratios are variant over baseline (0.5: half the time); quality_change is a difference.
+    """
+
+    name: str
+    cell: pd.Series
+    is_baseline: bool
+    latency_ratio: float
+    latency_ratio_low: float
+    latency_ratio_high: float
+    weight_ratio: float
+    memory_ratio: float
+    quality_change: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A group's frontier as choices, the fastest first, and how many cells it was chosen from."""
+
+    group: Group
+    quality: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def considered(self) -> int:
+        """How many complete cells the frontier was chosen from."""
+        return len(self.group.members) + len(self.group.dominated)
+
+
+def answer(frame: Frame, objectives: Sequence[Objective] | None = None) -> list[Answer]:
+    """Return the frontier of every group in words that a person can act on."""
+    quality = quality_metric(frame)
+    chosen = list(objectives or choose_objectives(frame))
+    answers = []
+    for group in find_frontiers(frame, chosen):
+        cells = pd.concat([group.members, group.dominated, group.incomplete])
+        models = list(dict.fromkeys(cells["model"]))
+        choices = tuple(
+            _make_choice(row, cells, quality, models) for _, row in group.members.iterrows()
+        )
+        answers.append(Answer(group, quality, choices))
+    return answers
+
+
+def _make_choice(
+    row: pd.Series, cells: pd.DataFrame, quality: str, models: Sequence[str]
+) -> Choice:
+    baseline = baseline_of(row, cells)
+
+    def ratio(column: str) -> float:
+        if baseline is None or not baseline[column] or pd.isna(baseline[column]):
+            return NAN
+        return float(row[column] / baseline[column])
+
+    change = NAN if baseline is None else float(row[quality] - baseline[quality])
+    return Choice(
+        variant_name(row, models),
+        row,
+        baseline is not None and row["cell_id"] == baseline["cell_id"],
+        float(row["latency_ratio"]),
+        float(row["latency_ratio_low"]),
+        float(row["latency_ratio_high"]),
+        ratio("weight_bytes"),
+        ratio("peak_memory_bytes"),
+        change,
+    )

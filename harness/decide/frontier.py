@@ -1,0 +1,92 @@
+"""The Pareto frontier of each group of cells, with declared directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.decide.frame import GROUP, Frame, average_seeds
+from harness.errors import UserError
+from harness.record import Direction
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric and whether lower or higher is better."""
+
+    name: str
+    direction: Direction
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that are compared: members of the frontier, dominated ones, incomplete ones."""
+
+    key: dict[str, object]
+    members: pd.DataFrame
+    dominated: pd.DataFrame
+    incomplete: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The group for people: "mnist1d, cpu, threads 1, batch 64"."""
+        words = {"task": "", "device": "", "model": ""}
+        return ", ".join(f"{words.get(k, k + ' ')}{value}" for k, value in self.key.items())
+
+
+def mark_frontier(points: NDArray[np.float64], maximise: Sequence[bool]) -> NDArray[np.bool_]:
+    """Tell for each row whether no other row dominates it.
+
+    A row dominates another if it is at least as good in every column and better in one; equal rows
+    do not dominate each other. NaN is not allowed. Source: moocore (Kung et al., JACM 1975).
+    """
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    marked = moocore.is_nondominated(
+        np.ascontiguousarray(points, float), maximise=list(maximise), keep_weakly=True
+    )
+    return np.asarray(marked, dtype=bool)
+
+
+def find_frontiers(
+    frame: Frame, objectives: Sequence[Objective], by: Sequence[str] = GROUP
+) -> Iterator[Group]:
+    """Yield each group of cells with its frontier, in the order in which they were measured."""
+    cells = average_seeds(frame)
+    unknown = [column for column in by if column not in cells]
+    if unknown:
+        raise UserError(f"Cannot group by {unknown[0]!r}: there is no such column.")
+    names = [objective.name for objective in objectives]
+    maximise = [objective.direction == "higher" for objective in objectives]
+    for key, group in cells.groupby(list(by), sort=False, dropna=False):
+        complete = group[names].notna().all(axis=1)
+        usable = group[complete]
+        marked = mark_frontier(usable[names].to_numpy(float), maximise)
+        yield Group(
+            dict(zip(by, key, strict=True)),
+            usable[marked].sort_values(names[0]),
+            usable[~marked],
+            group[~complete],
+        )
+
+
+def choose_objectives(
+    frame: Frame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
+) -> list[Objective]:
+    """Return the objectives asked for; by default latency against accuracy, or fidelity."""
+    if minimize or maximize:
+        asked = [(name, "lower") for name in minimize] + [(name, "higher") for name in maximize]
+        for name, _ in asked:
+            frame.metric(name)
+        return [Objective(name, direction) for name, direction in asked]  # type: ignore[arg-type]  # both are directions
+    return [Objective("latency_s", "lower"), Objective(quality_metric(frame), "higher")]
+
+
+def quality_metric(frame: Frame) -> str:
+    """Return `accuracy` where any cell has it, else `fidelity`."""
+    return "accuracy" if frame.has("accuracy") else "fidelity"

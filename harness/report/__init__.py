@@ -1,0 +1,1 @@
+"""What people see: figures, page, Markdown. Reads the decision, never torch."""

@@ -1,0 +1,260 @@
+"""Pictures of a run, by matplotlib: trade-offs with their frontier, and thread scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness.decide.frame import Frame, average_seeds, variant_name
+from harness.decide.frontier import Objective, mark_frontier
+from harness.record import Metric
+from harness.report.labels import place_labels
+from harness.report.text import format_value
+
+# Okabe and Ito, "Color Universal Design", 2008; in an order that also differs in lightness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
+PANELS_PER_ROW = 2
+LABEL_SIZE = 7.5
+LEGEND_ROW_IN = 0.2
+SHARE_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a trade-off: its heading and the cells in it."""
+
+    heading: str
+    cells: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colours of models and markers of techniques, the same in every picture of a report."""
+
+    colours: dict[str, str]
+    markers: dict[str, str]
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame) -> Style:
+        """Give each model a colour and each technique a marker, in order of appearance."""
+        models, techniques = dict.fromkeys(cells["model"]), dict.fromkeys(cells["technique"])
+        return cls(
+            {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)},
+            {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(techniques)},
+        )
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as PNG and SVG."""
+    FigureCanvasAgg(figure)
+    figure.savefig(folder / f"{name}.png", dpi=140)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def draw_trade_off(
+    panels: Sequence[Panel], x: Metric, y: Metric, title: str, style: Style
+) -> Figure:
+    """Return a chart a panel of y against x, the frontier drawn and its members named."""
+    columns = min(PANELS_PER_ROW, len(panels))
+    rows = ceil(len(panels) / columns)
+    cells = pd.concat([panel.cells for panel in panels])
+    models, techniques = list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["technique"]))
+    legend_rows = ceil(len(techniques) / 3) + (ceil(len(models) / 4) if len(models) > 1 else 0)
+    height = 3.6 * rows + 0.5 + LEGEND_ROW_IN * legend_rows
+    figure = Figure(figsize=(5.6 * columns + (1.6 if columns == 1 else 0), height))
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, x=0.02, ha="left")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_points(axes, panel, x, y, style)
+    _draw_legend(figure, models, techniques, style)
+    bottom = (0.1 + LEGEND_ROW_IN * legend_rows) / height
+    figure.tight_layout(rect=(0, bottom, 1, 1 - 0.1 / height))
+    figure.canvas.draw()
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _name_members(axes, panel, x, y, style)
+    return figure
+
+
+def draw_scaling(cells: pd.DataFrame, title: str, style: Style) -> Figure:
+    """Return how many times faster each variant gets with more threads, a row a variant."""
+    threads = sorted(cells["threads"].unique())
+    batches = sorted(cells["batch"].unique())
+    models = list(dict.fromkeys(cells["model"]))
+    names = list(dict.fromkeys(variant_name(row, models) for _, row in cells.iterrows()))
+    figure = Figure(figsize=(4.6 + 3.2 * len(batches), 1.3 + 0.24 * len(names)))
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, x=0.02, ha="left")
+    grid = figure.subplots(1, len(batches), squeeze=False, sharey=True)
+    for axes, batch in zip(grid.flat, batches, strict=True):
+        _draw_speedups(axes, cells[cells["batch"] == batch], threads, names, models, style)
+        axes.set_title(f"batch {batch}", fontsize=10, loc="left")
+    grid.flat[0].set_yticks(range(len(names)), names, fontsize=8)
+    grid.flat[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.1 / figure.get_figheight()))
+    return figure
+
+
+def trade_off_panels(frame: Frame, task: str, x: Metric, y: Metric, by: Sequence[str]) -> list[Panel]:
+    """Return the panels of a task: cells that have both metrics, divided by some axes."""
+    cells = average_seeds(frame)
+    cells = cells[(cells["task"] == task) & cells[x.name].notna() & cells[y.name].notna()]
+    if cells.empty:
+        return []
+    for axis in {"device", "threads", "batch"} - set(by):  # the rest at its first value
+        cells = cells[cells[axis] == cells[axis].iloc[0]]
+    if not by:
+        return [Panel("", cells)]
+    return [
+        Panel(", ".join(f"{v}" if a == "device" else f"{a} {v}" for a, v in zip(by, key, strict=True)), part)
+        for key, part in cells.groupby(list(by), sort=True)
+    ]  # fmt: skip
+
+
+def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -> None:
+    cells = panel.cells
+    members = _members(cells, x, y)
+    for model, technique in dict.fromkeys(zip(cells["model"], cells["technique"], strict=True)):
+        mine = (cells["model"] == model) & (cells["technique"] == technique)
+        for member in (False, True):
+            part = cells[mine & (members == member)]
+            if part.empty:
+                continue
+            colour = style.colours[model]
+            axes.errorbar(
+                part[x.name], part[y.name], xerr=_error(part, x), yerr=_error(part, y),
+                fmt=style.markers[technique], color=colour, markersize=7, markeredgewidth=1.1,
+                markerfacecolor=colour if member else "white", elinewidth=0.9,
+                zorder=4 if member else 3,
+            )  # fmt: skip
+    front = cells[members].sort_values(x.name)
+    axes.plot(
+        front[x.name], front[y.name], drawstyle="steps-post", color="0.35", linewidth=1.0,
+        linestyle="--", zorder=1,
+    )  # fmt: skip
+    _scale_axis(axes, cells[x.name], x)
+    _scale_shares(axes, cells[y.name], y)
+    axes.set_xlabel(f"{x.label} ({'lower' if x.direction == 'lower' else 'higher'} is better)", fontsize=9)
+    axes.set_ylabel(y.label, fontsize=9)
+    axes.set_title(panel.heading, fontsize=10, loc="left")
+    axes.grid(True, which="major", color="0.9", linewidth=0.7)
+    axes.tick_params(labelsize=8)
+    axes.margins(x=0.12, y=0.14)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
+    """Use a logarithmic axis for what spans factors, with ticks that carry units."""
+    if metric.unit != "1" and values.min() > 0 and values.max() / values.min() > 1.5:
+        axes.set_xscale("log", base=2 if metric.unit == "B" else 10)
+        if metric.unit != "B":
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, metric.unit, 2)))
+
+
+def _scale_shares(axes: Axes, values: pd.Series, metric: Metric) -> None:
+    """Use a logit axis for shares that come near 1, where a point more is worth more."""
+    if metric.unit == "1" and 0 < values.min() and 0.9 < values.max() < 1:
+        axes.set_yscale("logit")
+        axes.yaxis.set_major_locator(FixedLocator(SHARE_TICKS))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _members(cells: pd.DataFrame, x: Metric, y: Metric) -> np.ndarray:
+    objectives = [Objective(metric.name, metric.direction) for metric in (x, y)]
+    points = cells[[objective.name for objective in objectives]].to_numpy(float)
+    return mark_frontier(points, [objective.direction == "higher" for objective in objectives])
+
+
+def _error(cells: pd.DataFrame, metric: Metric) -> np.ndarray | None:
+    """Distances to the interval's bounds, below and above, as matplotlib wants them."""
+    if not metric.interval:
+        return None
+    low, high = (cells[f"{metric.name}_{end}"].to_numpy(float) for end in ("low", "high"))
+    value = cells[metric.name].to_numpy(float)
+    return np.nan_to_num(np.clip([value - low, high - value], 0, None))
+
+
+def _name_members(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -> None:
+    members = _members(panel.cells, x, y)
+
+    def points(cells: pd.DataFrame) -> list[tuple[float, float]]:
+        return list(zip(cells[x.name].astype(float), cells[y.name].astype(float), strict=True))
+
+    front = panel.cells[members].sort_values(x.name)
+    colours = [style.colours[model] for model in front["model"]]
+    names = list(front["technique"])  # the colour says which model
+    obstacles = points(panel.cells[~members])
+    place_labels(axes, points(front), names, colours, obstacles, LABEL_SIZE)
+
+
+def _draw_legend(
+    figure: Figure, models: Sequence[str], techniques: Sequence[str], style: Style
+) -> None:
+    shapes = [
+        Line2D([], [], marker=style.markers[name], color="0.3", linestyle="", label=name,
+               markerfacecolor="white", markersize=6)
+        for name in techniques
+    ]  # fmt: skip
+    figure.legend(
+        handles=shapes, loc="lower left", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(0.01, 0)
+    )
+    if len(models) > 1:
+        rows = ceil(len(techniques) / 3)
+        offset = LEGEND_ROW_IN * rows / figure.get_figheight()
+        colours = [
+            Line2D([], [], marker="o", color=style.colours[name], linestyle="", label=name, markersize=6)
+            for name in models
+        ]
+        figure.legend(
+            handles=colours, loc="lower left", ncols=4, fontsize=8, frameon=False,
+            bbox_to_anchor=(0.01, offset),
+        )  # fmt: skip
+
+
+def _draw_speedups(
+    axes: Axes, cells: pd.DataFrame, threads: Sequence[int], names: Sequence[str],
+    models: Sequence[str], style: Style,
+) -> None:  # fmt: skip
+    axes.axvline(1, color="0.6", linewidth=1)
+    fewest = threads[0]
+    base = cells[cells["threads"] == fewest].set_index(["model", "technique", "runtime"])
+    for count, marker in zip(threads[1:], MARKERS, strict=False):
+        for _, row in cells[cells["threads"] == count].iterrows():
+            key = (row["model"], row["technique"], row["runtime"])
+            if key not in base.index:
+                continue
+            one = base.loc[key]
+            speedup = one["latency_s"] / row["latency_s"]
+            low, high = one["latency_s_low"] / row["latency_s_high"], one["latency_s_high"] / row["latency_s_low"]
+            place = names.index(variant_name(row, models))
+            colour = style.colours[row["model"]]
+            axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
+            axes.plot(speedup, place, marker, color=colour, markersize=6)
+    axes.set_xlabel(f"times faster than with {fewest} thread{'s' if fewest > 1 else ''}", fontsize=9)
+    axes.grid(True, axis="x", color="0.9", linewidth=0.7)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if len(threads) > 2:
+        shapes = [
+            Line2D([], [], marker=marker, color="0.3", linestyle="", label=f"{count} threads")
+            for count, marker in zip(threads[1:], MARKERS, strict=False)
+        ]
+        axes.legend(handles=shapes, fontsize=8, frameon=False)

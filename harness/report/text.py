@@ -1,0 +1,60 @@
+"""Numbers as people read them: units, intervals, signs."""
+
+from __future__ import annotations
+
+from math import floor, isfinite, log10
+
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+
+
+def format_value(value: float | None, unit: str, digits: int = 3) -> str:
+    """Return a number with its unit: 0.00123 s is "1.23 ms"; nothing is "–"."""
+    if value is None or not isfinite(value):
+        return "–"
+    if unit == "B":
+        scale, name = next(((s, n) for s, n in BYTES if abs(value) >= s), BYTES[-1])
+        return f"{round_to(value / scale, digits)} {name}"
+    if unit == "1" and abs(value) < 1e3:
+        return round_to(value, max(digits, 4) if abs(value) <= 1 else digits)
+    found = next(((s, n) for s, n in PREFIXES if abs(value) >= s * 0.9995), PREFIXES[-1])
+    scale, prefix = found if value else (1.0, "")
+    named = prefix + ("" if unit == "1" else unit)
+    return f"{round_to(value / scale, digits)} {named}".strip()
+
+
+def format_interval(value: float, low: float, high: float, unit: str) -> str:
+    """Return a value with its 95 % interval: "1.23 ms (1.21–1.26)"."""
+    text = format_value(value, unit, 3)
+    if not (isfinite(low) and isfinite(high)):
+        return text
+    number, _, named = text.partition(" ")
+    scale = value / float(number) if float(number) else 1.0
+    places = len(number.partition(".")[2])
+    bounds = "–".join(f"{bound / scale:.{places}f}" for bound in (low, high))
+    return f"{number} ({bounds}){' ' + named if named else ''}"
+
+
+def format_ratio(ratio: float) -> str:
+    """Return how many times less a ratio to the baseline is: 0.5 is "2.00×", 2 is "0.50×"."""
+    return f"{1 / ratio:.2f}×" if isfinite(ratio) and ratio > 0 else "–"
+
+
+def format_speedup(ratio: float, low: float, high: float) -> str:
+    """Return a latency ratio as a speed-up with its interval: "2.00× (1.96–2.04)"."""
+    if not (isfinite(low) and isfinite(high)):
+        return format_ratio(ratio)
+    return f"{1 / ratio:.2f}× ({1 / high:.2f}–{1 / low:.2f})"
+
+
+def format_points(difference: float) -> str:
+    """Return a difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−") if isfinite(difference) else "–"
+
+
+def round_to(value: float, digits: int) -> str:
+    """Return a number with so many significant digits and no exponent."""
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - floor(log10(abs(value))))
+    return f"{value:.{places}f}"

@@ -1,0 +1,209 @@
+"""Write a run's report: one page, one Markdown file, and every picture as PNG and SVG."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from harness.decide.answer import Answer, answer
+from harness.decide.frame import Frame, average_seeds, load_frame
+from harness.decide.frontier import quality_metric
+from harness.errors import UserError
+from harness.record import METRICS, Metric
+from harness.report import figures, text
+from harness.store import Run
+
+TRADE_OFFS = (
+    ("latency", "latency_s", ("device", "threads", "batch")),
+    ("size", "weight_bytes", ()),
+    ("memory", "peak_memory_bytes", ("batch",)),
+)
+TABLE = (
+    "latency_s", "latency_ratio", "latency_p99_s", "throughput_per_s", "accuracy", "macro_f1",
+    "fidelity", "params", "nonzero_params", "weight_bytes", "disk_bytes", "peak_memory_bytes",
+    "macs", "prepare_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the report folder, and what it shows."""
+
+    name: str
+    title: str
+    svg: Markup
+
+
+def write_report(run: Run, reports: Path) -> Path:
+    """Write reports/<run_id>/ and return the path of its index.html."""
+    frame = load_frame(run)
+    folder = reports / run.run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw_pictures(frame, folder)
+        facts = gather(frame, run.facts(), pictures)
+        for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
+            (folder / name).write_text(_render(template, facts), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write the report to {folder}: {error}.") from None
+    return folder / "index.html"
+
+
+def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
+    """Draw every picture that the data allow; return them in the order of the report."""
+    if not frame.has("latency_s"):
+        return []
+    cells = average_seeds(frame)
+    style = figures.Style.of(cells)
+    quality = frame.metric(quality_metric(frame))
+    pictures = []
+    tasks = list(dict.fromkeys(cells["task"]))
+    for name, metric, by in TRADE_OFFS:
+        for task in tasks:
+            panels = figures.trade_off_panels(frame, task, frame.metric(metric), quality, by)
+            if panels:
+                title = f"{frame.metric(metric).label.capitalize()} against {quality.label}: {task}"
+                drawn = figures.draw_trade_off(panels, frame.metric(metric), quality, title, style)
+                pictures.append(_keep(drawn, folder, _file_name(name, task, tasks), title))
+    if cells["threads"].nunique() > 1:
+        for task in tasks:
+            title = f"Thread scaling: {task}"
+            drawn = figures.draw_scaling(cells[cells["task"] == task], title, style)
+            pictures.append(_keep(drawn, folder, _file_name("threads", task, tasks), title))
+    return pictures
+
+
+def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+    """Return what the templates show."""
+    answers = answer(frame)
+    columns = [frame.metrics[name] for name in TABLE if frame.has(name)]
+    unmeasured = frame.cells[frame.cells["status"] != "measured"]
+    machine = facts.get("machine", {})
+    return {
+        "run_id": frame.run_id,
+        "facts": facts,
+        "machine": machine,
+        "libraries": machine.get("libraries", {}),
+        "answers": [_answer_rows(one) for one in answers],
+        "sentences": [summarize(one) for one in answers],
+        "pictures": pictures,
+        "columns": columns,
+        "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
+        "counts": frame.cells["status"].value_counts().to_dict(),
+        "unmeasured": _reasons(unmeasured),
+        "warnings": _warnings(frame.measured),
+        "exclusions": facts.get("exclusions", []),
+        "metrics": METRICS,
+        "wide_intervals": _wide_intervals(frame.measured),
+    }
+
+
+def summarize(one: Answer) -> str:
+    """Return a group's answer in a sentence: the fastest that loses least, and the fastest."""
+    gains = [choice for choice in one.choices if not choice.is_baseline]
+    if not one.choices:
+        return "No complete cell."
+    best = one.choices[-1]
+    quality = one.quality
+    parts = [f"Best {quality}: {best.name} ({text.format_value(best.cell[quality], '1')})"]
+    if gains and gains[0] is not best:
+        fastest = gains[0]
+        faster = text.format_ratio(fastest.latency_ratio)
+        points = text.format_points(fastest.quality_change)
+        parts.append(f"fastest: {fastest.name}, {faster} as fast as its baseline at {points} points")
+    return "; ".join(parts) + "."
+
+
+def _answer_rows(one: Answer) -> dict[str, Any]:
+    rows = []
+    for choice in one.choices:
+        cell = choice.cell
+        rows.append(
+            {
+                "name": choice.name,
+                "realization": cell["realization"] or "–",
+                "latency": _with_interval(cell, "latency_s", "s"),
+                "faster": "baseline"
+                if choice.is_baseline
+                else text.format_speedup(
+                    choice.latency_ratio, choice.latency_ratio_low, choice.latency_ratio_high
+                ),
+                "quality": _with_interval(cell, one.quality, "1"),
+                "change": "" if choice.is_baseline else text.format_points(choice.quality_change),
+                "weights": text.format_value(cell["weight_bytes"], "B"),
+                "smaller": "" if choice.is_baseline else text.format_ratio(choice.weight_ratio),
+                "memory": text.format_value(cell["peak_memory_bytes"], "B"),
+            }
+        )
+    return {"name": one.group.name, "quality": one.quality, "rows": rows,
+            "considered": one.considered, "incomplete": len(one.group.incomplete)}  # fmt: skip
+
+
+def _with_interval(cell: pd.Series, name: str, unit: str) -> str:
+    low, high = cell.get(f"{name}_low", float("nan")), cell.get(f"{name}_high", float("nan"))
+    return text.format_interval(cell[name], low, high, unit)
+
+
+def _cell_row(row: pd.Series, columns: list[Metric]) -> dict[str, Any]:
+    values = [
+        _with_interval(row, metric.name, metric.unit)
+        if metric.interval and metric.name != "throughput_per_s"
+        else text.format_value(row[metric.name], metric.unit)
+        for metric in columns
+    ]
+    axes = [row[name] for name in ("model", "technique", "device", "threads", "batch", "seed")]
+    reached = "reached" if row["interval_reached"] else f"not reached ({row['stopped_by']})"
+    return {"axes": axes, "values": values, "reached": reached, "realization": row["realization"]}
+
+
+def _reasons(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    keys = ["status", "failure_kind", "message"]
+    return [
+        dict(zip(keys, key, strict=True))
+        | {"cells": [f"{r['model']}, {r['technique']}, {r['device']}, threads {r['threads']}, batch {r['batch']}" for _, r in part.iterrows()]}
+        for key, part in cells.groupby(keys, sort=False)
+    ]  # fmt: skip
+
+
+def _warnings(cells: pd.DataFrame) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for warnings in cells["warnings"]:
+        for warning in warnings if warnings is not None else ():
+            counted[warning] = counted.get(warning, 0) + 1
+    return counted
+
+
+def _wide_intervals(cells: pd.DataFrame) -> int:
+    return int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
+
+
+def _keep(figure: Any, folder: Path, name: str, title: str) -> Picture:
+    figures.save(figure, folder, name)
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    return Picture(name, title, Markup(svg[svg.index("<svg") :]))
+
+
+def _file_name(kind: str, task: str, tasks: list[str]) -> str:
+    if len(tasks) == 1:
+        return kind
+    safe = "".join(character if character.isalnum() else "-" for character in task)
+    return f"{kind}-{tasks.index(task) + 1}-{safe[:40]}"
+
+
+def _render(template: str, facts: dict[str, Any]) -> str:
+    folder = resources.files("harness.report")
+    environment = jinja2.Environment(
+        autoescape=template.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["json"] = json.dumps
+    environment.filters["value"] = text.format_value
+    environment.filters["cellsafe"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
+    return environment.from_string((folder / template).read_text(encoding="utf-8")).render(facts)
