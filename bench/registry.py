@@ -111,7 +111,7 @@ def _make_entry(kind: Kind, name: str, factory: Callable[..., Any], **facts: Any
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     summary = (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
-    source = inspect.getsourcefile(factory) or factory.__module__
+    source = inspect.getsourcefile(inspect.unwrap(factory)) or factory.__module__
     return Entry(kind, name, factory, tuple(parameters), summary, source, **facts)
 
 
@@ -127,7 +127,9 @@ def _make_parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
     type_, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     name = type_.__name__ if type_ in (int, float, str, bool) else ""
     limits = [extra for extra in extras if isinstance(extra, Range)]
-    return Parameter(parameter.name, default, name, *limits[:1])
+    keyword_only = parameter.kind is parameter.KEYWORD_ONLY
+    limit = limits[0] if limits else Range()
+    return Parameter(parameter.name, default, name, limit, keyword_only)
 
 
 def load_built_ins() -> None:
@@ -142,7 +144,9 @@ def load_plugins(files: Iterable[str] = ()) -> None:
         try:
             point.load()
         except Exception as error:
-            raise SpecError(f"Plugin {point.name!r} ({point.value}) fails to import: {error}") from error
+            raise SpecError(
+                f"Plugin {point.name!r} ({point.value}) fails to import: {error}"
+            ) from error
     for file in files:
         load_file(file)
 
@@ -200,8 +204,9 @@ def find(kind: Kind, text: str) -> tuple[Entry, Call]:
 
 def _find_in_file(kind: Kind, file: str, function: str, name: str) -> Entry:
     loaded = load_file(file)
-    factory = getattr(loaded, function, None)
-    if not callable(factory):
+    factory: Any = getattr(loaded, function, None)
+    made = inspect.unwrap(factory) if callable(factory) else None  # without functools.cache
+    if not (inspect.isfunction(made) or inspect.isclass(made)):
         functions = [key for key, value in vars(loaded).items() if inspect.isfunction(value)]
         raise SpecError(f"{file} has no function {function!r}.{suggest(function, functions)}")
     for entry in _entries.values():

@@ -62,17 +62,25 @@ class Parameter:
     default: object = REQUIRED
     type: str = ""
     range: Range = field(default_factory=Range)
+    keyword_only: bool = False
 
-    def check(self, value: object, call: Call) -> None:
-        """Raise SpecError unless the value has the right type and lies in the range."""
+    def read(self, value: object, call: Call) -> object:
+        """Return the value, a whole number as a float where one is wanted.
+
+        Raises SpecError unless the value has the right type and lies in the range.
+        """
         if not self.type or (value is None and self.default is None):
-            return
+            return value
         kind = type(value).__name__
         if kind != self.type and not (kind == "int" and self.type == "float"):
             wanted = TYPE_NAMES.get(self.type, self.type)
             raise SpecError(f"{call}: {self.name} must be {wanted}, got {value!r}.")
         if isinstance(value, int | float) and value not in self.range:
             raise SpecError(f"{call}: {self.name} must be {self.range}, got {value!r}.")
+        try:
+            return float(value) if self.type == "float" and isinstance(value, int) else value
+        except OverflowError:
+            raise SpecError(f"{call}: {self.name} is too large for a number.") from None
 
 
 def parse_call(text: str) -> Call:
@@ -94,7 +102,7 @@ def parse_call(text: str) -> Call:
 def _parse_arguments(name: str, inside: str, text: str) -> Call:
     try:
         tree = ast.parse(f"f({inside})", mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested too deep
         raise SpecError(f"{text!r}: cannot read the parameters {inside!r}.") from None
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
         raise SpecError(f"{text!r}: cannot read the parameters {inside!r}.")
@@ -108,7 +116,8 @@ def _parse_arguments(name: str, inside: str, text: str) -> Call:
 def _literal(node: ast.expr, text: str) -> object:
     try:
         value = ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError):
+        ast.literal_eval(repr(value))  # infinity cannot be written again: 1e999 is refused
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise SpecError(
             f"{text!r}: parameter {ast.unparse(node)!r} is not a number, text or list. "
             "Text needs quotes."
@@ -120,9 +129,12 @@ def _literal(node: ast.expr, text: str) -> object:
 
 def split_pipeline(text: str) -> tuple[str, ...]:
     """Split at `+` outside parentheses and quotes: `a(1) + b` gives ('a(1)', 'b')."""
-    parts, depth, quote, start = [], 0, "", 0
+    parts, depth, quote, escaped, start = [], 0, "", False, 0
     for position, character in enumerate(text):
-        if quote:
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = character == "\\"
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
@@ -147,7 +159,8 @@ def parse_pipeline(text: str) -> tuple[Call, ...]:
 def bind(call: Call, parameters: Sequence[Parameter]) -> Call:
     """Return the call in canonical form, so that equal calls are written alike.
 
-    The first parameter is positional, the others are named, defaults are left out.
+    The first parameter is positional unless it is keyword-only, the others are named, defaults
+    are left out, and whole numbers for a float are written as floats.
     Raises SpecError for too many, unknown, repeated or missing arguments.
     """
     names = [parameter.name for parameter in parameters]
@@ -164,16 +177,18 @@ def bind(call: Call, parameters: Sequence[Parameter]) -> Call:
         values[name] = value
     missing = [p.name for p in parameters if p.default == REQUIRED and p.name not in values]
     if missing:
-        raise SpecError(f"{call}: parameter {missing[0]!r} is missing: {call.name}({missing[0]}=...).")
+        raise SpecError(
+            f"{call}: parameter {missing[0]!r} is missing: write {call.name}({missing[0]}=...)."
+        )
     for parameter in parameters:
         if parameter.name in values:
-            parameter.check(values[parameter.name], call)
+            values[parameter.name] = parameter.read(values[parameter.name], call)
     kept = [
         (p.name, values[p.name])
         for p in parameters
         if p.name in values and (p.default == REQUIRED or not _same(values[p.name], p.default))
     ]
-    if kept and names and kept[0][0] == names[0]:
+    if kept and kept[0][0] == names[0] and not parameters[0].keyword_only:
         return Call(call.name, (kept[0][1],), tuple(kept[1:]))
     return Call(call.name, (), tuple(kept))
 

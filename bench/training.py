@@ -65,11 +65,12 @@ def fit(
     if not parameters:
         raise Refusal("the model has no trainable parameters")
     steps = -(-len(inputs) // recipe.batch_size)
+    total_steps = max(6, recipe.epochs * steps)  # OneCycleLR divides by zero where 20 % is one step
     optimizer = torch.optim.AdamW(
         parameters, recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=max(2, recipe.epochs * steps), pct_start=0.2
+        optimizer, recipe.learning_rate, total_steps=total_steps, pct_start=0.2
     )
     module.train()
     for _ in range(recipe.epochs):

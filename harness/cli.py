@@ -22,7 +22,7 @@ from harness import store
 from harness.decide.answer import Answer, answer
 from harness.decide.frame import Frame, load_frame
 from harness.decide.frontier import choose_objectives
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, UserError, WorkerFailure
 from harness.grid import Grid, built_in_grids, parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.record import METRICS, Record
@@ -89,7 +89,7 @@ def resume(
     found = store.open_run(store.results_folder(results), run_id)
     facts = found.facts()
     if "plan" not in facts:
-        raise UserError(f"The run {found.run_id} was not measured here; there is nothing to resume.")
+        raise UserError(f"The run {found.run_id} was imported; there is nothing to resume.")
     plan = Plan.from_json(facts["plan"])
     folder = Path(reports).resolve()
     found = store.Run(found.folder.resolve())
@@ -126,8 +126,11 @@ def list_(
         names = store.list_runs(folder)
         rows = [_run_row(store.open_run(folder, name)) for name in names]
     else:
-        with Launcher() as launcher, launcher.worker() as worker:
-            catalog = worker.call("catalog", 300, plugins=plugin or [])
+        try:
+            with Launcher() as launcher, launcher.worker() as worker:
+                catalog = worker.call("catalog", 300, plugins=plugin or [])
+        except WorkerFailure as failure:  # a plugin that crashes or exits
+            raise UserError(f"Cannot list {kind.value}: {failure.message.strip()}") from None
         rows = [entry for entry in catalog if f"{entry['kind']}s" == kind.value]
     if as_json:
         _print_json("list", {"kind": kind.value, "rows": rows})
@@ -186,7 +189,7 @@ def _read_wanted(name: str | None, axes: dict[str, Any]) -> tuple[Grid, str, str
     if axes:
         data = wanted.model_dump(mode="json")
         data["grid"] |= axes
-        wanted = parse_grid(data, name)
+        wanted = parse_grid(data, "the command line")  # the file alone was right
     return wanted, name, Path(name).stem
 
 
@@ -319,7 +322,8 @@ def _group_json(one: Answer) -> dict[str, Any]:
 def _rows_json(rows: pd.DataFrame) -> list[dict[str, Any]]:
     columns = [metric.name for metric in METRICS if metric.name in rows]
     kept = rows[["cell_id", "model", "technique", *columns]].astype(object)
-    return kept.where(kept.notna(), None).to_dict("records")
+    found: list[dict[str, Any]] = kept.where(kept.notna(), None).to_dict("records")  # type: ignore[assignment]  # the columns are text
+    return found
 
 
 def _run_row(found: store.Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import suggest
 from harness.errors import UserError
@@ -20,6 +20,7 @@ from harness.errors import UserError
 BASELINE = "baseline"
 BUILT_IN_GRIDS = Path(__file__).parent.parent / "bench" / "grids"
 RUNTIMES = ("eager",)
+LONGEST_SHOWN = 60
 
 
 @dataclass(frozen=True, order=True)
@@ -62,9 +63,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, strict=False)]
+def _known_device(value: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        hint = suggest(value, ("cpu", "cuda"))
+        raise ValueError(f"Unknown device {value!r}", f"{hint} Devices are cpu, cuda, cuda:1...")
+    return value
+
+
+def _known_runtime(value: str) -> str:
+    if value not in RUNTIMES:
+        hint = suggest(value, RUNTIMES)
+        raise ValueError(f"Unknown runtime {value!r}", f"{hint} Known: {', '.join(RUNTIMES)}.")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1)]
+Device = Annotated[str, AfterValidator(_known_device)]
+Runtime = Annotated[str, AfterValidator(_known_runtime)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
+Devices = Annotated[tuple[Device, ...], Field(min_length=1, strict=False)]
+Runtimes = Annotated[tuple[Runtime, ...], Field(min_length=1, strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, strict=False)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 class Axes(Strict):
@@ -72,34 +93,12 @@ class Axes(Strict):
 
     models: Names
     techniques: Names = (BASELINE,)
-    devices: Names = ("cpu",)
+    devices: Devices = ("cpu",)
     threads: Counts = (1,)
     batch: Counts = (1,)
-    runtimes: Names = ("eager",)
+    runtimes: Runtimes = ("eager",)
     seeds: Seeds = (0,)
     plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()
-
-    @field_validator("devices")
-    @classmethod
-    def _known_devices(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-                raise ValueError(
-                    f"Unknown device {value!r}.{suggest(value, ('cpu', 'cuda'))} "
-                    "Devices are 'cpu', 'cuda' and 'cuda:0', 'cuda:1'..."
-                )
-        return values
-
-    @field_validator("runtimes")
-    @classmethod
-    def _known_runtimes(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            if value not in RUNTIMES:
-                raise ValueError(
-                    f"Unknown runtime {value!r}.{suggest(value, RUNTIMES)} "
-                    f"Runtimes are {', '.join(map(repr, RUNTIMES))}."
-                )
-        return values
 
 
 class Exclude(Strict):
@@ -126,10 +125,10 @@ class Exclude(Strict):
 class Budget(Strict):
     """The `[budget]` table: when a cell is good enough, and when it is given up."""
 
-    relative_ci: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.01
-    max_seconds_per_cell: Annotated[float, Field(gt=0, strict=False)] = 20.0
-    timeout_s: Annotated[float, Field(gt=0, strict=False)] = 300.0
-    prepare_timeout_s: Annotated[float, Field(gt=0, strict=False)] = 3600.0
+    relative_ci: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    max_seconds_per_cell: Seconds = 20.0
+    timeout_s: Seconds = 300.0
+    prepare_timeout_s: Seconds = 3600.0
     max_memory_bytes: Annotated[int, Field(gt=0)] | None = None
 
 
@@ -138,7 +137,7 @@ class Measure(Strict):
 
     wait_policy: Literal["active", "passive"] = "active"
     pin: bool = True
-    block_s: Annotated[float, Field(gt=0, le=10, strict=False)] = 0.01
+    block_s: Annotated[float, Field(gt=0, le=10)] = 0.01
     least_rounds: Annotated[int, Field(ge=5)] = 10
 
 
@@ -181,9 +180,15 @@ def read_grid(name: str) -> Grid:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except IsADirectoryError:
-        raise UserError(f"{name} is a folder. Give a grid file, such as {name}/grid.toml.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the grid file {name}: {error}.") from None
+        raise UserError(
+            f"{name} is a folder. Give a grid file, such as {Path(name) / 'grid.toml'}."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name} is not UTF-8 text (byte {error.start}). A grid file is TOML, saved as UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(f"Cannot read the grid file {name}: {error.strerror}.") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{name} is not valid TOML: {error}.") from None
     return parse_grid(data, name)
@@ -235,33 +240,69 @@ def check_exclusions(grid: Grid, where: str) -> None:
             )
         if count == 0:
             named = ", ".join(f"{axis} = {value!r}" for axis, value in rule.items())
-            raise UserError(f"exclude[{position}] in {where} matches no cell of the grid: {named}.")
+            raise UserError(
+                f"exclude[{position}] in {where} matches no cell of the grid: {named}. "
+                "Name values that the grid has, or leave the exclusion out."
+            )
     if not grid.expand():
-        raise UserError(f"The exclusions in {where} leave no cell to measure.")
+        raise UserError(
+            f"The exclusions in {where} leave no cell to measure. Leave one of them out."
+        )
 
 
 def _explain(error: ValidationError, where: str) -> str:
     first = error.errors()[0]
     place = _format_place(first["loc"])
-    value = first.get("input")
+    example = _example(first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(first["loc"][:-1])
         key = str(first["loc"][-1])
         return f"Unknown key {place} in {where}.{suggest(key, known)} Keys are {', '.join(known)}."
     if first["type"] == "missing":
-        return f"{place} is missing in {where}. {_example(place)}"
-    if first["type"] == "too_short":
-        return f"{place} in {where} is empty; it needs at least one value. {_example(place)}"
-    message = first["msg"].removeprefix("Value error, ")
+        return f"{place} is missing in {where}. {example}"
+    if first["type"] in ("too_short", "string_too_short"):
+        return f"{place} in {where} is empty; it needs a value. {example}"
     if first["type"] == "value_error":
-        return f"{message} ({place} in {where})"
-    return f"{place} in {where}: {message[0].lower()}{message[1:]}, got {value!r}. {_example(place)}"
+        head, tail = first["ctx"]["error"].args
+        return f"{head} in {where} ({place.removeprefix('grid.')}).{tail}"
+    limits = first.get("ctx", {})
+    wanted = WANTED.get(first["type"], first["msg"]).format(**limits)
+    value, expected = first["input"], str(limits.get("expected", ""))
+    hint = suggest(value, re.findall(r"'(.*?)'", expected)) if isinstance(value, str) else ""
+    return f"{place} in {where} must be {wanted}, got {_show(value)}.{hint} {example}"
+
+
+WANTED = {
+    "tuple_type": "a list",
+    "model_type": "a table",
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:,.9g}",
+    "greater_than_equal": "{ge:,.9g} or more",
+    "less_than": "less than {lt:,.9g}",
+    "less_than_equal": "{le:,.9g} or less",
+}
+"""What a value must be, by the validator's name of the mistake."""
+
+
+def _show(value: Any) -> str:
+    """Return a wrong value as the file has it; what is long is only named."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _format_place(location: Iterable[int | str]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        key = part if re.fullmatch(r"[\w-]+", str(part)) else repr(part)
+        text += f"[{part}]" if isinstance(part, int) else f".{key}" if text else str(key)
     return text
 
 
@@ -284,11 +325,16 @@ EXAMPLES = {
     "grid.seeds": "seeds = [0]",
     "grid.plugins": 'plugins = ["my_plugin.py"]',
     "exclude": '[[exclude]] with device = "cuda"',
+    "exclude.threads": "threads = 2",
+    "exclude.batch": "batch = 64",
+    "exclude.seed": "seed = 0",
+    "budget": "[budget] with relative_ci = 0.01",
     "budget.relative_ci": "relative_ci = 0.01",
     "budget.max_seconds_per_cell": "max_seconds_per_cell = 20",
     "budget.timeout_s": "timeout_s = 300",
     "budget.prepare_timeout_s": "prepare_timeout_s = 3600",
     "budget.max_memory_bytes": "max_memory_bytes = 4_000_000_000",
+    "measure": "[measure] with pin = false",
     "measure.wait_policy": 'wait_policy = "passive"',
     "measure.pin": "pin = false",
     "measure.block_s": "block_s = 0.01",
@@ -296,6 +342,8 @@ EXAMPLES = {
 }
 
 
-def _example(place: str) -> str:
-    example = EXAMPLES.get(re.sub(r"\[\d+\].*", "", place))
-    return f"For example: {example}" if example else ""
+def _example(location: Iterable[int | str]) -> str:
+    """Return what would work there: the example of the key, or of its table."""
+    keys = [part for part in location if isinstance(part, str)]
+    example = EXAMPLES.get(".".join(keys), EXAMPLES.get(keys[0], ""))
+    return f"For example: {example}"

@@ -33,7 +33,8 @@ class Metric:
 
     def columns(self) -> tuple[str, ...]:
         """The Parquet columns of this metric: the value and, if it has one, its interval."""
-        return (self.name, f"{self.name}_low", f"{self.name}_high") if self.interval else (self.name,)
+        bounds = (f"{self.name}_low", f"{self.name}_high") if self.interval else ()
+        return (self.name, *bounds)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -138,7 +139,7 @@ class Record:
 
     def to_row(self) -> dict[str, Any]:
         """Return the wide row; what was not measured is None."""
-        row: dict[str, Any] = {name: None for name in schema().names}
+        row: dict[str, Any] = dict.fromkeys(schema().names)
         row |= {name: getattr(self, name) for name, _ in IDENTITY if hasattr(self, name)}
         row |= {**self.cell.axes(), "cell_id": self.cell.id}
         row |= {name: value for name, value in self.metrics.items() if isfinite(value)}

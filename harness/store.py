@@ -18,8 +18,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as compute
 import pyarrow.parquet as pq
+from pyarrow import compute
 
 from bench.errors import suggest
 from harness.errors import UserError
@@ -52,7 +52,10 @@ class Run:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise UserError(f"Cannot write results to {root}: {error}.") from None
+                raise UserError(
+                    f"Cannot write results to {root}: {error.strerror}. "
+                    "Name another folder with --results."
+                ) from None
             run = cls(root / run_id)
             created = datetime.now(UTC).isoformat(timespec="seconds")
             run.write_facts({"run_id": run_id, "created_at": created, "state": "running", **facts})
@@ -66,7 +69,9 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"The run {self.run_id} is being measured by another process.") from None
+                raise UserError(
+                    f"The run {self.run_id} is being measured by another process."
+                ) from None
             yield
 
     def facts(self) -> dict[str, Any]:
@@ -129,7 +134,7 @@ class Run:
 
 
 def open_run(root: Path, run_id: str | None) -> Run:
-    """Return a run of the store, the latest where none is named; raise UserError if there is none."""
+    """Return a run of the store, the latest where none is named; raise UserError if absent."""
     known = list_runs(root)
     if not known:
         raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
@@ -155,7 +160,7 @@ def list_runs(root: Path) -> list[str]:
 
 def read_cells(run: Run) -> pd.DataFrame:
     """Return the run's cells, a row each, in the order in which they were measured."""
-    frame = run.read("cells").to_pandas()
+    frame: pd.DataFrame = run.read("cells").to_pandas()
     return frame.sort_values("started_at", kind="stable").reset_index(drop=True)
 
 
@@ -176,7 +181,7 @@ def _durably(path: Path, write: Any) -> None:
     try:
         write(temporary)
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -14,7 +14,11 @@ def load_dataset(text: str | Dataset) -> Dataset:
     """Return the data set that `text` names: `digits`, `folder:PATH`, `my.py:load`."""
     if isinstance(text, Dataset):
         return text
+    if not isinstance(text, str):
+        raise SpecError(f"A data set is named by text in quotes or a Dataset, got {text!r}.")
     made = build("dataset", text)
     if not isinstance(made, Dataset):
-        raise SpecError(f"Data set {text!r} returned {type(made).__name__}, not a bench.data.Dataset.")
+        raise SpecError(
+            f"Data set {text!r} returned {type(made).__name__}, not a bench.data.Dataset."
+        )
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,8 +71,8 @@ def _cached(name: str, make: Callable[[], Arrays]) -> Arrays:
     try:
         with np.load(path) as stored:
             return stored["inputs"], stored["labels"]
-    except (OSError, ValueError, KeyError):  # absent, or cut short by a full disk
-        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # absent, or cut short by a full disk
     inputs, labels = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,13 +11,14 @@ import torch
 from bench.data.splits import Dataset, Split, divide, stratify
 from bench.errors import SpecError
 from bench.registry import dataset
+from bench.spec import Range
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 LEAST_PER_CLASS = 5
 
 
 @dataset("folder")
-def folder(path: str, size: int = 0) -> Dataset:
+def folder(path: str, size: Annotated[int, Range(0)] = 0) -> Dataset:
     """Images in PATH/<class>/*, or in PATH/train/<class>/* and PATH/test/<class>/*.
 
     Pixels are scaled to 0..1. `size` resizes every image to size×size; without it all images
@@ -36,10 +38,14 @@ def folder(path: str, size: int = 0) -> Dataset:
         return divide(
             name, train.inputs, train.labels, tune=tune, test=count // 5, classes=len(classes)
         )
+    if _class_names(root / "test") != classes:
+        raise SpecError(f"{name}: train/ and test/ must have sub-folders of the same names.")
     test = _read(root / "test", classes, size)
+    if len({train.inputs.shape[1], test.inputs.shape[1]}) > 1:  # one of them is all grey
+        train, test = _coloured(train), _coloured(test)
     if test.inputs.shape[1:] != train.inputs.shape[1:]:
         raise SpecError(
-            f"{name}: images in train/ and test/ differ in size or colour; give size=, "
+            f"{name}: images in train/ and test/ differ in size; give size=, "
             f"as in folder('{path}', size=32)."
         )
     kept, held = stratify(train.labels, max(len(classes), count // 10))
@@ -52,10 +58,16 @@ def folder(path: str, size: int = 0) -> Dataset:
     )
 
 
+def _coloured(split: Split) -> Split:
+    return Split(split.inputs.expand(-1, 3, -1, -1).contiguous(), split.labels)
+
+
 def _class_names(root: Path) -> list[str]:
     found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if len(found) < 2:
-        raise SpecError(f"{root} has {len(found)} sub-folders; it needs one for each class, two at least.")
+        raise SpecError(
+            f"{root} has {len(found)} sub-folders; it needs one for each class, two at least."
+        )
     return found
 
 
@@ -66,7 +78,7 @@ def _read(root: Path, classes: list[str], size: int) -> Split:
         files = sorted(file for file in (root / name).glob("*") if file.suffix.lower() in IMAGES)
         if len(files) < LEAST_PER_CLASS:
             raise SpecError(
-                f"{root / name} has {len(files)} images; each class needs at least {LEAST_PER_CLASS}."
+                f"{root / name} has {len(files)} images; a class needs at least {LEAST_PER_CLASS}."
             )
         images += [_read_image(file, size) for file in files]
         labels += [label] * len(files)
@@ -84,15 +96,20 @@ def _read(root: Path, classes: list[str], size: int) -> Split:
 
 def _read_image(file: Path, size: int) -> np.ndarray:
     """Return the picture as float32 of shape (channels, height, width) in 0..1."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
-            grey = image.mode in ("1", "L", "I;16")
-            picture = image.convert("L" if grey else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no known range")
+            deep = image.mode.startswith("I")  # 16 bits, which convert("L") would cut at 255
+            if deep:
+                picture = Image.fromarray(np.asarray(image, dtype=np.float32))
+            else:
+                picture = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except Exception as error:  # decoders fail in many ways on damaged files
         raise SpecError(f"{file} is not a readable image: {error}") from None
     if size:
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.float32) / 255
+    pixels = np.asarray(picture, dtype=np.float32) / (65_535 if deep else 255)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -50,8 +50,11 @@ def divide(
     """Return the examples in a fixed stratified division; `tune` and `test` count examples."""
     train_rows, held_rows = stratify(labels, tune + test)
     tune_part, test_part = stratify(labels[held_rows], test)
-    parts = (train_rows, held_rows[tune_part], held_rows[test_part])
-    return Dataset(name, *(Split(inputs[rows], labels[rows]) for rows in parts), classes)
+    train, tuning, testing = (
+        Split(inputs[rows], labels[rows])
+        for rows in (train_rows, held_rows[tune_part], held_rows[test_part])
+    )
+    return Dataset(name, train, tuning, testing, classes)
 
 
 def stratify(labels: Tensor, held: int) -> tuple[Tensor, Tensor]:

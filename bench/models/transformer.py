@@ -18,9 +18,13 @@ Size = Annotated[int, Range(1)]
 
 @model("mnist1d-transformer")
 def mnist1d_transformer(
-    data: str | Dataset = "mnist1d", width: Size = 64, depth: Size = 2, heads: Size = 4, patch: Size = 4
+    data: str | Dataset = "mnist1d",
+    width: Size = 64,
+    depth: Size = 2,
+    heads: Size = 4,
+    patch: Size = 4,
 ) -> Subject:
-    """Transformer encoder over patches of a signal; takes (channels, samples) divisible by patch."""
+    """Transformer encoder over patches of a signal; takes (channels, samples), whole patches."""
     examples = load_dataset(data)
     if len(examples.shape) != 2 or examples.shape[1] % patch:
         raise Refusal(
@@ -59,7 +63,8 @@ class SignalTransformer(nn.Module):
     def forward(self, signal: Tensor) -> Tensor:
         """Return class scores (batch, classes) of signals (batch, channels, samples)."""
         tokens = self.embedding(signal).transpose(1, 2) + self.position
-        return self.head(self.norm(self.blocks(tokens)).mean(dim=1))
+        scores: Tensor = self.head(self.norm(self.blocks(tokens)).mean(dim=1))
+        return scores
 
 
 class EncoderBlock(nn.Module):
@@ -80,8 +85,9 @@ class EncoderBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return tokens of the same shape (batch, tokens, width)."""
-        tokens = tokens + self.attend(self.attention_norm(tokens))
-        return tokens + self.hidden(self.hidden_norm(tokens))
+        attended = tokens + self.attend(self.attention_norm(tokens))
+        changed: Tensor = attended + self.hidden(self.hidden_norm(attended))
+        return changed
 
     def attend(self, tokens: Tensor) -> Tensor:
         """Return scaled dot-product self-attention over the tokens."""
@@ -90,4 +96,5 @@ class EncoderBlock(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         mixed = nn.functional.scaled_dot_product_attention(*split)
-        return self.merge(mixed.transpose(1, 2).flatten(-2))
+        merged: Tensor = self.merge(mixed.transpose(1, 2).flatten(-2))
+        return merged

@@ -57,11 +57,16 @@ def distill(
 def _make_student(text: str, subject: Subject) -> Subject:
     entry, call = find("model", text)
     options = dict(call.kwargs)
-    takes_data = any(parameter.name == "data" for parameter in entry.parameters)
-    if takes_data and not call.args:
+    named = [parameter.name for parameter in entry.parameters]
+    if "data" in named[len(call.args) :]:
         options.setdefault("data", subject.data)
     student = as_subject(entry.factory(*call.args, **options), text)
-    if student.data is None or subject.data is None or student.data.shape != subject.data.shape:
+    taught, learned = subject.data, student.data
+    if (
+        taught is None
+        or learned is None
+        or (learned.shape, learned.classes) != (taught.shape, taught.classes)
+    ):
         raise Refusal(f"distill: the student {text!r} does not take the teacher's data")
     return student
 

@@ -23,14 +23,14 @@ def int8_dynamic(subject: Subject) -> Subject:
     is computed for each call. Convolutions stay in floating point. Needs no data.
     Source: PyTorch, `torch.ao.quantization.quantize_dynamic`.
     """
-    layers = [module for module in subject.module.modules() if isinstance(module, nn.Linear)]
-    if not layers:
+    # Subclasses of nn.Linear, such as in nn.MultiheadAttention, are left as they are by PyTorch.
+    if not any(type(module) is nn.Linear for module in subject.module.modules()):
         raise Refusal("int8-dynamic quantizes nn.Linear layers, and this model has none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since 2.10 and still there in 2.14
         module = torch.ao.quantization.quantize_dynamic(
-            copy.deepcopy(subject.module).eval(), {nn.Linear}, torch.qint8
-        )
+            nn.Sequential(copy.deepcopy(subject.module)).eval(), {nn.Linear}, torch.qint8
+        )[0]  # PyTorch replaces children only, and the model itself may be a linear layer
     return dataclasses.replace(subject, module=module)
 
 
@@ -62,7 +62,8 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, dict):
-        return type(value)(**{key: cast(item, dtype) for key, item in value.items()})
+        items_by_key = {key: cast(item, dtype) for key, item in value.items()}
+        return items_by_key if type(value) is dict else type(value)(**items_by_key)
     if isinstance(value, tuple | list):
         items = [cast(item, dtype) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

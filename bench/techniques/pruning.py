@@ -76,7 +76,9 @@ def _output_layers(module: nn.Module, subject: Subject) -> set[str]:
     """Names of layers from which the output is reached without passing another weight layer."""
     import torch_pruning
 
-    graph = torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(subject))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters outside a layer, which are handled
+        graph = torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(subject))
     weighted = {layer for layer in module.modules() if isinstance(layer, PRUNABLE)}
     names = {layer: name for name, layer in module.named_modules()}
 

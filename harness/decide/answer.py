@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.decide.frame import Frame, baseline_of, variant_name
-from harness.decide.frontier import Group, Objective, choose_objectives, find_frontiers, quality_metric
+from harness.decide.frontier import (
+    Group,
+    Objective,
+    choose_objectives,
+    find_frontiers,
+    quality_metric,
+)
 
 NAN = float("nan")
 

@@ -23,7 +23,7 @@ def count_weights(module: nn.Module) -> dict[str, float]:
     Quantized layers keep their weights outside `parameters()`; they are counted from the state.
     """
     state = module.state_dict()
-    packed = [t for value in state.values() if not isinstance(value, Tensor) for t in _tensors(value)]
+    packed = [t for v in state.values() if not isinstance(v, Tensor) for t in _tensors(v)]
     weights = [*module.parameters(), *packed]
     everything = [tensor for value in state.values() for tensor in _tensors(value)]
     return {
@@ -65,7 +65,7 @@ class OperatorNames(TorchDispatchMode):
     """Remembers which operators ran, and whether each only made a view."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.seen: dict[Any, bool] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -167,7 +167,7 @@ def open_device(name: str) -> Device:
         raise WorkerRefusal(f'no CUDA device here: {why}. Use device "cpu", or run where one is.')
     index = int(name.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
-        raise WorkerRefusal(f"no {name} here: this machine has {torch.cuda.device_count()} CUDA cards")
+        raise WorkerRefusal(f"no {name} here: it has {torch.cuda.device_count()} CUDA cards")
     torch.cuda.set_device(index)
     return CudaDevice(index, torch.cuda, load_nvml())
 

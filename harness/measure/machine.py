@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _processor() -> tuple[str, list[str]]:
-    model, flags = "", set()
+    model = ""
+    flags: set[str] = set()
     for line in _read("/proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name" and not model:

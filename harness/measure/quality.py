@@ -43,7 +43,8 @@ def collect_answers(
     outputs = _run_in_batches(program, inputs, device, batch)
     found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
     if outputs.dim() >= 2 and outputs.shape[1] > 1:
-        found["predicted"] = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS].numpy().astype(np.int32)
+        predicted = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS]
+        found["predicted"] = predicted.numpy().astype(np.int32)
     if examples is not None:
         found["labels"] = examples.labels.numpy().astype(np.int32)
     return found

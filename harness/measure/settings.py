@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+
 def apply_threads(threads: int, pin: bool) -> None:
     """Give this process so many threads, pinned to the last so many of its processors."""
     if pin:

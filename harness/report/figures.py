@@ -69,7 +69,8 @@ def draw_trade_off(
     columns = min(PANELS_PER_ROW, len(panels))
     rows = ceil(len(panels) / columns)
     cells = pd.concat([panel.cells for panel in panels])
-    models, techniques = list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["technique"]))
+    models = list(dict.fromkeys(cells["model"]))
+    techniques = list(dict.fromkeys(cells["technique"]))
     legend_rows = ceil(len(techniques) / 3) + (ceil(len(models) / 4) if len(models) > 1 else 0)
     height = 3.6 * rows + 0.5 + LEGEND_ROW_IN * legend_rows
     figure = Figure(figsize=(5.6 * columns + (1.6 if columns == 1 else 0), height))
@@ -108,7 +109,9 @@ def draw_scaling(cells: pd.DataFrame, title: str, style: Style) -> Figure:
     return figure
 
 
-def trade_off_panels(frame: Frame, task: str, x: Metric, y: Metric, by: Sequence[str]) -> list[Panel]:
+def trade_off_panels(
+    frame: Frame, task: str, x: Metric, y: Metric, by: Sequence[str]
+) -> list[Panel]:
     """Return the panels of a task: cells that have both metrics, divided by some axes."""
     cells = average_seeds(frame)
     cells = cells[(cells["task"] == task) & cells[x.name].notna() & cells[y.name].notna()]
@@ -119,9 +122,13 @@ def trade_off_panels(frame: Frame, task: str, x: Metric, y: Metric, by: Sequence
     if not by:
         return [Panel("", cells)]
     return [
-        Panel(", ".join(f"{v}" if a == "device" else f"{a} {v}" for a, v in zip(by, key, strict=True)), part)
+        Panel(_heading(dict(zip(by, key, strict=True))), part)
         for key, part in cells.groupby(list(by), sort=True)
-    ]  # fmt: skip
+    ]
+
+
+def _heading(place: dict[str, object]) -> str:
+    return ", ".join(str(v) if axis == "device" else f"{axis} {v}" for axis, v in place.items())
 
 
 def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -> None:
@@ -147,7 +154,7 @@ def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -
     )  # fmt: skip
     _scale_axis(axes, cells[x.name], x)
     _scale_shares(axes, cells[y.name], y)
-    axes.set_xlabel(f"{x.label} ({'lower' if x.direction == 'lower' else 'higher'} is better)", fontsize=9)
+    axes.set_xlabel(f"{x.label} ({x.direction} is better)", fontsize=9)
     axes.set_ylabel(y.label, fontsize=9)
     axes.set_title(panel.heading, fontsize=10, loc="left")
     axes.grid(True, which="major", color="0.9", linewidth=0.7)
@@ -164,12 +171,13 @@ def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
         if metric.unit != "B":
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, metric.unit, 2)))
+    name_tick = FuncFormatter(lambda value, _: format_value(value, metric.unit, 2))
+    axes.xaxis.set_major_formatter(name_tick)
 
 
 def _scale_shares(axes: Axes, values: pd.Series, metric: Metric) -> None:
     """Use a logit axis for shares that come near 1, where a point more is worth more."""
-    if metric.unit == "1" and 0 < values.min() and 0.9 < values.max() < 1:
+    if metric.unit == "1" and values.min() > 0 and 0.9 < values.max() < 1:
         axes.set_yscale("logit")
         axes.yaxis.set_major_locator(FixedLocator(SHARE_TICKS))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -188,7 +196,8 @@ def _error(cells: pd.DataFrame, metric: Metric) -> np.ndarray | None:
         return None
     low, high = (cells[f"{metric.name}_{end}"].to_numpy(float) for end in ("low", "high"))
     value = cells[metric.name].to_numpy(float)
-    return np.nan_to_num(np.clip([value - low, high - value], 0, None))
+    distances: np.ndarray = np.nan_to_num(np.clip([value - low, high - value], 0, None))
+    return distances
 
 
 def _name_members(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -> None:
@@ -213,15 +222,17 @@ def _draw_legend(
         for name in techniques
     ]  # fmt: skip
     figure.legend(
-        handles=shapes, loc="lower left", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(0.01, 0)
-    )
+        handles=shapes, loc="lower left", ncols=3, fontsize=8, frameon=False,
+        bbox_to_anchor=(0.01, 0),
+    )  # fmt: skip
     if len(models) > 1:
         rows = ceil(len(techniques) / 3)
         offset = LEGEND_ROW_IN * rows / figure.get_figheight()
         colours = [
-            Line2D([], [], marker="o", color=style.colours[name], linestyle="", label=name, markersize=6)
+            Line2D([], [], marker="o", color=style.colours[name], linestyle="", label=name,
+                   markersize=6)
             for name in models
-        ]
+        ]  # fmt: skip
         figure.legend(
             handles=colours, loc="lower left", ncols=4, fontsize=8, frameon=False,
             bbox_to_anchor=(0.01, offset),
@@ -240,14 +251,15 @@ def _draw_speedups(
             key = (row["model"], row["technique"], row["runtime"])
             if key not in base.index:
                 continue
-            one = base.loc[key]
+            one = base.loc[[key]].iloc[0]
             speedup = one["latency_s"] / row["latency_s"]
-            low, high = one["latency_s_low"] / row["latency_s_high"], one["latency_s_high"] / row["latency_s_low"]
+            low = one["latency_s_low"] / row["latency_s_high"]
+            high = one["latency_s_high"] / row["latency_s_low"]
             place = names.index(variant_name(row, models))
             colour = style.colours[row["model"]]
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
             axes.plot(speedup, place, marker, color=colour, markersize=6)
-    axes.set_xlabel(f"times faster than with {fewest} thread{'s' if fewest > 1 else ''}", fontsize=9)
+    axes.set_xlabel(f"times as fast as with {fewest} thread{'s' * (fewest > 1)}", fontsize=9)
     axes.grid(True, axis="x", color="0.9", linewidth=0.7)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):

@@ -12,27 +12,32 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
     """Return a number with its unit: 0.00123 s is "1.23 ms"; nothing is "–"."""
     if value is None or not isfinite(value):
         return "–"
-    if unit == "B":
-        scale, name = next(((s, n) for s, n in BYTES if abs(value) >= s), BYTES[-1])
-        return f"{round_to(value / scale, digits)} {name}"
-    if unit == "1" and abs(value) < 1e3:
-        return round_to(value, max(digits, 4) if abs(value) <= 1 else digits)
-    found = next(((s, n) for s, n in PREFIXES if abs(value) >= s * 0.9995), PREFIXES[-1])
-    scale, prefix = found if value else (1.0, "")
-    named = prefix + ("" if unit == "1" else unit)
-    return f"{round_to(value / scale, digits)} {named}".strip()
+    scale, name = choose_scale(value, unit)
+    if not name and abs(value) <= 1:  # a share
+        digits = max(digits, 4)
+    return f"{round_to(value / scale, digits)} {name}".strip()
 
 
 def format_interval(value: float, low: float, high: float, unit: str) -> str:
     """Return a value with its 95 % interval: "1.23 ms (1.21–1.26)"."""
     text = format_value(value, unit, 3)
-    if not (isfinite(low) and isfinite(high)):
+    if not (isfinite(value) and isfinite(low) and isfinite(high)):
         return text
     number, _, named = text.partition(" ")
-    scale = value / float(number) if float(number) else 1.0
+    scale, _ = choose_scale(value, unit)
     places = len(number.partition(".")[2])
     bounds = "–".join(f"{bound / scale:.{places}f}" for bound in (low, high))
     return f"{number} ({bounds}){' ' + named if named else ''}"
+
+
+def choose_scale(value: float, unit: str) -> tuple[float, str]:
+    """Return what a value is divided by to be read, and the name of the unit it then has."""
+    if unit == "B":
+        return next((found for found in BYTES if abs(value) >= found[0]), BYTES[-1])
+    if not value or (unit == "1" and abs(value) < 1e3):
+        return 1.0, "" if unit == "1" else unit
+    scale, prefix = next((f for f in PREFIXES if abs(value) >= f[0] * 0.9995), PREFIXES[-1])
+    return scale, prefix + ("" if unit == "1" else unit)
 
 
 def format_ratio(ratio: float) -> str:
@@ -49,12 +54,13 @@ def format_speedup(ratio: float, low: float, high: float) -> str:
 
 def format_points(difference: float) -> str:
     """Return a difference of shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−") if isfinite(difference) else "–"
+    return f"{100 * difference:+z.1f}".replace("-", "−") if isfinite(difference) else "–"
 
 
 def round_to(value: float, digits: int) -> str:
     """Return a number with so many significant digits and no exponent."""
     if value == 0:
         return "0"
-    places = max(0, digits - 1 - floor(log10(abs(value))))
+    rounded = float(f"{value:.{digits - 1}e}")  # 9.996 has become 10.0, with a place less
+    places = max(0, digits - 1 - floor(log10(abs(rounded))))
     return f"{value:.{places}f}"

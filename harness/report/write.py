@@ -52,7 +52,10 @@ def write_report(run: Run, reports: Path) -> Path:
         for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
             (folder / name).write_text(_render(template, facts), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"Cannot write the report to {folder}: {error}.") from None
+        raise UserError(
+            f"Cannot write the report to {folder}: {error.strerror}. "
+            "Name another folder with --reports."
+        ) from None
     return folder / "index.html"
 
 
@@ -117,7 +120,7 @@ def summarize(one: Answer) -> str:
         fastest = gains[0]
         faster = text.format_ratio(fastest.latency_ratio)
         points = text.format_points(fastest.quality_change)
-        parts.append(f"fastest: {fastest.name}, {faster} as fast as its baseline at {points} points")
+        parts.append(f"fastest: {fastest.name}, {faster} as fast as its baseline, {points} points")
     return "; ".join(parts) + "."
 
 
@@ -167,9 +170,14 @@ def _reasons(cells: pd.DataFrame) -> list[dict[str, Any]]:
     keys = ["status", "failure_kind", "message"]
     return [
         dict(zip(keys, key, strict=True))
-        | {"cells": [f"{r['model']}, {r['technique']}, {r['device']}, threads {r['threads']}, batch {r['batch']}" for _, r in part.iterrows()]}
+        | {"cells": [_name_cell(row) for _, row in part.iterrows()]}
         for key, part in cells.groupby(keys, sort=False)
-    ]  # fmt: skip
+    ]
+
+
+def _name_cell(row: pd.Series) -> str:
+    place = f"threads {row['threads']}, batch {row['batch']}"
+    return f"{row['model']}, {row['technique']}, {row['device']}, {place}"
 
 
 def _warnings(cells: pd.DataFrame) -> dict[str, int]:
@@ -197,6 +205,11 @@ def _file_name(kind: str, task: str, tasks: list[str]) -> str:
     return f"{kind}-{tasks.index(task) + 1}-{safe[:40]}"
 
 
+def _escape_markdown(value: object) -> str:
+    """A table's cell ends at a pipe or a line's end; a tag would be a tag."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
 def _render(template: str, facts: dict[str, Any]) -> str:
     folder = resources.files("harness.report")
     environment = jinja2.Environment(
@@ -205,5 +218,5 @@ def _render(template: str, facts: dict[str, Any]) -> str:
     )  # fmt: skip
     environment.filters["json"] = json.dumps
     environment.filters["value"] = text.format_value
-    environment.filters["cellsafe"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
+    environment.filters["cellsafe"] = _escape_markdown
     return environment.from_string((folder / template).read_text(encoding="utf-8")).render(facts)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ class Launcher:
             **os.environ, **WAIT_POLICY[wait_policy],
             "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
         self._server = subprocess.Popen(
             [sys.executable, "-P", "-m", "harness.sweep.server", str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
@@ -80,7 +80,7 @@ class Launcher:
         """Return a fresh worker: a fork of the server."""
         self._wait_until_ready()
         ours, theirs = socket.socketpair()
-        log = tempfile.TemporaryFile()
+        log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker is
         socket.send_fds(self._control, [b"fork"], [theirs.fileno(), log.fileno()])
         theirs.close()
         message = self._receive(START_TIMEOUT_S)
@@ -175,10 +175,8 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker at once, whatever it is doing."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._connection.close()
 
     def _explain_death(self, operation: str) -> WorkerFailure:
@@ -188,7 +186,8 @@ class Worker:
         if code is None:
             return WorkerFailure("crash", f"the worker ended during {operation}. {said}")
         if code >= 0:
-            return WorkerFailure("exit", f"the worker exited with code {code} during {operation}. {said}")
+            how = f"the worker exited with code {code} during {operation}. {said}"
+            return WorkerFailure("exit", how)
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL and count_oom_kills() > self._oom_kills:
             return WorkerFailure("out-of-memory", f"the kernel ended the worker during {operation}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE, Cell, Grid, check_exclusions
 from harness.sweep.launcher import Launcher, Worker
 
@@ -65,21 +65,32 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     axes = grid.grid
     plugins = list(axes.plugins)
     with launcher.worker() as worker:
+        for number, file in enumerate(plugins):  # before all else: their mistakes are theirs
+            place = f"plugins[{number}]"
+            _call(worker, "resolve_technique", where, place, text=BASELINE, plugins=[file])
+
+        def ask(kind: str, text: str, place: str) -> dict[str, Any]:
+            operation = f"resolve_{kind}"
+            facts: dict[str, Any] = _call(
+                worker, operation, where, place, text=text, plugins=plugins
+            )
+            return facts
+
         models = {
-            text: _ask(worker, "resolve_model", text, plugins, f"{where} (models[{number}])")["text"]
+            text: ask("model", text, f"models[{number}]")["text"]
             for number, text in enumerate(axes.models)
         }
         found = {
-            text: _ask(
-                worker, "resolve_technique", text, plugins, f"{where} (techniques[{number}])"
-            )
+            text: ask("technique", text, f"techniques[{number}]")
             for number, text in enumerate(axes.techniques)
         }
-        found[BASELINE] = _ask(worker, "resolve_technique", BASELINE, plugins, where)
-        rules = [
-            _resolve_rule(worker, rule.rule(), plugins, f"{where} (exclude[{number}])")
-            for number, rule in enumerate(grid.exclude)
-        ]
+        found[BASELINE] = ask("technique", BASELINE, "techniques")
+        rules = [rule.rule() for rule in grid.exclude]
+        for number, rule in enumerate(rules):
+            for kind in ("model", "technique"):
+                if kind in rule:
+                    asked = ask(kind, str(rule[kind]), f"exclude[{number}].{kind}")
+                    rule[kind] = asked["text"]
     data = grid.model_dump(mode="json")
     data["grid"]["models"] = list(dict.fromkeys(models[text] for text in axes.models))
     names = [found[text]["text"] for text in axes.techniques]
@@ -94,31 +105,27 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     return Plan(resolved, techniques)
 
 
-def _resolve_rule(
-    worker: Worker, rule: dict[str, Any], plugins: list[str], where: str
-) -> dict[str, Any]:
-    for axis in ("model", "technique"):
-        if axis in rule:
-            rule[axis] = _ask(worker, f"resolve_{axis}", rule[axis], plugins, where)["text"]
-    return rule
-
-
-def _ask(
-    worker: Worker, operation: str, text: str, plugins: list[str], where: str
-) -> dict[str, Any]:
+def _call(worker: Worker, operation: str, where: str, place: str, **arguments: Any) -> Any:
+    """Ask the worker; a mistake, or an end of the worker, becomes a message with its place."""
     try:
-        answer: dict[str, Any] = worker.call(
-            operation, RESOLVE_TIMEOUT_S, text=text, plugins=plugins
-        )
+        return worker.call(operation, RESOLVE_TIMEOUT_S, **arguments)
     except UserError as mistake:
-        raise UserError(_with_place(str(mistake), where)) from None
-    return answer
+        raise UserError(_with_place(str(mistake), where, place)) from None
+    except WorkerFailure as failure:
+        ended = f"it ended its worker ({failure.kind})"
+        why = failure.message if failure.kind == "exception" else ended
+        raise UserError(
+            f"{place} in {where} cannot be loaded: {why}. Import the file in Python to see more."
+        ) from None
 
 
-def _with_place(message: str, where: str) -> str:
-    """Put the place behind the first sentence: "Unknown model 'x' in mine.toml (models[0]). ..."."""
-    head, stop, tail = re.match(r"(.*?[^.])(\.(?=\s|$)|$)(.*)", message, re.S).groups()  # type: ignore[union-attr]  # matches any text
-    return f"{head} in {where}{stop or '.'}{tail}"
+def _with_place(message: str, where: str, place: str) -> str:
+    """Return "Unknown model 'x' in mine.toml (models[0]). ..." or "models[0] in mine.toml: ..."."""
+    message = " ".join(message.split())  # a user's exception may have many lines
+    unknown = re.match(r"Unknown \w+ '[^']*'(?=\.)", message)
+    if unknown:
+        return f"{unknown[0]} in {where} ({place}){message[unknown.end() :]}"
+    return f"{place} in {where}: {message}{'' if message[-1] in '.?!' else '.'}"
 
 
 def import_folders(grid: Grid) -> list[str]:
@@ -128,7 +135,9 @@ def import_folders(grid: Grid) -> list[str]:
     return list(dict.fromkeys(str(Path(file).expanduser().resolve().parent) for file in files))
 
 
-def plan_heats(grid: Grid, finished: Collection[str]) -> Iterator[tuple[tuple[str, int], list[Heat]]]:
+def plan_heats(
+    grid: Grid, finished: Collection[str]
+) -> Iterator[tuple[tuple[str, int], list[Heat]]]:
     """Yield (model, seed) with its heats, for all cells that are not finished."""
     axes = grid.grid
 

@@ -122,7 +122,7 @@ def _keep(
     try:
         save_subject(dataclasses.replace(subject, data=None), temporary / "subject.pt")
         (temporary / "facts.json").write_text(json.dumps(facts))
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     except OSError:  # another run was faster; its result is the same
         if not (folder / "facts.json").is_file():
             raise
@@ -149,8 +149,8 @@ def store_dataset(data: Dataset) -> str:
     """Keep a data set by the hash of its content; return the hash."""
     content = hashlib.sha256(f"{data.name} {data.classes}".encode())
     for split in (data.train, data.tune, data.test):
-        content.update(np.ascontiguousarray(split.inputs.numpy()))
-        content.update(np.ascontiguousarray(split.labels.numpy()))
+        content.update(split.inputs.contiguous().numpy().data)
+        content.update(split.labels.contiguous().numpy().data)
     key = content.hexdigest()[:24]
     path = cache_folder() / "datasets" / f"{key}.pt"
     if not path.is_file():
@@ -158,7 +158,7 @@ def store_dataset(data: Dataset) -> str:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             torch.save(data, file)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     return key
 
 
@@ -177,7 +177,7 @@ def weights_digest(module: torch.nn.Module) -> str:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
-        content.update(np.ascontiguousarray(plain.view(torch.uint8).numpy()))
+        content.update(plain.view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 

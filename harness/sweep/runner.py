@@ -145,7 +145,9 @@ class Sweep:
             for step in steps[len(recipes) :]:
                 base = facts["variant"]
                 facts = worker.call("prepare_step", timeout_s, base=base, step=step, **common)
-            counted = worker.call("count", timeout_s, variant=facts["variant"])
+            counted = worker.call(
+                "count", self.plan.grid.budget.timeout_s, variant=facts["variant"]
+            )
         return Prepared(
             variant=facts["variant"],
             task=facts["task"],

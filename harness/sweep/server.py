@@ -6,6 +6,7 @@ touches CUDA. Started as `python -P -m harness.sweep.server FD`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -69,7 +70,6 @@ def preload() -> None:
 
 def preload_training() -> None:
     """Import what optimizers and dispatch modes import late: 1.5 s in every worker otherwise."""
-    import torch._dynamo
     import torch_pruning
 
     settle()
@@ -109,10 +109,8 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     os.close(log)
     faulthandler.enable()
     # When memory runs out, the kernel shall end a worker and not the user's other programs.
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800")
-    except OSError:
-        pass
     serve(Connection(channel))
 
 

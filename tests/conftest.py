@@ -1,0 +1,72 @@
+"""Shared by all tests: a cache of their own, one worker server, and the command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.grid import parse_grid
+from harness.store import Run, read_cells
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import resolve
+from harness.sweep.runner import Progress, Sweep
+
+COMMAND = (sys.executable, "-c", "from harness.cli import main; main()")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("PARETOGRID_CACHE")
+    os.environ["PARETOGRID_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["PARETOGRID_CACHE"]
+    else:
+        os.environ["PARETOGRID_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def launcher(own_cache: Path) -> Iterator[Launcher]:
+    with Launcher() as started:
+        started.preload_training()
+        yield started
+
+
+@pytest.fixture
+def measure(launcher: Launcher, tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """Measure a grid given as axes and tables; return its cells."""
+
+    def run(budget: dict[str, Any] | None = None, **axes: Any) -> pd.DataFrame:
+        quick = {"max_seconds_per_cell": 0.3, "relative_ci": 0.01, **(budget or {})}
+        grid = parse_grid({"grid": axes, "budget": quick}, "the test")
+        plan = resolve(grid, launcher, "the test")
+        made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
+        Sweep(plan, made, launcher, Progress()).measure()
+        made.compact()
+        return read_cells(made)
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `paretogrid` in an empty folder of its own."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,
+        )
+
+    return run

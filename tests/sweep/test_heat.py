@@ -1,0 +1,146 @@
+"""Heats with scripted members: order, pairs, stopping, failures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count, pairwise
+
+import numpy as np
+import pytest
+
+from harness.errors import WorkerFailure
+from harness.sweep.heat import Member, Stop, run_heat
+
+TICK_S = 1 / 128  # exact in binary, so that budgets are spent to the tick
+
+
+@dataclass(frozen=True)
+class Samples:
+    seconds: np.ndarray
+    loops: int = 1
+
+
+class Clock:
+    """Time that passes only when a member takes it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scripted(
+    clock: Clock, name: str, noise: float, leads: bool = False, cost_s: float = TICK_S
+) -> Member:
+    """Return a member of 1 ms with a relative noise; each block costs so much time."""
+    rng = np.random.default_rng(sum(map(ord, name)))
+
+    def take() -> Samples:
+        clock.now += cost_s
+        return Samples(1e-3 * np.exp(noise * rng.standard_normal(3)))
+
+    return Member(name, take, leads)
+
+
+def failing_after(blocks: int, take: Callable[[], Samples]) -> Callable[[], Samples]:
+    taken = count()
+
+    def maybe() -> Samples:
+        if next(taken) >= blocks:
+            raise WorkerFailure("killed", "somebody ended the worker")
+        return take()
+
+    return maybe
+
+
+STOP = Stop(relative_ci=0.01, max_seconds_per_cell=1.0, least_rounds=10)
+
+
+def test_every_round_visits_every_member_once_in_a_shuffled_order() -> None:
+    clock = Clock()
+    members = [scripted(clock, name, 0.2, leads=name == "a") for name in "abcde"]
+    run_heat(members, STOP, seed=1, clock=clock)
+    rounds = len(members[0].blocks)
+    orders = set()
+    for number in range(rounds):
+        placed = {m.name: m.blocks[number].position for m in members}
+        assert sorted(placed.values()) == [0, 1, 2, 3, 4]
+        orders.add(tuple(placed.values()))
+    assert len(orders) > rounds / 2
+
+
+def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
+    def order(seed: int) -> list[int]:
+        clock = Clock()
+        members = [scripted(clock, name, 0.2, leads=name == "a") for name in "abcd"]
+        run_heat(members, STOP, seed, clock=clock)
+        return [block.position for block in members[0].blocks]
+
+    assert order(3) == order(3)
+    assert order(3) != order(4)
+
+
+def test_blocks_are_numbered_through_the_heat() -> None:
+    clock = Clock()
+    members = [scripted(clock, name, 0.2, leads=name == "a") for name in "abc"]
+    run_heat(members, STOP, seed=1, clock=clock)
+    numbers = sorted(block.block for m in members for block in m.blocks)
+    assert all(after - before == 1 for before, after in pairwise(numbers))
+
+
+def test_a_quiet_cell_stops_at_its_interval_and_a_noisy_one_at_its_budget() -> None:
+    clock = Clock()
+    quiet = [scripted(clock, name, 1e-4, leads=name == "a") for name in "ab"]
+    run_heat(quiet, STOP, seed=1, clock=clock)
+    assert {m.stopped_by for m in quiet} == {"interval"}
+    assert {len(m.blocks) for m in quiet} == {10}
+
+    noisy = [scripted(clock, name, 1.0, leads=name == "a") for name in "ab"]
+    run_heat(noisy, STOP, seed=1, clock=clock)
+    assert {m.stopped_by for m in noisy} == {"budget"}
+    assert {len(m.blocks) for m in noisy} == {128}
+
+
+def test_a_cell_that_is_narrow_stays_until_the_others_are() -> None:
+    clock = Clock()
+    quiet, noisy = scripted(clock, "a", 1e-4, leads=True), scripted(clock, "b", 0.5)
+    run_heat([quiet, noisy], STOP, seed=1, clock=clock)
+    assert set(quiet.round_medians()) == set(noisy.round_medians())
+
+
+def test_the_baseline_stays_beyond_its_own_budget_so_that_every_round_has_its_pair() -> None:
+    clock = Clock()
+    slow = scripted(clock, "a", 1.0, leads=True, cost_s=8 * TICK_S)
+    fast = scripted(clock, "b", 1.0)
+    run_heat([slow, fast], STOP, seed=1, clock=clock)
+    assert len(fast.blocks) == 128
+    assert set(fast.round_medians()) <= set(slow.round_medians())
+    assert slow.stopped_by == "budget"
+
+
+def test_a_slow_cell_leaves_and_does_not_keep_the_others_waiting() -> None:
+    clock = Clock()
+    members = [
+        scripted(clock, "a", 1.0, leads=True),
+        scripted(clock, "slow", 1.0, cost_s=0.5),
+        scripted(clock, "b", 1.0),
+    ]
+    run_heat(members, STOP, seed=1, clock=clock)
+    assert [len(m.blocks) for m in members] == [128, 2, 128]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_member_that_dies_leaves_and_the_others_go_on(victim: int) -> None:
+    clock = Clock()
+    members = [scripted(clock, name, 0.3, leads=name == "a") for name in "abc"]
+    members[victim].time_block = failing_after(4, members[victim].time_block)
+    run_heat(members, STOP, seed=1, clock=clock)
+    assert members[victim].failure is not None
+    assert members[victim].stopped_by == "failure"
+    assert len(members[victim].blocks) == 4
+    others = [m for number, m in enumerate(members) if number != victim]
+    assert all(m.failure is None and len(m.blocks) > 10 for m in others)
+
+
+def test_an_empty_heat_ends_at_once() -> None:
+    run_heat([], STOP, seed=1)

@@ -1,0 +1,110 @@
+"""The instrument against workloads whose true cost is known."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.sweep.launcher import Launcher
+
+MIB = 2**20
+WORKLOADS = '''
+import dataclasses, time
+import torch
+from torch import nn
+from bench.registry import build
+
+class Sleep(nn.Module):
+    def forward(self, x):
+        time.sleep(0.005)
+        return x
+
+class Allocate(nn.Module):
+    def __init__(self, mib):
+        super().__init__()
+        self.mib = mib
+    def forward(self, x):
+        if self.mib:
+            block = torch.ones(self.mib * 2**18)
+            return x + block[0]
+        return x + 1
+
+def sleep():
+    return Sleep(), torch.ones(1, 4)
+
+def allocate(mib=0):
+    return Allocate(mib), torch.ones(1, 4)
+
+def weights(mib=8):
+    return nn.Linear(mib * 2**8, 1024, bias=False), torch.ones(1, mib * 2**8)
+
+def wide():
+    return dataclasses.replace(build("model", "mnist1d-cnn-wide"), recipe=None)
+'''
+
+
+@pytest.fixture
+def workloads(tmp_path: Path) -> str:
+    file = tmp_path / "workloads.py"
+    file.write_text(WORKLOADS)
+    return str(file)
+
+
+def test_a_module_that_sleeps_5_ms_measures_5_ms(
+    measure: Callable[..., pd.DataFrame], workloads: str
+) -> None:
+    (cell,) = measure(models=[f"{workloads}:sleep"]).to_dict("records")
+    assert cell["latency_s"] == pytest.approx(0.005, rel=0.05)
+    assert cell["latency_s_low"] <= cell["latency_s"] <= cell["latency_s_high"]
+    assert cell["throughput_per_s"] == pytest.approx(1 / cell["latency_s"])
+
+
+def test_64_mib_in_forward_raise_the_peak_by_64_mib(
+    measure: Callable[..., pd.DataFrame], workloads: str
+) -> None:
+    names = [f"{workloads}:allocate(0)", f"{workloads}:allocate(64)"]
+    without, with_ = measure(models=names)["peak_memory_bytes"]
+    assert with_ - without == pytest.approx(64 * MIB, abs=2 * MIB)
+
+
+def test_the_weights_are_in_the_memory_after_load(
+    measure: Callable[..., pd.DataFrame], workloads: str
+) -> None:
+    (cell,) = measure(models=[f"{workloads}:weights(64)"]).to_dict("records")
+    assert cell["weight_memory_bytes"] == pytest.approx(64 * MIB, abs=1 * MIB)
+    assert cell["weight_bytes"] == 64 * MIB
+    assert cell["peak_memory_bytes"] >= cell["weight_memory_bytes"]
+
+
+def test_removed_channels_make_tensors_smaller_and_the_wide_model_faster(
+    measure: Callable[..., pd.DataFrame], workloads: str
+) -> None:
+    cells = measure(
+        models=[f"{workloads}:wide"], techniques=["prune-channels(0.5)"], batch=[64]
+    ).set_index("technique")
+    whole, pruned = cells.loc["baseline"], cells.loc["prune-channels(0.5)"]
+    assert pruned["params"] < 0.4 * whole["params"]
+    assert pruned["weight_bytes"] < 0.4 * whole["weight_bytes"]
+    assert pruned["disk_bytes"] < 0.5 * whole["disk_bytes"]
+    assert pruned["macs"] < 0.4 * whole["macs"]
+    assert pruned["peak_memory_bytes"] < whole["peak_memory_bytes"]
+    assert pruned["latency_ratio_high"] < 1
+    assert pruned["latency_ratio_p_value"] < 0.01
+
+
+def test_the_runner_sleeps_while_a_block_is_timed(launcher: Launcher, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(WORKLOADS)
+    with launcher.worker() as worker:
+        facts = worker.call(
+            "prepare_base", 60, model=f"{file}:sleep", recipes=[], seed=0, plugins=[], threads=1
+        )
+        worker.call(
+            "load", 60, variant=facts["variant"], device="cpu", runtime="eager", threads=1, batch=1,
+            pin=True, wait_policy="active",
+        )  # fmt: skip
+        wall, cpu = time.perf_counter(), time.process_time()
+        worker.call("block", 60, block_s=1.0)
+        assert time.process_time() - cpu < 0.05 * (time.perf_counter() - wall)
