@@ -59,15 +59,17 @@ def run(
     batch: Annotated[list[int] | None, typer.Option(help="Examples in a call.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of training.")] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
+    max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
     results: ResultsOption = None,
     reports: ReportsOption = "reports",
 ) -> None:
-    """Measure a grid and write its report. Options replace the axes of the grid."""
+    """Measure a grid and write its report. Options replace what the grid says."""
     axes = {
         "models": model, "techniques": technique, "devices": device, "threads": threads,
         "batch": batch, "seeds": seed, "plugins": plugin,
     }  # fmt: skip
-    wanted, where, name = _read_wanted(grid, {k: v for k, v in axes.items() if v})
+    budget = {"max_seconds_per_cell": max_seconds_per_cell}
+    wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
     with Launcher(wanted.measure.wait_policy) as launcher:
         plan = resolve(wanted, launcher, where)
         facts = {
@@ -179,18 +181,22 @@ def main() -> None:
 # Running
 
 
-def _read_wanted(name: str | None, axes: dict[str, Any]) -> tuple[Grid, str, str]:
+def _read_wanted(
+    name: str | None, options: dict[str, dict[str, Any]]
+) -> tuple[Grid, str, str]:
     """Return the grid asked for, where its mistakes are, and the run's name."""
+    given = {
+        table: {key: value for key, value in keys.items() if value not in (None, [])}
+        for table, keys in options.items()
+    }
     if name is None:
-        if "models" not in axes:
+        if "models" not in given["grid"]:
             raise UserError("Give a grid (`paretogrid run demo`) or a model (`--model my.py:net`).")
-        return parse_grid({"grid": axes}, "the command line"), "the command line", "run"
-    wanted = read_grid(name)
-    if axes:
-        data = wanted.model_dump(mode="json")
-        data["grid"] |= axes
-        wanted = parse_grid(data, "the command line")  # the file alone was right
-    return wanted, name, Path(name).stem
+        return parse_grid(given, "the command line"), "the command line", "run"
+    data = read_grid(name).model_dump(mode="json")
+    for table, keys in given.items():
+        data[table] |= keys
+    return parse_grid(data, name), name, Path(name).stem
 
 
 def _sweep(plan: Plan, made: store.Run, launcher: Launcher, reports: Path) -> None:

@@ -87,7 +87,10 @@ class Run:
     def add(self, record: Record, samples: pa.Table, examples: pa.Table) -> None:
         """Keep a cell's result; it is durable when this returns."""
         parts = self.folder / PARTS
-        parts.mkdir(exist_ok=True)
+        try:
+            parts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write {parts}: {error.strerror}.") from None
         for table_name, table in (("samples", samples), ("examples", examples)):
             if table.num_rows:
                 _write_table(table, parts / f"{record.cell.id}.{table_name}.parquet")
@@ -135,6 +138,8 @@ class Run:
 
 def open_run(root: Path, run_id: str | None) -> Run:
     """Return a run of the store, the latest where none is named; raise UserError if absent."""
+    if run_id is not None and (Path(run_id) / "run.json").is_file():
+        return Run(Path(run_id))
     known = list_runs(root)
     if not known:
         raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
@@ -142,9 +147,6 @@ def open_run(root: Path, run_id: str | None) -> Run:
         return Run(root / known[-1])
     if run_id in known:
         return Run(root / run_id)
-    as_path = Path(run_id)
-    if (as_path / "run.json").is_file():
-        return Run(as_path)
     raise UserError(
         f"No run {run_id!r} in {root}.{suggest(run_id, known)} The latest is {known[-1]!r}."
     )
@@ -154,8 +156,9 @@ def list_runs(root: Path) -> list[str]:
     """Return the runs of a store, the oldest first."""
     if not root.is_dir():
         return []
-    created = [(_created_at(path.parent), path.parent.name) for path in root.glob("*/run.json")]
-    return [name for _, name in sorted(created)]
+    names = [path.parent.name for path in root.glob("*/run.json")]
+    # Runs of one second are numbered: demo-…-9 comes before demo-…-10.
+    return sorted(names, key=lambda name: (_created_at(root / name), len(name), name))
 
 
 def read_cells(run: Run) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     kept = {
         column: "first" for column in cells.columns if column not in rules and column not in keys
     }
-    grouped = cells.groupby(keys, sort=False)
+    grouped = cells.groupby(keys, sort=False, dropna=False)
     averaged = grouped.agg({**kept, **rules}).reset_index()
     return averaged.assign(seeds=grouped.size().to_numpy())
 

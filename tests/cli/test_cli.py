@@ -1,0 +1,132 @@
+"""The command as a person or a nightly job calls it."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+STRANGER = """
+import torch
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10)), torch.randn(4, 32)
+
+def broken():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no")
+    return Broken(), torch.randn(4, 32)
+"""
+NO_OP = '''
+import dataclasses
+from bench import technique
+
+@technique("no-op")
+def no_op(subject):
+    "Leave the model alone."
+    return dataclasses.replace(subject, module=subject.module)
+'''
+ONE_LINE = ("run", "--model", "my.py:net", "--technique", "baseline", "--technique",
+            "int8-dynamic", "--threads", "1")  # fmt: skip
+QUICK = ("--max-seconds-per-cell", "0.3")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    (tmp_path / "my.py").write_text(STRANGER)
+    return tmp_path
+
+
+def test_one_line_measures_a_strangers_model_and_reports_it(
+    stranger: Path, command: Command
+) -> None:
+    done = command(*ONE_LINE, *QUICK)
+    assert done.returncode == 0, done.stderr
+    (cells,) = stranger.glob("results/*/cells.parquet")
+    frame = pd.read_parquet(cells)
+    assert list(frame["status"]) == ["measured", "measured"]
+    assert frame["accuracy"].isna().all()
+    assert frame["fidelity"].notna().all()
+    (page,) = stranger.glob("reports/*/index.html")
+    assert str(page.relative_to(stranger)) in done.stdout
+    assert "fidelity" in done.stdout
+
+    data = json.loads(command("frontier", "--json").stdout)
+    assert data["schema"] == "paretogrid.frontier/1"
+    (group,) = data["groups"]
+    found = [*group["members"], *group["dominated"], *group["incomplete"]]
+    assert {row["technique"] for row in found} == {"baseline", "int8-dynamic"}
+    by_size = json.loads(
+        command("frontier", "--minimize", "weight_bytes", "--json").stdout
+    )["groups"][0]["members"]  # fmt: skip
+    assert [row["technique"] for row in by_size] == ["int8-dynamic"]
+
+
+def test_a_plugin_in_one_file_adds_a_technique(stranger: Path, command: Command) -> None:
+    (stranger / "my_plugin.py").write_text(NO_OP)
+    done = command(
+        "run", "--plugin", "my_plugin.py", "--model", "my.py:net", "--technique", "baseline",
+        "--technique", "no-op", "--threads", "1", *QUICK,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (cells,) = stranger.glob("results/*/cells.parquet")
+    assert list(pd.read_parquet(cells)["technique"]) == ["baseline", "no-op"]
+    listed = command("list", "techniques", "--plugin", "my_plugin.py", "--json")
+    names = [row["name"] for row in json.loads(listed.stdout)["rows"]]
+    assert "no-op" in names
+
+
+def test_a_bench_folder_of_the_users_does_not_shadow_ours(stranger: Path, command: Command) -> None:
+    (stranger / "bench").mkdir()
+    (stranger / "bench" / "__init__.py").write_text("raise SystemExit('shadowed')")
+    (stranger / "harness.py").write_text("raise SystemExit('shadowed')")
+    assert command("list", "models").returncode == 0
+
+
+def test_failed_cells_end_the_command_with_3_and_the_rest_is_reported(
+    stranger: Path, command: Command
+) -> None:
+    done = command("run", "--model", "my.py:net", "--model", "my.py:broken", *QUICK)
+    assert done.returncode == 3
+    assert "RuntimeError: no" in done.stdout
+    assert list(stranger.glob("reports/*/index.html"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA card")
+def test_a_run_in_which_nothing_was_measured_ends_with_5(stranger: Path, command: Command) -> None:
+    done = command("run", "--model", "my.py:net", "--device", "cuda")
+    assert done.returncode == 5
+    assert "no CUDA device here" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["models", "techniques", "datasets", "grids", "metrics"])
+def test_everything_can_be_listed_for_people_and_for_programs(command: Command, kind: str) -> None:
+    assert command("list", kind).stdout.strip()
+    data = json.loads(command("list", kind, "--json").stdout)
+    assert data["schema"] == "paretogrid.list/1"
+    assert data["rows"]
+
+
+def test_an_unknown_run_is_answered_with_the_nearest(stranger: Path, command: Command) -> None:
+    assert command("report").returncode == 2
+    command("run", "--model", "my.py:net", *QUICK)
+    (name,) = (path.name for path in (stranger / "results").iterdir())
+    done = command("report", name[:-1])
+    assert done.returncode == 2
+    assert f"Did you mean {name!r}?" in done.stderr
+
+
+def test_options_replace_the_axes_of_a_grid_file(stranger: Path, command: Command) -> None:
+    (stranger / "grid.toml").write_text(
+        '[grid]\nmodels = ["my.py:net"]\nthreads = [1, 2]\n[budget]\nmax_seconds_per_cell = 0.2\n'
+    )
+    assert command("run", "grid.toml", "--threads", "1").returncode == 0
+    (cells,) = stranger.glob("results/*/cells.parquet")
+    assert list(pd.read_parquet(cells)["threads"]) == [1]

@@ -1,0 +1,188 @@
+"""A sweep as a whole: what is skipped, cached, compared and recorded."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from harness.grid import parse_grid
+from harness.store import Run, read_cells
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import Plan, plan_heats, resolve
+from harness.sweep.runner import Progress, Sweep
+
+NETS = """
+import dataclasses
+import torch
+from torch import nn
+from bench.registry import build
+
+def net():
+    class Local(nn.Module):  # pickle cannot find a class that lives in a function
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+            self.twice = lambda x: 2 * x
+        def forward(self, x):
+            return self.twice(self.inner(x))
+    return Local(), torch.randn(5, 32)
+
+def two_inputs():
+    class Sum(nn.Module):
+        def forward(self, a, b):
+            return {"total": (a + b).sum(1, keepdim=True)}
+    return Sum(), (torch.randn(3, 4), torch.randn(3, 4))
+
+def quick():
+    subject = build("model", "digits-mlp")
+    return dataclasses.replace(subject, recipe=dataclasses.replace(subject.recipe, epochs=3))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> str:
+    file = tmp_path / "nets.py"
+    file.write_text(NETS)
+    return str(file)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA card")
+def test_cuda_cells_are_skipped_with_the_reason_where_there_is_no_card(
+    measure: Callable[..., pd.DataFrame], nets: str
+) -> None:
+    cells = measure(models=[f"{nets}:net"], devices=["cpu", "cuda"])
+    assert list(cells.set_index("device")["status"].loc[["cpu", "cuda"]]) == ["measured", "skipped"]
+    assert "no CUDA device here" in cells.set_index("device")["message"]["cuda"]
+
+
+def test_a_model_of_nothing_but_a_function_is_measured_with_fidelity_and_without_accuracy(
+    measure: Callable[..., pd.DataFrame], nets: str
+) -> None:
+    cells = measure(models=[f"{nets}:net"], techniques=["int8-dynamic"]).set_index("technique")
+    assert list(cells["status"]) == ["measured", "measured"]
+    assert cells["accuracy"].isna().all()
+    assert cells.loc["baseline", "fidelity"] == 1
+    assert 0.9 < cells.loc["int8-dynamic", "fidelity"] < 1
+    assert cells.loc["int8-dynamic", "weight_bytes"] < 0.4 * cells.loc["baseline", "weight_bytes"]
+
+
+def test_several_inputs_and_outputs_in_a_dict_are_measured(
+    measure: Callable[..., pd.DataFrame], nets: str
+) -> None:
+    (cell,) = measure(models=[f"{nets}:two_inputs"], batch=[7]).to_dict("records")
+    assert cell["status"] == "measured"
+    assert cell["params"] == 0
+    assert cell["throughput_per_s"] == pytest.approx(7 / cell["latency_s"])
+
+
+def test_accuracy_comes_with_a_wilson_interval_and_every_answer_is_kept(
+    launcher: Launcher, nets: str, tmp_path: Path
+) -> None:
+    data = {"grid": {"models": [f"{nets}:quick"], "techniques": ["prune-magnitude(0.9)"]},
+            "budget": {"max_seconds_per_cell": 0.2}}  # fmt: skip
+    plan = resolve(parse_grid(data, "test"), launcher, "test")
+    run = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
+    Sweep(plan, run, launcher, Progress()).measure()
+    run.compact()
+    cells = read_cells(run)
+    examples = pd.read_parquet(run.folder / "examples.parquet")
+    for _, cell in cells.iterrows():
+        mine = examples[examples["cell_id"] == cell["cell_id"]]
+        assert len(mine) == cell["test_examples"] == 597
+        assert (mine["label"] == mine["predicted"]).mean() == pytest.approx(cell["accuracy"])
+        assert cell["accuracy_low"] < cell["accuracy"] < cell["accuracy_high"]
+    whole, pruned = cells["accuracy"]
+    assert whole > 0.8 > pruned
+
+
+def test_what_was_in_effect_is_recorded(measure: Callable[..., pd.DataFrame], nets: str) -> None:
+    cells = measure(models=[f"{nets}:net"], threads=[1, 2])
+    processors = sorted(os.sched_getaffinity(0))
+    for _, cell in cells.iterrows():
+        assert cell["threads_in_effect"] == cell["threads"]
+        assert list(cell["affinity_in_effect"]) == processors[-cell["threads"] :]
+        assert cell["wait_policy_in_effect"] == "active"
+        assert cell["dtype_in_effect"] == "float32"
+        assert json.loads(cell["environment"])["libraries"]["torch"] == torch.__version__
+
+
+def test_more_threads_than_processors_are_named_oversubscribed(
+    measure: Callable[..., pd.DataFrame], nets: str
+) -> None:
+    wanted = len(os.sched_getaffinity(0)) + 1
+    (cell,) = measure(models=[f"{nets}:net"], threads=[wanted]).to_dict("records")
+    assert any(warning.startswith("oversubscribed") for warning in cell["warnings"])
+
+
+def test_a_variant_is_prepared_once_and_its_training_time_stays(
+    measure: Callable[..., pd.DataFrame], nets: str, own_cache: Path
+) -> None:
+    axes = {"models": [f"{nets}:quick"], "techniques": ["prune-channels(0.5)"]}
+    first = measure(**axes)
+    variants = {path: path.stat().st_mtime_ns for path in (own_cache / "variants").iterdir()}
+    again = measure(**axes)
+    assert {p: p.stat().st_mtime_ns for p in (own_cache / "variants").iterdir()} == variants
+    assert list(first["prepare_s"]) == list(again["prepare_s"])
+    assert list(first["accuracy"]) == list(again["accuracy"])
+
+
+def test_changed_code_of_a_model_is_prepared_anew(
+    measure: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    text = "import torch\ndef net():\n    return torch.nn.Linear(4, {0}), torch.ones(1, 4)\n"
+    counts = []
+    for outputs in (2, 3):
+        file.write_text(text.format(outputs))
+        counts.append(measure(models=[f"{file}:net"])["params"].item())
+    assert counts == [10, 15]
+
+
+def test_the_seed_decides_the_weights(measure: Callable[..., pd.DataFrame], nets: str) -> None:
+    cells = measure(models=[f"{nets}:quick"], seeds=[0, 1])
+    assert cells["accuracy"].nunique() == 2
+    assert list(cells["seed"]) == [0, 1]
+
+
+def test_every_sample_is_stored_with_its_place(
+    launcher: Launcher, nets: str, tmp_path: Path
+) -> None:
+    data = {"grid": {"models": [f"{nets}:net"], "techniques": ["bf16"]},
+            "budget": {"max_seconds_per_cell": 0.3}}  # fmt: skip
+    plan = resolve(parse_grid(data, "test"), launcher, "test")
+    run = Run.create(tmp_path / "results", "test", {})
+    Sweep(plan, run, launcher, Progress()).measure()
+    run.compact()
+    samples = pd.read_parquet(run.folder / "samples.parquet")
+    cells = read_cells(run).set_index("cell_id")
+    medians = samples.groupby(["cell_id", "round"])["seconds"].median()
+    for cell_id, cell in cells.iterrows():
+        assert np.median(medians[cell_id]) == pytest.approx(cell["latency_s"])
+        assert len(medians[cell_id]) == cell["rounds"]
+    first = samples[samples["position"] == 0].groupby("cell_id")["round"].nunique()
+    assert len(first) == 2, "each cell was first in some round: the order is shuffled"
+    ratio = (medians[cells.index[1]] / medians[cells.index[0]]).dropna()
+    assert np.median(ratio) == pytest.approx(cells["latency_ratio"].iloc[1])
+
+
+def test_a_heat_that_is_resumed_brings_its_baseline_along(launcher: Launcher, nets: str) -> None:
+    data = {"grid": {"models": [f"{nets}:net"], "techniques": ["bf16"]}}
+    plan = resolve(parse_grid(data, "test"), launcher, "test")
+    baseline, _ = plan.grid.expand()
+    ((_, (heat,)),) = plan_heats(plan.grid, {baseline.id})
+    assert heat.reference == baseline
+    assert [cell.technique for cell in heat.cells] == ["bf16"]
+
+
+def test_a_plan_survives_being_written_down(launcher: Launcher, nets: str) -> None:
+    data = {"grid": {"models": [f"{nets}:net"], "techniques": ["prune-channels(fraction=0.50)"]}}
+    plan = resolve(parse_grid(data, "test"), launcher, "test")
+    assert "prune-channels(0.5)" in plan.techniques
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert [cell.id for cell in again.grid.expand()] == [cell.id for cell in plan.grid.expand()]
