@@ -13,13 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from harness.decide.frame import Frame, average_seeds, variant_name
 from harness.decide.frontier import Objective, mark_frontier
 from harness.record import Metric
 from harness.report.labels import place_labels
-from harness.report.text import format_value
+from harness.report.text import choose_scale, format_value
 
 # Okabe and Ito, "Color Universal Design", 2008; in an order that also differs in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -27,6 +34,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8",
 PANELS_PER_ROW = 2
 LABEL_SIZE = 7.5
 LEGEND_ROW_IN = 0.2
+LEAST_FOR_LOG = 5.0
+"""From this factor on, ticks at 1, 2 and 5 (or at powers of two) are two at least."""
 SHARE_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
@@ -81,6 +90,7 @@ def draw_trade_off(
         axes.set_visible(False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_points(axes, panel, x, y, style)
+    _scale_shares(grid.flat[0], cells[y.name], y)  # the panels share this axis
     _draw_legend(figure, models, techniques, style)
     bottom = (0.1 + LEGEND_ROW_IN * legend_rows) / height
     figure.tight_layout(rect=(0, bottom, 1, 1 - 0.1 / height))
@@ -92,8 +102,8 @@ def draw_trade_off(
 
 def draw_scaling(cells: pd.DataFrame, title: str, style: Style) -> Figure:
     """Return how many times faster each variant gets with more threads, a row a variant."""
-    threads = sorted(cells["threads"].unique())
-    batches = sorted(cells["batch"].unique())
+    threads = sorted(cells["threads"].unique().tolist())
+    batches = sorted(cells["batch"].unique().tolist())
     models = list(dict.fromkeys(cells["model"]))
     names = list(dict.fromkeys(variant_name(row, models) for _, row in cells.iterrows()))
     figure = Figure(figsize=(4.6 + 3.2 * len(batches), 1.3 + 0.24 * len(names)))
@@ -153,7 +163,6 @@ def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -
         linestyle="--", zorder=1,
     )  # fmt: skip
     _scale_axis(axes, cells[x.name], x)
-    _scale_shares(axes, cells[y.name], y)
     axes.set_xlabel(f"{x.label} ({x.direction} is better)", fontsize=9)
     axes.set_ylabel(y.label, fontsize=9)
     axes.set_title(panel.heading, fontsize=10, loc="left")
@@ -165,19 +174,29 @@ def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -
 
 
 def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
-    """Use a logarithmic axis for what spans factors, with ticks that carry units."""
-    if metric.unit != "1" and values.min() > 0 and values.max() / values.min() > 1.5:
+    """Use a logarithmic axis for what spans factors; two ticks at least, with their units."""
+    low, high = values.min(), values.max()
+    if metric.unit != "1" and low > 0 and high / low > LEAST_FOR_LOG:
         axes.set_xscale("log", base=2 if metric.unit == "B" else 10)
         if metric.unit != "B":
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    name_tick = FuncFormatter(lambda value, _: format_value(value, metric.unit, 2))
+        name_tick = FuncFormatter(lambda value, _: format_value(value, metric.unit, 2))
+    else:
+        scale, unit = choose_scale(high, metric.unit)
+        margin = 0.12 * (high - low) or 0.05 * high
+        ticks = MaxNLocator(5).tick_values((low - margin) / scale, (high + margin) / scale)
+        axes.xaxis.set_major_locator(FixedLocator(ticks * scale))
+        name_tick = FuncFormatter(lambda value, _: f"{value / scale:g} {unit}".strip())
     axes.xaxis.set_major_formatter(name_tick)
 
 
 def _scale_shares(axes: Axes, values: pd.Series, metric: Metric) -> None:
     """Use a logit axis for shares that come near 1, where a point more is worth more."""
-    if metric.unit == "1" and values.min() > 0 and 0.9 < values.max() < 1:
+    axes.ticklabel_format(axis="y", useOffset=False)
+    low, high = values.min(), values.max()
+    ticks = [tick for tick in SHARE_TICKS if low <= tick <= high]
+    if metric.unit == "1" and low > 0 and 0.9 < high < 1 and len(ticks) >= 2:
         axes.set_yscale("logit")
         axes.yaxis.set_major_locator(FixedLocator(SHARE_TICKS))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -259,7 +278,8 @@ def _draw_speedups(
             colour = style.colours[row["model"]]
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
             axes.plot(speedup, place, marker, color=colour, markersize=6)
-    axes.set_xlabel(f"times as fast as with {fewest} thread{'s' * (fewest > 1)}", fontsize=9)
+    plural = "s" if fewest > 1 else ""
+    axes.set_xlabel(f"times as fast as with {fewest} thread{plural}", fontsize=9)
     axes.grid(True, axis="x", color="0.9", linewidth=0.7)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):

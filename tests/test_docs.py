@@ -1,0 +1,61 @@
+"""What the documentation shows is what the code does."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.grid import parse_grid, read_grid
+from harness.record import IDENTITY, METRICS, schema
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, containing: str) -> str:
+    """Return the README's code block that contains a text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    (found,) = [text for text in blocks if containing in text]
+    return found
+
+
+def test_every_column_is_documented() -> None:
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/columns.md").read_text(encoding="utf-8")))
+    wanted = {name for name in schema().names if not name.endswith(("_low", "_high"))}
+    assert wanted - named == set()
+    assert len(IDENTITY) + len(METRICS) > 30
+
+
+def test_the_readmes_grid_is_a_grid() -> None:
+    parse_grid(tomllib.loads(block("toml", "[grid]")), "README.md")
+
+
+def test_the_readme_counts_the_demos_cells() -> None:
+    (told,) = re.findall(r"(\d+) cells, under 4 minutes", README)
+    assert int(told) == len(read_grid("demo").expand())
+
+
+def test_the_readmes_mistake_is_answered_as_it_says(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[grid]\nmodels = ["digits-mlp"]\ntechniques = ["baseline", "int8-dynamc"]\n'
+    )
+    done = command("run", "mine.toml")
+    assert done.returncode == 2
+    assert done.stderr.strip() in block("console", "mine.toml\npareto")
+
+
+def test_the_readmes_model_and_plugin_run_as_written(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "my.py").write_text(block("python", "# my.py"))
+    (tmp_path / "data.py").write_text(block("python", 'data="digits"'))
+    (tmp_path / "my_plugin.py").write_text(block("python", "# my_plugin.py"))
+    done = command(
+        "run", "--plugin", "my_plugin.py", "--model", "my.py:net", "--model", "data.py:net",
+        "--technique", "no-op", "--technique", "int8-dynamic", "--max-seconds-per-cell", "0.2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 cells: 6 measured" in done.stdout
