@@ -139,7 +139,7 @@ class Run:
 def open_run(root: Path, run_id: str | None) -> Run:
     """Return a run of the store, the latest where none is named; raise UserError if absent."""
     if run_id is not None and (Path(run_id) / "run.json").is_file():
-        return Run(Path(run_id))
+        return Run(Path(run_id).resolve())
     known = list_runs(root)
     if not known:
         raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")

@@ -56,14 +56,14 @@ def mark_frontier(points: NDArray[np.float64], maximise: Sequence[bool]) -> NDAr
 def find_frontiers(
     frame: Frame, objectives: Sequence[Objective], by: Sequence[str] = GROUP
 ) -> Iterator[Group]:
-    """Yield each group of cells with its frontier, in the order in which they were measured."""
+    """Yield each group of cells with its frontier, sorted by the group's key."""
     cells = average_seeds(frame)
     unknown = [column for column in by if column not in cells]
     if unknown:
         raise UserError(f"Cannot group by {unknown[0]!r}: there is no such column.")
     names = [objective.name for objective in objectives]
     maximise = [objective.direction == "higher" for objective in objectives]
-    for key, group in cells.groupby(list(by), sort=False, dropna=False):
+    for key, group in cells.groupby(list(by), dropna=False):
         complete = group[names].notna().all(axis=1)
         usable = group[complete]
         marked = mark_frontier(usable[names].to_numpy(float), maximise)

@@ -181,4 +181,3 @@ def load_nvml() -> Any:
     except pynvml.NVMLError:
         return None
     return pynvml
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,9 @@ def prime() -> None:
         nn.Conv1d(4, 4, 3)(torch.ones(2, 4, 16))
         nn.Conv2d(4, 4, 3)(torch.ones(2, 4, 16, 16))
         torch.ones(64, 64) @ torch.ones(64, 64)
+        file = io.BytesIO()
+        torch.save(nn.Linear(8, 8), file)
+        torch.load(io.BytesIO(file.getvalue()), weights_only=False)(torch.ones(1, 8))
 
 
 def release_free_memory() -> None:

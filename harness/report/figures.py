@@ -186,7 +186,7 @@ def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
         scale, unit = choose_scale(high, metric.unit)
         margin = 0.12 * (high - low) or 0.05 * high
         ticks = MaxNLocator(5).tick_values((low - margin) / scale, (high + margin) / scale)
-        axes.xaxis.set_major_locator(FixedLocator(ticks * scale))
+        axes.xaxis.set_major_locator(FixedLocator([tick * scale for tick in ticks]))
         name_tick = FuncFormatter(lambda value, _: f"{value / scale:g} {unit}".strip())
     axes.xaxis.set_major_formatter(name_tick)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import cos, pi, sin
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
+
+# Names are text: between two dollar signs matplotlib would read a formula, and may fail to.
+matplotlib.rcParams["text.parse_math"] = False
 
 DISTANCES_PT = (8, 14, 22, 32, 44, 58, 74, 92, 112, 134)
 DIRECTIONS = 16

@@ -19,7 +19,7 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def format_interval(value: float, low: float, high: float, unit: str) -> str:
-    """Return a value with its 95 % interval: "1.23 ms (1.21–1.26)"."""
+    """Return a value with its 95 % interval: "1.23 (1.21–1.26) ms"."""
     text = format_value(value, unit, 3)
     if not (isfinite(value) and isfinite(low) and isfinite(high)):
         return text
@@ -34,10 +34,11 @@ def choose_scale(value: float, unit: str) -> tuple[float, str]:
     """Return what a value is divided by to be read, and the name of the unit it then has."""
     if unit == "B":
         return next((found for found in BYTES if abs(value) >= found[0]), BYTES[-1])
+    plain = unit.removeprefix("1")  # "1/s" is read as "/s", "1" as nothing
     if not value or (unit == "1" and abs(value) < 1e3):
-        return 1.0, "" if unit == "1" else unit
+        return 1.0, plain
     scale, prefix = next((f for f in PREFIXES if abs(value) >= f[0] * 0.9995), PREFIXES[-1])
-    return scale, prefix + ("" if unit == "1" else unit)
+    return scale, prefix + plain
 
 
 def format_ratio(ratio: float) -> str:

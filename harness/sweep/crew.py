@@ -177,9 +177,7 @@ def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Reco
     """Return the record as failed or skipped, with the reason."""
     if isinstance(problem, WorkerRefusal):
         return replace(record, status="skipped", message=str(problem))
-    return replace(
-        record, status="failed", failure_kind=problem.kind, message=problem.message
-    )
+    return replace(record, status="failed", failure_kind=problem.kind, message=problem.message)
 
 
 def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 
 from harness.errors import WorkerFailure
-from harness.stats import Estimate, Floats, median_interval
+from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, median_interval
 
 CHECK_EVERY_ROUNDS = 5
+OVERDRAFT = 3
+"""How many times its budget a cell may spend while it has too few rounds for an interval."""
 
 
 class Samples(Protocol):
@@ -106,7 +108,9 @@ def _active(members: Sequence[Member]) -> list[Member]:
 def _retire(members: Sequence[Member], stop: Stop, rounds: int) -> None:
     going = [member for member in members if not member.stopped_by]
     for member in going:
-        if member.spent_s >= stop.max_seconds_per_cell:
+        # A stall may eat the budget in a round or two: an interval needs a few more.
+        patience = 1 if len(member.blocks) >= LEAST_FOR_INTERVAL else OVERDRAFT
+        if member.spent_s >= patience * stop.max_seconds_per_cell:
             narrow = member.is_narrow(stop.relative_ci)
             member.stopped_by = "interval" if narrow else "budget"
     if rounds < stop.least_rounds or rounds % CHECK_EVERY_ROUNDS:

@@ -31,6 +31,9 @@ from bench.errors import SpecError
 from bench.subject import Subject, as_subject
 from bench.training import train
 
+FORMAT = 1
+"""Of a variant's folder; raise it when what is stored changes."""
+
 
 def prepare_base(model: str, recipes: list[str], seed: int) -> dict[str, Any]:
     """Return the facts of a trained model: `variant`, `prepare_s`, `task`, `notes`.
@@ -120,7 +123,10 @@ def _keep(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        save_subject(dataclasses.replace(subject, data=None), temporary / "subject.pt")
+        # Cloned: a view of the training examples would bring all of them along.
+        inputs = tuple(value.detach().clone() for value in subject.inputs)
+        alone = dataclasses.replace(subject, data=None, inputs=inputs)
+        save_subject(alone, temporary / "subject.pt")
         (temporary / "facts.json").write_text(json.dumps(facts))
         temporary.replace(folder)
     except OSError:  # another run was faster; its result is the same
@@ -183,7 +189,8 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 def digest(*parts: Any) -> str:
     """Return 24 hexadecimal digits over the parts."""
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:24]
+    text = json.dumps([FORMAT, *parts], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def seed_everything(seed: int, purpose: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 from harness.sweep.launcher import Launcher
 
-IMPORTS = "import torch, harness.sweep.worker; from bench import registry; registry.load_built_ins()"
+IMPORTS = (
+    "import torch, harness.sweep.worker; from bench import registry; registry.load_built_ins()"
+)
 
 
 def fork_and_ask(launcher: Launcher) -> None:

@@ -23,7 +23,7 @@ def broken():
             raise RuntimeError("no")
     return Broken(), torch.randn(4, 32)
 """
-NO_OP = '''
+NO_OP = """
 import dataclasses
 from bench import technique
 
@@ -31,7 +31,7 @@ from bench import technique
 def no_op(subject):
     "Leave the model alone."
     return dataclasses.replace(subject, module=subject.module)
-'''
+"""
 ONE_LINE = ("run", "--model", "my.py:net", "--technique", "baseline", "--technique",
             "int8-dynamic", "--threads", "1")  # fmt: skip
 QUICK = ("--max-seconds-per-cell", "0.3")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-FATES = '''
+FATES = """
 import os, signal, time
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ class Fated(nn.Module):
 
 def net(fate="fine", calls=10**9):
     return Fated(fate, calls), torch.ones(1, 4)
-'''
+"""
 KINDS = {
     "killed": "killed",
     "exit": "exit",

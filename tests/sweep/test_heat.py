@@ -126,7 +126,30 @@ def test_a_slow_cell_leaves_and_does_not_keep_the_others_waiting() -> None:
         scripted(clock, "b", 1.0),
     ]
     run_heat(members, STOP, seed=1, clock=clock)
-    assert [len(m.blocks) for m in members] == [128, 2, 128]
+    assert [len(m.blocks) for m in members] == [128, 5, 128]
+
+
+def test_a_stall_does_not_leave_a_cell_without_an_interval() -> None:
+    clock = Clock()
+    members = [scripted(clock, name, 0.1, leads=name == "a") for name in "ab"]
+    take, stalls = members[1].time_block, iter([2.0, 0.5])
+
+    def stalling() -> Samples:
+        clock.now += next(stalls, 0.0)
+        return take()
+
+    members[1].time_block = stalling
+    run_heat(members, STOP, seed=1, clock=clock)
+    assert len(members[1].blocks) == 5
+    assert np.isfinite(members[1].latency().low)
+    assert members[1].stopped_by == "budget"
+
+
+def test_a_cell_that_spends_three_budgets_leaves_with_what_it_has() -> None:
+    clock = Clock()
+    members = [scripted(clock, "a", 0.1, leads=True), scripted(clock, "b", 0.1, cost_s=2.0)]
+    run_heat(members, STOP, seed=1, clock=clock)
+    assert len(members[1].blocks) == 2
 
 
 @pytest.mark.parametrize("victim", [0, 1])

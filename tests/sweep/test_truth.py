@@ -10,7 +10,7 @@ import pytest
 from harness.sweep.launcher import Launcher
 
 MIB = 2**20
-WORKLOADS = '''
+WORKLOADS = """
 import dataclasses, time
 import torch
 from torch import nn
@@ -42,7 +42,7 @@ def weights(mib=8):
 
 def wide():
     return dataclasses.replace(build("model", "mnist1d-cnn-wide"), recipe=None)
-'''
+"""
 
 
 @pytest.fixture

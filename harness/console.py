@@ -1,0 +1,159 @@
+"""What the command prints: progress, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.decide.answer import Answer
+from harness.decide.frame import Frame
+from harness.record import METRICS, Record
+from harness.report import text
+from harness.store import Run
+from harness.sweep import runner
+
+# A file or pipe has no width: nothing is cut there.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 1_000)
+err = Console(highlight=False, stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def show_progress() -> Iterator[runner.Progress]:
+    """Yield what the runner reports to: a bar on a terminal, plain lines elsewhere."""
+    if not err.is_terminal:
+        count = {"cells": 0, "done": 0}
+
+        def note(record: Record) -> None:
+            count["done"] += 1
+            place = f"[{count['done']}/{count['cells']}]"
+            err.print(f"{place} {_describe(record)}", markup=False)
+
+        yield runner.Progress(
+            begin=lambda cells: count.update(cells=cells),
+            phase=lambda text: err.print(f"  {text}", markup=False),
+            done=note,
+        )
+        return
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(record: Record) -> None:
+            bar.advance(task)
+            if record.status != "measured":
+                bar.console.print(_describe(record), markup=False)
+
+        yield runner.Progress(
+            begin=lambda cells: bar.update(task, total=cells),
+            phase=lambda text: bar.update(task, description=text),
+            done=tell,
+        )
+
+
+def _describe(record: Record) -> str:
+    if record.status == "measured":
+        latency = text.format_value(record.metrics["latency_s"], "s")
+        return f"{record.cell}: {latency}"
+    kind = f" ({record.failure_kind})" if record.failure_kind else ""
+    return f"Cell {record.cell} {record.status}{kind}: {record.message}"
+
+
+def print_answers(frame: Frame, answers: Sequence[Answer]) -> None:
+    """Print the frontier of every group as a table."""
+    for one in answers:
+        table = Table(title=f"Frontier: {one.group.name}", title_justify="left", box=None)
+        table.add_column("variant", overflow="fold")
+        for heading in ("latency", "faster", one.quality, "points", "weights", "peak memory"):
+            table.add_column(heading, justify="right", overflow="fold")
+        for choice in one.choices:
+            cell = choice.cell
+            bounds = (cell["latency_s"], cell["latency_s_low"], cell["latency_s_high"])
+            table.add_row(
+                choice.name,
+                text.format_interval(*bounds, "s"),
+                "" if choice.is_baseline else text.format_ratio(choice.latency_ratio),
+                text.format_value(cell[one.quality], "1"),
+                "" if choice.is_baseline else text.format_points(choice.quality_change),
+                text.format_value(cell["weight_bytes"], "B"),
+                text.format_value(cell["peak_memory_bytes"], "B"),
+            )
+        out.print(table)
+        out.print(f"  {len(one.choices)} of {one.considered} variants\n", markup=False)
+    if not answers:
+        out.print(f"No cell of {frame.run_id} was measured.", markup=False)
+
+
+def print_outcome(frame: Frame, made: Run, page: Path) -> None:
+    """Print how many cells were measured, why others were not, and where everything is."""
+    counts = frame.cells["status"].value_counts()
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    out.print(f"{len(frame.cells)} cells: {told}", markup=False)
+    for kind in ("failed", "skipped"):
+        reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
+        for message, count in reasons.items():
+            out.print(f"  {kind} ({count}): {message}", markup=False)
+    out.print(f"Results: {made.folder / 'cells.parquet'}", markup=False)
+    out.print(f"Report:  {page}", markup=False)
+
+
+def print_json(name: str, data: dict[str, Any]) -> None:
+    """Print a versioned document for programs."""
+    document = {"schema": f"paretogrid.{name}/1", **data}
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def group_json(one: Answer) -> dict[str, Any]:
+    """Return a group's frontier as plain data."""
+    group = one.group
+    parts = {
+        "members": group.members, "dominated": group.dominated, "incomplete": group.incomplete,
+    }  # fmt: skip
+    return {"group": group.key} | {name: _rows_json(rows) for name, rows in parts.items()}
+
+
+def _rows_json(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = [metric.name for metric in METRICS if metric.name in rows]
+    kept = rows[["cell_id", "model", "technique", *columns]].astype(object)
+    found: list[dict[str, Any]] = kept.where(kept.notna(), None).to_dict("records")  # type: ignore[assignment]  # the columns are text
+    return found
+
+
+def print_rows(kind: str, rows: list[dict[str, Any]]) -> None:
+    """Print what was listed as a table; registered things with their parameters."""
+    if not rows:
+        out.print(f"No {kind}.", markup=False)
+        return
+    if "parameters" in rows[0]:
+        rows = [_entry_row(entry) for entry in rows]
+    table = Table(box=None, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    out.print(table)
+
+
+def _entry_row(entry: dict[str, Any]) -> dict[str, str]:
+    parameters = ", ".join(
+        p["name"] if p["default"] == "<required>" else f"{p['name']}={p['default']!r}"
+        for p in entry["parameters"]
+    )
+    row = {"name": f"{entry['name']}({parameters})" if parameters else entry["name"]}
+    if entry["kind"] == "technique":
+        row |= {
+            "stage": entry["stage"],
+            "realization": entry["realization"] or "–",
+            "needs": ", ".join(entry["needs"]) or "–",
+        }
+    return row | {"what it does": entry["summary"]}

@@ -1,0 +1,267 @@
+"""The statistics against closed forms, other libraries, and data whose answer is known."""
+
+from __future__ import annotations
+
+from math import exp, inf, isnan, nan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from harness.stats import (
+    LEAST_FOR_INTERVAL,
+    LEAST_FOR_P90,
+    LEAST_FOR_P99,
+    Estimate,
+    macro_f1,
+    median_interval,
+    paired_ratio,
+    percentile,
+    relative_fidelity,
+    signed_rank_p_value,
+    wilson_interval,
+)
+
+ROUNDS = 30
+Z = 1.959963984540054
+
+
+def simulate_heat(generator, ratio, noise=0.03, drift=0.1):
+    """Medians of a variant and its baseline on a machine that wanders and sometimes hangs."""
+    shared = 0.002 * np.exp(np.cumsum(generator.normal(0, drift / sqrt(ROUNDS), ROUNDS)))
+    hangs = np.where(generator.random((2, ROUNDS)) < 0.03, 1.5, 1.0)
+    own = np.exp(generator.normal(0, noise / sqrt(2), (2, ROUNDS)))
+    return ratio * shared * own[0] * hangs[0], shared * own[1] * hangs[1]
+
+
+# Proportions
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0),
+     (50, 100, 0.4038, 0.5962), (990, 1000, 0.9817, 0.9946)],
+)  # fmt: skip
+def test_wilson_gives_the_published_intervals(hits, trials, low, high):
+    found = wilson_interval(hits, trials)
+    assert found.value == hits / trials
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_wilson_agrees_with_scipy_and_with_the_closed_form_on_random_data():
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        trials = int(generator.integers(1, 5_000))
+        hits = int(generator.integers(0, trials + 1))
+        found = wilson_interval(hits, trials)
+        other = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+        assert found.low == pytest.approx(other.low, abs=1e-12)
+        assert found.high == pytest.approx(other.high, abs=1e-12)
+        # The bounds are the shares whose score statistic is z.
+        for bound in {found.low, found.high} - {0.0, 1.0}:
+            score = (found.value - bound) / sqrt(bound * (1 - bound) / trials)
+            assert abs(score) == pytest.approx(Z, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.98])
+def test_wilson_covers_the_true_share(share):
+    generator = np.random.default_rng(1)
+    intervals = [wilson_interval(int(hits), 300) for hits in generator.binomial(300, share, 2_000)]
+    covered = np.mean([found.low <= share <= found.high for found in intervals])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_no_trials_have_no_share():
+    found = wilson_interval(0, 0)
+    assert isnan(found.value)
+    assert isnan(found.low)
+    assert isnan(found.high)
+
+
+# Medians
+
+
+def test_the_median_interval_covers_the_true_median():
+    generator = np.random.default_rng(2)
+    truth = 0.003
+    covered = 0
+    for _ in range(300):
+        found = median_interval(truth * generator.lognormal(0, 0.2, ROUNDS))
+        assert found.low <= found.value <= found.high
+        covered += found.low <= truth <= found.high
+    assert covered >= 0.92 * 300
+
+
+def test_the_median_interval_narrows_with_more_rounds():
+    values = np.random.default_rng(3).lognormal(0, 0.1, 400)
+    widths = [median_interval(values[:count]).relative_half_width for count in (10, 50, 400)]
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_the_median_interval_is_the_same_every_time():
+    generator = np.random.default_rng(4)
+    for count in range(5, 60, 3):
+        values = generator.lognormal(0, 0.1, count)
+        assert median_interval(values) == median_interval(list(values))
+
+
+def test_few_values_have_a_median_and_no_interval():
+    found = median_interval([3.0, 1.0, 2.0, 4.0])
+    assert found.value == 2.5
+    assert isnan(found.low)
+    assert isnan(found.relative_half_width)
+    assert not isnan(median_interval([1.0] * LEAST_FOR_INTERVAL).low)
+
+
+def test_no_values_have_no_median():
+    assert isnan(median_interval([]).value)
+
+
+def test_a_median_of_values_with_nan_is_nan_and_never_a_number():
+    found = median_interval([1.0, nan, 2.0, 3.0, 4.0, 5.0])
+    assert isnan(found.value)
+    assert isnan(found.low)
+    assert isnan(found.high)
+
+
+def test_the_half_width_of_zero_is_nan():
+    assert isnan(Estimate(0.0, 0.0, 0.0).relative_half_width)
+    assert Estimate(2.0, 1.9, 2.1).relative_half_width == pytest.approx(0.05)
+
+
+# Ratios
+
+
+def test_a_paired_ratio_finds_three_percent_in_a_noisy_heat():
+    generator = np.random.default_rng(5)
+    found = [paired_ratio(*simulate_heat(generator, 1.03)) for _ in range(200)]
+    assert sum(one.p_value < 0.05 for one in found) >= 0.95 * 200
+
+
+def test_the_interval_of_a_paired_ratio_covers_the_true_ratio():
+    generator = np.random.default_rng(9)
+    found = [paired_ratio(*simulate_heat(generator, 1.03)).estimate for _ in range(600)]
+    assert sum(one.low <= 1.03 <= one.high for one in found) >= 0.92 * 600
+
+
+def test_a_paired_ratio_seldom_finds_what_is_not_there():
+    generator = np.random.default_rng(6)
+    found = [paired_ratio(*simulate_heat(generator, 1.0)) for _ in range(400)]
+    assert sum(one.p_value < 0.05 for one in found) <= 0.08 * 400
+
+
+def test_a_paired_ratio_of_a_cell_with_itself_is_one_and_no_difference():
+    values = np.random.default_rng(7).lognormal(0, 0.1, ROUNDS)
+    found = paired_ratio(values, values)
+    assert found.estimate == Estimate(1.0, 1.0, 1.0)
+    assert found.p_value == 1.0
+    assert found.pairs == ROUNDS
+
+
+def test_pairs_without_two_times_are_left_out():
+    found = paired_ratio([2.0, nan, 4.0, inf, 0.0, 2.0, -1.0], [1.0, 1.0, 2.0, 1.0, 1.0, nan, 1.0])
+    assert found.pairs == 2
+    assert found.estimate.value == 2.0
+    assert isnan(found.p_value)
+
+
+def test_no_pairs_have_no_ratio():
+    found = paired_ratio([], [])
+    assert found.pairs == 0
+    assert isnan(found.estimate.value)
+    assert isnan(found.p_value)
+
+
+def test_the_signed_rank_test_gives_the_exact_value_for_few_pairs():
+    # All eight of one sign: 2 of the 2^8 sign patterns are as extreme.
+    assert signed_rank_p_value([1, 2, 3, 4, 5, 6, 7, 8]) == pytest.approx(2 / 2**8)
+    assert signed_rank_p_value([0.0, 0.0, 0.0, 0.0, 0.0]) == 1.0
+
+
+# Percentiles
+
+
+@pytest.mark.parametrize(("percent", "least"), [(90, LEAST_FOR_P90), (99, LEAST_FOR_P99)])
+def test_a_percentile_needs_its_count(percent, least):
+    values = np.arange(least, dtype=float)
+    assert percentile(values, percent, least) == pytest.approx((least - 1) * percent / 100)
+    assert isnan(percentile(values[1:], percent, least))
+    assert isnan(percentile([], percent, least))
+
+
+def test_percentiles_wait_for_the_counts_of_mlperf():
+    # https://github.com/mlcommons/inference_policies, early stopping: 99 % confidence.
+    assert (LEAST_FOR_P90, LEAST_FOR_P99) == (64, 662)
+
+
+def test_a_percentile_of_values_with_nan_is_nan():
+    assert isnan(percentile([nan] + [1.0] * 100, 90, LEAST_FOR_P90))
+
+
+# Quality
+
+
+def test_macro_f1_agrees_with_scikit_learn_on_random_data():
+    generator = np.random.default_rng(8)
+    for _ in range(100):
+        classes, count = generator.integers(2, 12), generator.integers(1, 200)
+        truth = generator.integers(0, classes, count)
+        guess = np.where(
+            generator.random(count) < 0.6, truth, generator.integers(0, classes, count)
+        )
+        wanted = f1_score(truth, guess, average="macro", labels=np.union1d(truth, guess))
+        assert macro_f1(guess, truth) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_macro_f1_of_known_answers():
+    assert macro_f1([0, 1, 2], [0, 1, 2]) == 1.0
+    assert macro_f1([1, 0], [0, 1]) == 0.0
+    # class 0: 2 of 2 found and one too many, F1 = 4/5; class 1: none found, F1 = 0
+    assert macro_f1([0, 0, 0], [0, 0, 1]) == pytest.approx(0.4)
+    assert isnan(macro_f1([], []))
+
+
+outputs = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20).filter(
+    lambda values: np.linalg.norm(values) > 1e-3
+)
+
+
+@given(outputs)
+def test_outputs_are_faithful_to_themselves(values):
+    assert relative_fidelity(values, values) == 1.0
+
+
+@given(outputs, st.floats(0, 1))
+def test_fidelity_falls_by_the_relative_error(values, error):
+    changed = np.asarray(values) * (1 - error)
+    assert relative_fidelity(changed, values) == pytest.approx(1 - error, abs=1e-9)
+
+
+@given(outputs, outputs, st.floats(1e-3, 1e3))
+def test_fidelity_is_a_share_and_does_not_depend_on_the_unit(first, second, unit):
+    count = min(len(first), len(second))
+    one, other = np.asarray(first[:count]), np.asarray(second[:count])
+    if np.linalg.norm(other) < 1e-3:
+        return
+    found = relative_fidelity(one, other)
+    assert 0 <= found <= 1
+    assert relative_fidelity(unit * one, unit * other) == pytest.approx(found, abs=1e-9)
+
+
+def test_fidelity_is_nan_where_it_has_no_meaning():
+    assert isnan(relative_fidelity([1.0, 2.0], [1.0]))
+    assert isnan(relative_fidelity([1.0], [0.0]))
+    assert isnan(relative_fidelity([1.0], [nan]))
+    assert isnan(relative_fidelity([], []))
+
+
+def test_outputs_that_are_no_numbers_are_not_faithful():
+    assert relative_fidelity([nan, 1.0], [1.0, 1.0]) == 0.0
+    assert relative_fidelity([inf, 1.0], [1.0, 1.0]) == 0.0
+
+
+def test_a_large_error_is_no_negative_fidelity():
+    assert relative_fidelity([exp(20)], [1.0]) == 0.0
