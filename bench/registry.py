@@ -51,10 +51,15 @@ class Entry:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del fields["factory"]
         fields["parameters"] = [
-            {"name": p.name, "default": p.default, "type": p.type, "range": str(p.range)}
+            {"name": p.name, "default": _plain(p.default), "type": p.type, "range": str(p.range)}
             for p in self.parameters
         ]
         return fields
+
+
+def _plain(default: object) -> object:
+    """A parameter's default as data: a plugin's may be anything, a function too."""
+    return default if isinstance(default, bool | int | float | str | None) else repr(default)
 
 
 _entries: dict[tuple[Kind, str], Entry] = {}

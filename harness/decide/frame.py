@@ -63,7 +63,8 @@ def load_frame(run: Run) -> Frame:
 def average_seeds(frame: Frame) -> pd.DataFrame:
     """Return measured cells with one row a variant and place: the mean over seeds.
 
-    `seeds` counts them. With several seeds, an interval spans the seeds' own intervals.
+    `seeds` counts them. With several seeds, an interval spans the seeds' own intervals, and
+    p-values, which have no mean, are left out.
     """
     keys = [*VARIANT, *GROUP]
     cells = frame.measured
@@ -80,6 +81,8 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     }
     grouped = cells.groupby(keys, sort=False, dropna=False)
     averaged = grouped.agg({**kept, **rules}).reset_index()
+    undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
+    averaged[[name for name in undirected if name in averaged]] = float("nan")
     return averaged.assign(seeds=grouped.size().to_numpy())
 
 

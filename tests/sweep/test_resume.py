@@ -13,7 +13,6 @@ import pandas as pd
 from harness.store import open_run
 from harness.sweep.launcher import Launcher
 
-
 KILLS = 20
 COMMAND = (sys.executable, "-P", "-c", "from harness.cli import main; main()")
 GRID = """
