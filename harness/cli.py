@@ -26,7 +26,8 @@ from harness.decide.answer import answer
 from harness.decide.frame import load_frame
 from harness.decide.frontier import choose_objectives
 from harness.errors import ExitCode, UserError, WorkerFailure
-from harness.grid import Grid, built_in_grids, parse_grid, read_grid
+from harness.grid import Grid
+from harness.grid_file import built_in_grids, parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.record import METRICS
 from harness.sweep import runner

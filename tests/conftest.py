@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.grid import parse_grid
+from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve

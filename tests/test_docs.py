@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.grid import parse_grid, read_grid
+from harness.grid_file import parse_grid, read_grid
 from harness.record import IDENTITY, METRICS, schema
 
 ROOT = Path(__file__).parent.parent

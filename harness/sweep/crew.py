@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,25 +59,16 @@ class Seat:
 
 
 class Crew:
-    """The seats of one heat. Use as a context manager: workers end with it."""
+    """The seats of one heat; their workers end with the stack."""
 
-    def __init__(self, shop: Shop, name: str, known_answers: KnownAnswers) -> None:
+    def __init__(
+        self, shop: Shop, name: str, known_answers: KnownAnswers, stack: ExitStack
+    ) -> None:
         self.shop = shop
         self.name = name
         self.seats: list[Seat] = []
         self._known_answers = known_answers
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+        self._stack = stack
 
     def admit(self, cell: Cell, variant: str, record: Record, kept: bool = True) -> Seat:
         """Measure a cell's memory in a process of its own, then load it in the one that is timed.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, WorkerFailure
-from harness.grid import BASELINE, Cell, Grid, check_exclusions
+from harness.grid import BASELINE, Cell, Grid
+from harness.grid_file import check_exclusions
 from harness.sweep.launcher import Launcher, Worker
 
 RESOLVE_TIMEOUT_S = 600.0

@@ -166,7 +166,8 @@ class Sweep:
         self.progress.phase(
             f"{first.model} on {first.device}, threads {first.threads}, batch {first.batch}"
         )
-        with Crew(self.shop, heat.name, known_answers) as crew:
+        with ExitStack() as stack:
+            crew = Crew(self.shop, heat.name, known_answers, stack)
             for cell in (*([heat.reference] if heat.reference else []), *heat.cells):
                 found = prepared[cell.technique]
                 record = self._describe(self._start(cell), found)

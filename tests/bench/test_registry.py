@@ -321,3 +321,29 @@ def test_a_refusal_of_a_factory_reaches_the_caller(write: Callable[..., str]) ->
     file = write("import bench\n\ndef net(): raise bench.Refusal('not here')\n")
     with pytest.raises(Refusal, match="not here"):
         registry.build("model", f"{file}:net")
+
+
+def test_an_installed_package_brings_its_plugins_by_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "their_package.py").write_text(
+        "from bench import technique\n"
+        "@technique('theirs')\n"
+        "def theirs(subject):\n"
+        "    return subject\n"
+    )
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[paretogrid.plugins]\ntheirs = their_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.load_plugins()
+    assert "theirs" in registry.names("technique")
+
+
+def test_an_installed_plugin_that_fails_to_import_is_named(tmp_path, monkeypatch):
+    info = tmp_path / "broken_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[paretogrid.plugins]\nbad = broken_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SpecError, match=r"'bad' \(broken_package\) fails to import"):
+        registry.load_plugins()

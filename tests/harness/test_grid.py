@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.grid import BASELINE, Cell, built_in_grids, parse_grid, read_grid
+from harness.grid import BASELINE, Cell
+from harness.grid_file import built_in_grids, parse_grid, read_grid
 from harness.sweep.plan import Plan, Technique, plan_heats
 
 AXES = st.fixed_dictionaries(

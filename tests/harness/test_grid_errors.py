@@ -11,7 +11,7 @@ import pytest
 
 from harness import cli
 from harness.errors import UserError
-from harness.grid import read_grid
+from harness.grid_file import read_grid
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 
