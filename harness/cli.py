@@ -132,7 +132,9 @@ def list_(
             with Launcher() as launcher, launcher.worker() as worker:
                 catalog = worker.call("catalog", 300, plugins=plugin or [])
         except WorkerFailure as failure:  # a plugin that crashes or exits
-            raise UserError(f"Cannot list {kind.value}: {failure.message.strip()}") from None
+            mistake = failure.message.strip()
+            wrong = mistake if failure.kind == "usage" else f"Cannot list {kind.value}: {mistake}"
+            raise UserError(wrong) from None
         rows = [entry for entry in catalog if f"{entry['kind']}s" == kind.value]
     if as_json:
         print_json("list", {"kind": kind.value, "rows": rows})

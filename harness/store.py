@@ -112,6 +112,8 @@ class Run:
             table = self.read(name)
             wanted = pa.array(sorted(done), pa.string())
             table = table.filter(compute.is_in(table["cell_id"], value_set=wanted))
+            if name == "cells":
+                table = table.sort_by("started_at")
             _write_table(table, self.folder / f"{name}.parquet")
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 

@@ -66,10 +66,13 @@ def map_libraries() -> None:
         libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_POPULATE_READ)
 
 
-def prime() -> None:
-    """Run small operations once, so that the libraries' own start-up is not the model's memory."""
+def prime(place: Callable[[Any], Any]) -> None:
+    """Run small operations once, so that the libraries' own start-up is not the model's memory.
+
+    `place` brings a module or tensor to the device that is measured.
+    """
     with torch.inference_mode():
-        nn.Linear(8, 8)(torch.ones(4, 8))
+        place(nn.Linear(8, 8))(place(torch.ones(4, 8)))
         nn.Conv1d(4, 4, 3)(torch.ones(2, 4, 16))
         nn.Conv2d(4, 4, 3)(torch.ones(2, 4, 16, 16))
         torch.ones(64, 64) @ torch.ones(64, 64)
@@ -91,7 +94,6 @@ def measure_memory(load: Callable[[], Callable[[], Any]]) -> dict[str, float]:
     weight_memory_bytes: what stays after loading. working_memory_bytes: the peak of a call beyond
     that. Where the kernel does not let us reset the mark, the peak of loading counts too.
     """
-    prime()
     map_libraries()
     release_free_memory()
     before = read_usage()

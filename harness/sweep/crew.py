@@ -47,13 +47,12 @@ class Shop:
 
 @dataclass
 class Seat:
-    """A cell in the heat: its worker while it is timed, and what is known of it so far."""
+    """A cell in the heat, and what is known of it so far."""
 
     cell: Cell
     variant: str
     record: Record
     kept: bool
-    worker: Worker | None = None
     member: Member | None = None
     answers: Answers = field(default_factory=dict)
 
@@ -123,7 +122,6 @@ class Crew:
         seat.record = seat.record.under(
             **loaded["settings"], warnings=loaded["warnings"], loops=loaded["loops"]
         ).measured(**({} if device_s is None else {"device_latency_s": device_s}))
-        seat.worker = worker
         seat.member = Member(
             cell.id,
             lambda: worker.call("block", timeout_s, block_s=measure.block_s),
@@ -151,8 +149,8 @@ class Crew:
         member = seat.member
         if member is None:
             return seat.record
-        if member.failure is not None:
-            return with_problem(seat.record, member.failure)
+        if member.problem is not None:
+            return with_problem(seat.record, member.problem)
         leader = next((s for s in self.seats if s.member is not None and s.member.leads), None)
         record = _with_latency(seat.record, seat.cell, member, self.name)
         limit = self.shop.grid.budget.relative_ci

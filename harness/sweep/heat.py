@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.errors import WorkerFailure
+from harness.errors import WorkerFailure, WorkerRefusal
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, median_interval
 
 CHECK_EVERY_ROUNDS = 5
@@ -54,7 +54,7 @@ class Member:
     blocks: list[TimedBlock] = field(default_factory=list)
     spent_s: float = 0.0
     stopped_by: str = ""
-    failure: WorkerFailure | None = None
+    problem: WorkerFailure | WorkerRefusal | None = None
 
     def round_medians(self) -> dict[int, float]:
         """Return the median of each round, in seconds."""
@@ -89,8 +89,8 @@ def run_heat(
             begin = clock()
             try:
                 samples = member.time_block()
-            except WorkerFailure as failure:
-                member.failure, member.stopped_by = failure, "failure"
+            except (WorkerFailure, WorkerRefusal) as problem:
+                member.problem, member.stopped_by = problem, "failure"
                 continue
             member.spent_s += clock() - begin
             member.blocks.append(TimedBlock(number, block, position, samples))
@@ -101,7 +101,7 @@ def run_heat(
 
 def _active(members: Sequence[Member]) -> list[Member]:
     going = [member for member in members if not member.stopped_by]
-    leaders = [m for m in members if m.leads and m.stopped_by and m.failure is None]
+    leaders = [m for m in members if m.leads and m.stopped_by and m.problem is None]
     return [*leaders, *going] if any(not member.leads for member in going) else going
 
 

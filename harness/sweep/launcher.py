@@ -146,8 +146,8 @@ class Worker:
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """Return the answer; this process sleeps until it comes.
 
-        Raises WorkerFailure (exception, timeout, crash, exit, killed, out-of-memory) and then the
-        worker is gone, WorkerRefusal if the thing does not exist here, UserError for a mistake.
+        Raises WorkerFailure (usage, exception, timeout, crash, exit, killed, out-of-memory) and
+        then the worker is gone; WorkerRefusal if what was asked for does not exist here.
         """
         try:
             self._connection.send((operation, arguments))
@@ -162,8 +162,6 @@ class Worker:
             return rest[0]
         if kind == "refused":
             raise WorkerRefusal(rest[0])
-        if kind == "wrong":
-            raise UserError(rest[0])
         self.kill()
         raise WorkerFailure(rest[0], rest[1])
 

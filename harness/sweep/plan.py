@@ -110,9 +110,9 @@ def _call(worker: Worker, operation: str, where: str, place: str, **arguments: A
     """Ask the worker; a mistake, or an end of the worker, becomes a message with its place."""
     try:
         return worker.call(operation, RESOLVE_TIMEOUT_S, **arguments)
-    except UserError as mistake:
-        raise UserError(_with_place(str(mistake), where, place)) from None
     except WorkerFailure as failure:
+        if failure.kind == "usage":
+            raise UserError(_with_place(failure.message, where, place)) from None
         ended = f"it ended its worker ({failure.kind})"
         why = failure.message if failure.kind == "exception" else ended
         raise UserError(

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.spec import split_pipeline
-from harness.errors import UserError, WorkerFailure, WorkerRefusal
+from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.measure.machine import available_memory_bytes, describe_machine, git_commit
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
@@ -130,8 +130,6 @@ class Sweep:
                 prepared[technique] = self._prepare(model, seed, technique)
             except (WorkerFailure, WorkerRefusal) as problem:
                 prepared[technique] = Prepared(problem=problem)
-            except UserError as mistake:
-                prepared[technique] = Prepared(problem=WorkerFailure("usage", str(mistake)))
 
     def _prepare(self, model: str, seed: int, technique: str) -> Prepared:
         steps = [] if technique == BASELINE else list(split_pipeline(technique))

@@ -40,13 +40,13 @@ def serve(connection: Connection) -> None:
 
 
 def answer(bench: Workbench, operation: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
-    """Return ("ok", result), ("refused", why), ("wrong", message) or ("failed", kind, message)."""
+    """Return ("ok", result), ("refused", why) or ("failed", kind, message)."""
     try:
         return ("ok", getattr(bench, operation)(**arguments))
     except (Refusal, WorkerRefusal) as error:
         return ("refused", str(error))
     except SpecError as error:
-        return ("wrong", str(error))
+        return ("failed", "usage", str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
         return ("failed", "out-of-memory", describe(error))
     except Exception as error:
@@ -170,6 +170,7 @@ class Workbench:
         """Return memory metrics of loading and calling a variant, in this fresh process."""
         settings.apply_threads(threads, pin=False)
         opened = open_device(device)
+        memory.prime(opened.place)
 
         def load() -> Callable[[], Any]:
             opened.reset_peak()

@@ -1,4 +1,4 @@
-"""Workers that die in five ways become five named failed cells; the rest is measured."""
+"""Workers that fail in any way become failed cells of that kind; the rest is measured."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +26,9 @@ class Fated(nn.Module):
         os._exit(3)
     def exception(self):
         raise RuntimeError("no luck today")
+    def mistake(self):
+        from bench import SpecError
+        raise SpecError("such inputs do not go")
     def timeout(self):
         time.sleep(600)
     def crash(self):
@@ -42,6 +45,7 @@ KINDS = {
     "killed": "killed",
     "exit": "exit",
     "exception": "exception",
+    "mistake": "usage",
     "timeout": "timeout",
     "crash": "crash",
     "memory": "out-of-memory",

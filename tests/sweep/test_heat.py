@@ -158,11 +158,11 @@ def test_a_member_that_dies_leaves_and_the_others_go_on(victim: int) -> None:
     members = [scripted(clock, name, 0.3, leads=name == "a") for name in "abc"]
     members[victim].time_block = failing_after(4, members[victim].time_block)
     run_heat(members, STOP, seed=1, clock=clock)
-    assert members[victim].failure is not None
+    assert members[victim].problem is not None
     assert members[victim].stopped_by == "failure"
     assert len(members[victim].blocks) == 4
     others = [m for number, m in enumerate(members) if number != victim]
-    assert all(m.failure is None and len(m.blocks) > 10 for m in others)
+    assert all(m.problem is None and len(m.blocks) > 10 for m in others)
 
 
 def test_an_empty_heat_ends_at_once() -> None:
