@@ -153,11 +153,12 @@ def frontier(
     """Print the variants that no other beats, for each task, device, threads and batch."""
     found = store.open_run(store.results_folder(results), run_id)
     frame = load_frame(found)
-    objectives = choose_objectives(frame, minimize or (), maximize or ())
+    asked = minimize or maximize
+    objectives = choose_objectives(frame, minimize or (), maximize or ()) if asked else None
     answers = answer(frame, objectives)
     if as_json:
-        data = {"run_id": frame.run_id, "objectives": [vars(o) for o in objectives]}
-        print_json("frontier", data | {"groups": [group_json(one) for one in answers]})
+        groups = [group_json(one) for one in answers]
+        print_json("frontier", {"run_id": frame.run_id, "groups": groups})
     else:
         print_answers(frame, answers)
 

@@ -119,7 +119,8 @@ def group_json(one: Answer) -> dict[str, Any]:
     parts = {
         "members": group.members, "dominated": group.dominated, "incomplete": group.incomplete,
     }  # fmt: skip
-    return {"group": group.key} | {name: _rows_json(rows) for name, rows in parts.items()}
+    head = {"group": group.key, "objectives": [vars(objective) for objective in one.objectives]}
+    return head | {name: _rows_json(rows) for name, rows in parts.items()}
 
 
 def _rows_json(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ class Answer:
     """A group's frontier as choices, the fastest first, and how many cells it was chosen from."""
 
     group: Group
+    objectives: tuple[Objective, ...]
     quality: str
     choices: tuple[Choice, ...]
 
@@ -52,17 +53,22 @@ class Answer:
 
 
 def answer(frame: Frame, objectives: Sequence[Objective] | None = None) -> list[Answer]:
-    """Return the frontier of every group in words that a person can act on."""
-    quality = quality_metric(frame)
-    chosen = list(objectives or choose_objectives(frame))
+    """Return the frontier of every group as choices.
+
+    Without objectives each task is judged by latency and by accuracy, or by fidelity where it has
+    no data.
+    """
     answers = []
-    for group in find_frontiers(frame, chosen):
-        cells = pd.concat([group.members, group.dominated, group.incomplete])
-        models = list(dict.fromkeys(cells["model"]))
-        choices = tuple(
-            _make_choice(row, cells, quality, models) for _, row in group.members.iterrows()
-        )
-        answers.append(Answer(group, quality, choices))
+    for part in frame.by_task().values():
+        quality = quality_metric(part)
+        chosen = tuple(objectives or choose_objectives(part))
+        for group in find_frontiers(part, chosen):
+            cells = pd.concat([group.members, group.dominated, group.incomplete])
+            models = list(dict.fromkeys(cells["model"]))
+            choices = tuple(
+                _make_choice(row, cells, quality, models) for _, row in group.members.iterrows()
+            )
+            answers.append(Answer(group, chosen, quality, choices))
     return answers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -40,6 +40,11 @@ class Frame:
             f"Unknown metric {name!r}.{suggest(name, self.metrics)} "
             f"`paretogrid list metrics` shows all {len(self.metrics)}."
         )
+
+    def by_task(self) -> dict[str, Frame]:
+        """Return the frame's part for each task, by name: tasks are judged by their own metrics."""
+        parts = self.cells.groupby("task", dropna=False)
+        return {str(task): replace(self, cells=cells) for task, cells in parts}
 
     def has(self, name: str) -> bool:
         """Tell whether any measured cell has this metric."""

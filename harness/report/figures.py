@@ -119,12 +119,10 @@ def draw_scaling(cells: pd.DataFrame, title: str, style: Style) -> Figure:
     return figure
 
 
-def trade_off_panels(
-    frame: Frame, task: str, x: Metric, y: Metric, by: Sequence[str]
-) -> list[Panel]:
+def trade_off_panels(frame: Frame, x: Metric, y: Metric, by: Sequence[str]) -> list[Panel]:
     """Return the panels of a task: cells that have both metrics, divided by some axes."""
     cells = average_seeds(frame)
-    cells = cells[(cells["task"] == task) & cells[x.name].notna() & cells[y.name].notna()]
+    cells = cells[cells[x.name].notna() & cells[y.name].notna()]
     if cells.empty:
         return []
     for axis in {"device", "threads", "batch"} - set(by):  # the rest at its first value

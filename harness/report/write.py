@@ -65,20 +65,21 @@ def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
         return []
     cells = average_seeds(frame)
     style = figures.Style.of(cells)
-    quality = frame.metric(quality_metric(frame))
     pictures = []
-    tasks = list(dict.fromkeys(cells["task"]))
+    parts = {task: part for task, part in frame.by_task().items() if part.has("latency_s")}
+    tasks = list(parts)
     for name, metric, by in TRADE_OFFS:
-        for task in tasks:
-            panels = figures.trade_off_panels(frame, task, frame.metric(metric), quality, by)
+        for task, part in parts.items():
+            quality = part.metric(quality_metric(part))
+            panels = figures.trade_off_panels(part, part.metric(metric), quality, by)
             if panels:
                 title = f"{frame.metric(metric).label.capitalize()} against {quality.label}: {task}"
                 drawn = figures.draw_trade_off(panels, frame.metric(metric), quality, title, style)
                 pictures.append(_keep(drawn, folder, _file_name(name, task, tasks), title))
     if cells["threads"].nunique() > 1:
-        for task in tasks:
+        for task, part in parts.items():
             title = f"Thread scaling: {task}"
-            drawn = figures.draw_scaling(cells[cells["task"] == task], title, style)
+            drawn = figures.draw_scaling(average_seeds(part), title, style)
             pictures.append(_keep(drawn, folder, _file_name("threads", task, tasks), title))
     return pictures
 

@@ -247,6 +247,18 @@ def test_fidelity_decides_where_nothing_has_accuracy():
     assert [objective.name for objective in choose_objectives(frame)] == ["latency_s", "fidelity"]
 
 
+def test_each_task_is_judged_by_what_it_has():
+    rows = [
+        {"task": "digits", "latency_s": 1.0, "accuracy": 0.9, "fidelity": 1.0},
+        {"task": "my.py:net", "latency_s": 1.0, "fidelity": 1.0},
+        {"task": "my.py:net", "latency_s": 0.5, "fidelity": 0.8},
+    ]
+    with_data, without = answer(make_frame(rows))
+    assert (with_data.quality, without.quality) == ("accuracy", "fidelity")
+    assert len(with_data.choices) == 1
+    assert [choice.name for choice in without.choices] == ["t2", "t1"]
+
+
 def test_an_unknown_metric_gets_the_nearest_name():
     with pytest.raises(UserError, match=r"Unknown metric 'acuracy'\. Did you mean 'accuracy'\?"):
         choose_objectives(make_frame([{}]), maximize=["acuracy"])
