@@ -85,12 +85,14 @@ def test_a_module_that_sleeps_measures_what_the_sleep_takes_here(
     assert cell["latency_s"] == pytest.approx(median(taken_s), rel=0.05)
 
 
-def test_64_mib_in_forward_raise_the_peak_by_64_mib(
+def test_what_forward_allocates_raises_the_peak_by_as_much(
     measure: Callable[..., pd.DataFrame], workloads: str
 ) -> None:
-    names = [f"{workloads}:allocate(0)", f"{workloads}:allocate(64)"]
-    without, with_ = measure(models=names)["peak_memory_bytes"]
-    assert with_ - without == pytest.approx(64 * MIB, abs=2 * MIB)
+    sizes = (0, 1, 4, 64)
+    cells = measure(models=[f"{workloads}:allocate({size})" for size in sizes])
+    without, *peaks = cells["peak_memory_bytes"]
+    for size, peak in zip(sizes[1:], peaks, strict=True):
+        assert peak - without == pytest.approx(size * MIB, abs=MIB / 4)
 
 
 def test_the_weights_are_in_the_memory_after_load(
