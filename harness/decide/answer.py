@@ -33,7 +33,6 @@ class Choice:
     latency_ratio_low: float
     latency_ratio_high: float
     weight_ratio: float
-    memory_ratio: float
     quality_change: float
 
 
@@ -91,6 +90,5 @@ def _make_choice(
         float(row["latency_ratio_low"]),
         float(row["latency_ratio_high"]),
         ratio("weight_bytes"),
-        ratio("peak_memory_bytes"),
         change,
     )

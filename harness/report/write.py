@@ -218,6 +218,5 @@ def _render(template: str, facts: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["json"] = json.dumps
-    environment.filters["value"] = text.format_value
     environment.filters["cellsafe"] = _escape_markdown
     return environment.from_string((folder / template).read_text(encoding="utf-8")).render(facts)
