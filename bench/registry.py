@@ -165,7 +165,7 @@ def load_file(file: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise SpecError(f"{file} is not a Python file.")
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[name] = loaded
@@ -173,7 +173,9 @@ def load_file(file: str) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(loaded)
+        # Not spec.loader.exec_module: Python's cached bytecode is judged by size and whole
+        # seconds, and would run the old text of a file edited twice within one second.
+        exec(compile(path.read_bytes(), path, "exec"), loaded.__dict__)
     except SpecError:
         del sys.modules[name]
         raise

@@ -1,5 +1,6 @@
 """How a name leads to a factory, also in a user's own files."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -238,9 +239,21 @@ def test_a_file_that_fails_to_import_says_why(
 def test_a_file_that_failed_can_be_mended_and_loaded_again(write: Callable[..., str]) -> None:
     file = write(f"{PLUGIN}\n1 / 0")
     refusal(lambda: registry.load_file(file))
-    write(f"{PLUGIN}\n# mended, and of another length")
+    write(f"{PLUGIN}\n# mended")
     registry.load_file(file)
     assert registry.find("model", "tiny")[0].source == file
+
+
+def test_a_file_edited_twice_in_one_second_runs_as_it_is(
+    write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = write("assert 0")
+    os.utime(file, (0, 0))
+    refusal(lambda: registry.load_file(file))
+    write("assert 1")
+    os.utime(file, (0, 0))  # the same size and time, by which Python judges its bytecode cache
+    registry.load_file(file)
 
 
 def test_a_file_without_the_function_comes_with_the_nearest_it_has(
