@@ -17,6 +17,7 @@ from harness.console import (
     group_json,
     out,
     print_answers,
+    print_examination,
     print_json,
     print_outcome,
     print_rows,
@@ -31,6 +32,7 @@ from harness.grid_file import built_in_grids, parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.record import METRICS
 from harness.sweep import runner
+from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve
 
@@ -140,6 +142,24 @@ def list_(
         print_json("list", {"kind": kind.value, "rows": rows})
     else:
         print_rows(kind.value, rows)
+
+
+@app.command()
+def doctor(
+    threads: Annotated[list[int] | None, typer.Option(help="Threads to try; 1 and all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can measure right now, and what to mend."""
+    processors = len(os.sched_getaffinity(0))
+    counts = sorted(set(threads or (1, processors)))
+    if counts[0] < 1:
+        raise UserError(f"--threads must be 1 or more, got {counts[0]}.")
+    with Launcher() as launcher:
+        found = examine(launcher, counts, lambda text: err.print(f"  {text}", markup=False))
+    if as_json:
+        print_json("doctor", found.to_json())
+    else:
+        print_examination(found)
 
 
 @app.command()

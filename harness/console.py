@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from rich.table import Table
 
 from harness.decide.answer import Answer
 from harness.decide.frame import Frame
+from harness.measure.roofline import Roofs
 from harness.record import METRICS, Record
 from harness.report import text
 from harness.store import Run
 from harness.sweep import runner
+from harness.sweep.doctor import Examination
+from harness.sweep.self_test import SelfTest
 
 # A file or pipe has no width: nothing is cut there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 1_000)
@@ -105,6 +108,58 @@ def print_outcome(frame: Frame, made: Run, page: Path) -> None:
             out.print(f"  {kind} ({count}): {message}", markup=False)
     out.print(f"Results: {made.folder / 'cells.parquet'}", markup=False)
     out.print(f"Report:  {page}", markup=False)
+
+
+def print_examination(found: Examination) -> None:
+    """Print machine, roofs, what can be told apart, and what to mend."""
+    machine = found.machine
+    memory = text.format_value(machine["memory_bytes"], "B")
+    out.print(f"{machine['cpu_model']}: {machine['cores']} cores, {machine['processors']} usable "
+              f"processors, {memory}, {machine['system']}", markup=False)  # fmt: skip
+    out.print(f"Low precision: {', '.join(machine['cpu_flags']) or 'no instructions'}. "
+              f"Fingerprint {found.fingerprint}.", markup=False)  # fmt: skip
+    for device, facts in found.devices.items():
+        about = facts if isinstance(facts, str) else facts.get("gpu_name", "ready")
+        out.print(f"{device}: {about}\n", markup=False)
+    out.print(_roofs_table(found.roofs))
+    out.print(_self_tests_table(found.tests))
+    for advice in found.advice or ("Nothing to mend.",):
+        out.print(f"* {advice}", markup=False)
+
+
+def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:
+    table = Table(title="What it can reach", title_justify="left", box=None)
+    table.add_column("device")
+    types = list(dict.fromkeys(name for one in roofs.values() for name in one.flops_per_s))
+    for heading in (*types, "copy in cache", "copy in memory", "an operator"):
+        table.add_column(heading, justify="right")
+    for name, one in roofs.items():
+        rates = [one.flops_per_s.get(kind) for kind in types]
+        copies = (one.bytes_per_s[0][1], one.bytes_per_s[-1][1])
+        table.add_row(
+            name,
+            *(text.format_value(rate, "FLOP/s") for rate in rates),
+            *(text.format_value(rate, "B/s") for rate in copies),
+            text.format_value(one.dispatch_s, "s"),
+        )
+    return table
+
+
+def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
+    table = Table(title="The same work compared with itself", title_justify="left", box=None)
+    for heading in ("threads", "false alarms (p < 0.01)", "noise of a round",
+                    "smallest difference seen", "disturbed blocks", "stolen"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for test in tests:
+        table.add_row(
+            str(test.threads),
+            f"{test.false_flags} of {test.comparisons}",
+            f"{test.noise:.1%}",
+            f"{test.smallest_difference:.1%} in {test.rounds} rounds",
+            f"{sum(test.disturbed.values()):.0%}",
+            f"{test.stolen_share:.1%}",
+        )
+    return table
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:

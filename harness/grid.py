@@ -124,6 +124,7 @@ class Budget(Strict):
     timeout_s: Seconds = 300.0
     prepare_timeout_s: Seconds = 3600.0
     max_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_heat_memory_bytes: Annotated[int, Field(gt=0)] | None = None
 
 
 class Measure(Strict):
@@ -132,7 +133,8 @@ class Measure(Strict):
     wait_policy: Literal["active", "passive"] = "active"
     pin: bool = True
     block_s: Annotated[float, Field(gt=0, le=10)] = 0.01
-    least_rounds: Annotated[int, Field(ge=5)] = 10
+    least_rounds: Annotated[int, Field(ge=6)] = 10
+    flush_cache: bool = False
 
 
 class Grid(Strict):

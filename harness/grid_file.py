@@ -178,11 +178,13 @@ EXAMPLES = {
     "budget.timeout_s": "timeout_s = 300",
     "budget.prepare_timeout_s": "prepare_timeout_s = 3600",
     "budget.max_memory_bytes": "max_memory_bytes = 4_000_000_000",
+    "budget.max_heat_memory_bytes": "max_heat_memory_bytes = 16_000_000_000",
     "measure": "[measure] with pin = false",
     "measure.wait_policy": 'wait_policy = "passive"',
     "measure.pin": "pin = false",
     "measure.block_s": "block_s = 0.01",
     "measure.least_rounds": "least_rounds = 10",
+    "measure.flush_cache": "flush_cache = true",
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from functools import lru_cache
+from math import comb, hypot, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -11,8 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 2_000
-LEAST_FOR_INTERVAL = 5
+CONFIDENCE = 0.95
+LEAST_FOR_INTERVAL = 6
+"""Five values cannot hold their median with 95 %: all are on one side too often (1 in 16)."""
+POWER_DRAWS, POWER_STEPS = 200, 8
+LARGEST_LOG_RATIO = 3.0
 LEAST_FOR_P99 = 662
 """Samples that a 99th percentile needs; MLPerf Inference rules, early stopping, p = 0.99."""
 LEAST_FOR_P90 = 64
@@ -33,21 +38,35 @@ class Estimate:
         return (self.high - self.low) / 2 / abs(self.value) if self.value else float("nan")
 
 
-def median_interval(values: ArrayLike, seed: int = 0) -> Estimate:
-    """Return the median with a percentile-bootstrap 95 % interval.
+def median_interval(values: ArrayLike) -> Estimate:
+    """Return the median with its 95 % interval, from order statistics that are interpolated.
 
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13. Give one value
-    a round: rounds are what may be resampled, samples within a round are not independent.
+    Holds for every continuous distribution. Source: Hettmansperger and Sheather, Statistics &
+    Probability Letters 1986; Nyblom, the same 1992. A percentile bootstrap covers only 92 % with
+    8 values and 94 % with 30. Give one value a round: samples within a round are not independent.
     """
-    data = np.asarray(values, dtype=np.float64)
+    data = np.sort(np.asarray(values, dtype=np.float64))
     if data.size == 0:
         return Estimate(float("nan"))
     middle = float(np.median(data))
-    if data.size < LEAST_FOR_INTERVAL:
+    if data.size < LEAST_FOR_INTERVAL or not np.isfinite(middle):
         return Estimate(middle)
-    picks = np.random.default_rng(seed).integers(0, data.size, (RESAMPLES, data.size))
-    low, high = np.quantile(np.median(data[picks], axis=1), [0.025, 0.975])
+    depth, weight = _order_statistics(data.size)
+    low, high = (
+        (1 - weight) * side[depth - 1] + weight * side[depth] for side in (data, data[::-1])
+    )
     return Estimate(middle, float(low), float(high))
+
+
+@lru_cache
+def _order_statistics(size: int) -> tuple[int, float]:
+    """Return the depth k of the outer order statistics, and the weight of the next inner ones."""
+    below = np.cumsum([comb(size, k) / 2**size for k in range(size // 2)])
+    cover = 1 - 2 * below  # of the interval from the k-th smallest to the k-th largest, from k = 1
+    depth = int(np.sum(cover >= CONFIDENCE))
+    inner = cover[depth] if depth < cover.size else 0.0
+    share = (cover[depth - 1] - CONFIDENCE) / (cover[depth - 1] - inner)
+    return depth, float((size - depth) * share / (depth + (size - 2 * depth) * share))
 
 
 @dataclass(frozen=True)
@@ -59,20 +78,124 @@ class Ratio:
     pairs: int
 
 
-def paired_ratio(values: ArrayLike, reference: ArrayLike) -> Ratio:
-    """Return the median of values/reference over pairs, with interval and signed-rank p-value.
+def paired_ratio(values: ArrayLike, reference: ArrayLike, spread: float = 0.0) -> Ratio:
+    """Return the median of values/reference over pairs, with interval and p-value.
 
-    Pairs are resampled for the interval; the p-value is Wilcoxon's signed-rank test on the
-    log-ratios (Wilcoxon, Biometrics Bulletin 1945). Pairs with NaN or non-positive values are
-    left out.
+    The interval is of order statistics over pairs, the p-value that of `difference_p_value`, both
+    on the log-ratios. `spread` is the standard deviation of what all pairs have in common by
+    chance: it widens the interval. Pairs with NaN or non-positive values are left out.
     """
     top, bottom = np.asarray(values, float), np.asarray(reference, float)
     valid = np.isfinite(top) & np.isfinite(bottom) & (top > 0) & (bottom > 0)
-    ratios = top[valid] / bottom[valid]
-    estimate = median_interval(ratios)
-    if ratios.size < LEAST_FOR_INTERVAL:
-        return Ratio(estimate, float("nan"), ratios.size)
-    return Ratio(estimate, signed_rank_p_value(np.log(ratios)), ratios.size)
+    logs = np.log(top[valid] / bottom[valid])
+    middle = median_interval(logs)
+    beyond = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
+    low = middle.value - hypot(middle.value - middle.low, beyond)
+    high = middle.value + hypot(middle.high - middle.value, beyond)
+    estimate = Estimate(*(float(np.exp(bound)) for bound in (middle.value, low, high)))
+    if logs.size < LEAST_FOR_INTERVAL:
+        return Ratio(estimate, float("nan"), logs.size)
+    return Ratio(estimate, difference_p_value(logs, spread), logs.size)
+
+
+def difference_p_value(differences: ArrayLike, spread: float = 0.0) -> float:
+    """Return the p-value of "the median is zero" where all values share an error of this spread.
+
+    Wilcoxon's signed-rank test (Biometrics Bulletin 1945) says how many of its standard errors the
+    median is from zero; the shared error, which no number of rounds averages out, is added to it.
+    Source: Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013 (variance of
+    repetitions within an execution and between executions).
+    """
+    p_value = signed_rank_p_value(differences)
+    if spread == 0 or p_value == 1:
+        return p_value
+    middle = abs(float(np.median(np.asarray(differences, dtype=np.float64))))
+    errors = -NormalDist().inv_cdf(p_value / 2)
+    return 2 * NormalDist().cdf(-middle / hypot(middle / errors, spread))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Change of a series from its first value to its last, relative to the median; its p-value."""
+
+    change: float
+    p_value: float
+
+
+def find_trend(values: ArrayLike) -> Trend:
+    """Return the robust trend of a series in the order it was measured; NaN with too few values.
+
+    Slope: Theil and Sen (Sen, JASA 1968). Test: Kendall's rank correlation with time (Mann,
+    Econometrica 1945).
+    """
+    from scipy import stats  # late: it takes a second, and few commands test anything
+
+    data = np.asarray(values, dtype=np.float64)
+    if data.size < LEAST_FOR_INTERVAL:
+        return Trend(float("nan"), float("nan"))
+    times = np.arange(data.size)
+    slope = float(stats.theilslopes(data, times).slope)
+    p_value = float(stats.kendalltau(times, data).pvalue) if np.ptp(data) else 1.0
+    return Trend(slope * (data.size - 1) / float(np.median(data)), p_value)
+
+
+def robust_deviation(values: ArrayLike) -> float:
+    """Return the standard deviation by the median absolute deviation, which outliers leave alone.
+
+    Source: Rousseeuw and Croux, JASA 1993; 1.4826 · MAD, for normal noise the deviation itself.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    return 1.4826 * float(np.median(np.abs(data - np.median(data))))
+
+
+def smallest_difference(
+    log_ratios: Sequence[ArrayLike],
+    rounds: int,
+    spread: float = 0.0,
+    power: float = 0.95,
+    p_value: float = 0.05,
+) -> float:
+    """Return the smallest true ratio − 1 that `difference_p_value` would find this often.
+
+    `log_ratios` are series of A/A comparisons, one value a round. Rounds are drawn from them, a
+    true difference is added, and the test is made, as often as it takes to know its power.
+    """
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(POWER_DRAWS):
+        series = np.asarray(log_ratios[int(generator.integers(len(log_ratios)))], dtype=np.float64)
+        shared = spread * generator.standard_normal()
+        drawn = generator.choice(series - np.median(series), rounds)
+        # Rounds drawn twice would be ties, which the exact test of few rounds is slow with.
+        apart = 1e-9 * generator.standard_normal(rounds)
+        draws.append(drawn + apart + shared)
+
+    def finds(difference: float) -> bool:
+        flagged = [difference_p_value(draw + difference, spread) < p_value for draw in draws]
+        return float(np.mean(flagged)) >= power
+
+    low, high = 0.0, 8 * robust_deviation(np.concatenate(draws)) / sqrt(rounds)
+    while not finds(high) and high < LARGEST_LOG_RATIO:
+        high *= 2
+    for _ in range(POWER_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if finds(middle) else (middle, high)
+    return float(np.expm1(high))
+
+
+def correct_p_values(p_values: ArrayLike) -> Floats:
+    """Return q-values: the false discovery rate at which each would be found; NaN stays NaN.
+
+    Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 1995.
+    """
+    from scipy import stats
+
+    values = np.asarray(p_values, dtype=np.float64)
+    valid = np.isfinite(values)
+    corrected = np.full_like(values, np.nan)
+    if valid.any():
+        corrected[valid] = stats.false_discovery_control(values[valid])
+    return corrected
 
 
 def signed_rank_p_value(differences: ArrayLike) -> float:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +24,14 @@ from pyarrow import compute
 
 from bench.errors import suggest
 from harness.errors import UserError
+from harness.grid import BASELINE
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
+from harness.stats import correct_p_values
 
 TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCHEMA}
 PARTS = "parts"
+CONTROL_PREFIX = "control-"
+"""Of the samples that belong to a heat and to no cell."""
 
 
 def results_folder(given: str | None = None) -> Path:
@@ -97,6 +102,12 @@ class Run:
         row = pa.Table.from_pylist([record.to_row()], schema=TABLES["cells"])
         _write_table(row, parts / f"{record.cell.id}.cells.parquet")
 
+    def add_control(self, name: str, samples: pa.Table) -> None:
+        """Keep the samples of a heat's control workload, which has no row of its own."""
+        parts = self.folder / PARTS
+        parts.mkdir(exist_ok=True)
+        _write_table(samples, parts / f"{name}.samples.parquet")
+
     def finished(self) -> set[str]:
         """Return the ids of the cells that have a row."""
         found = {path.name.split(".")[0] for path in self._parts("cells")}
@@ -111,9 +122,12 @@ class Run:
         for name in ("samples", "examples", "cells"):  # rows last: they say what is finished
             table = self.read(name)
             wanted = pa.array(sorted(done), pa.string())
-            table = table.filter(compute.is_in(table["cell_id"], value_set=wanted))
+            kept = compute.is_in(table["cell_id"], value_set=wanted)
+            if name == "samples":
+                kept = compute.or_(kept, compute.starts_with(table["cell_id"], CONTROL_PREFIX))
+            table = table.filter(kept)
             if name == "cells":
-                table = table.sort_by("started_at")
+                table = correct_over_grid(table.sort_by("started_at"))
             _write_table(table, self.folder / f"{name}.parquet")
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
@@ -136,6 +150,16 @@ class Run:
 
     def _parts(self, name: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
+
+
+def correct_over_grid(cells: pa.Table) -> pa.Table:
+    """Return the rows with q-values: of many p-values below 0.05, some are luck."""
+    p_values = cells["latency_ratio_p_value"].to_numpy(zero_copy_only=False)
+    compared = cells["technique"].to_numpy(zero_copy_only=False) != BASELINE
+    q_values = correct_p_values(np.where(compared, p_values, np.nan))
+    place = cells.schema.get_field_index("latency_ratio_q_value")
+    column = pa.array(q_values, pa.float64(), from_pandas=True)
+    return cells.set_column(place, cells.schema.field(place), column)
 
 
 def open_run(root: Path, run_id: str | None) -> Run:

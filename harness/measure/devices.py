@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from harness.errors import WorkerRefusal
+from harness.measure.cuda import CudaDevice, load_nvml
 
 
 class Device(Protocol):
@@ -31,8 +32,23 @@ class Device(Protocol):
     def memory(self) -> dict[str, float]:
         """Return memory metrics since the last reset; empty where the host's memory is it."""
 
+    def free_memory_bytes(self) -> int | None:
+        """Return the device's free memory in bytes, or None where the host's memory is it."""
+
+    def flush_cache(self) -> None:
+        """Push earlier calls' data out of the device's cache, where that can be done."""
+
     def device_time_s(self, call: Callable[[], Any]) -> float | None:
         """Return one call's time on the device's own clock, or None where it has none."""
+
+    def transfer_times_s(self, inputs: tuple[Tensor, ...], outputs: Any) -> dict[str, float]:
+        """Return the times of the copies to and from the host; empty where there are none."""
+
+    def read_state(self) -> dict[str, float | int | list[str]]:
+        """Return what may change between blocks, such as clocks; what is unknown is left out."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is set for the device, as it is in effect."""
 
     def describe(self) -> dict[str, Any]:
         """Return the device's name, identity and driver."""
@@ -61,97 +77,32 @@ class CpuDevice:
         """Return nothing: see `harness.measure.memory`."""
         return {}
 
+    def free_memory_bytes(self) -> int | None:
+        """Return None: see `harness.measure.machine`."""
+        return None
+
+    def flush_cache(self) -> None:
+        """Do nothing: the host's caches are left as they are."""
+
     def device_time_s(self, call: Callable[[], Any]) -> float | None:
         """Return None: the host has no clock but the wall clock."""
         return None
 
+    def transfer_times_s(self, inputs: tuple[Tensor, ...], outputs: Any) -> dict[str, float]:
+        """Return nothing: what is on the host stays there."""
+        return {}
+
+    def read_state(self) -> dict[str, float | int | list[str]]:
+        """Return nothing: the host's disturbances are watched elsewhere."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: see `harness.measure.settings`."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """Return nothing beyond the machine's fingerprint."""
         return {}
-
-
-class CudaDevice:
-    """One CUDA card. `cuda` is torch.cuda; `nvml` is pynvml, or None where it does not load."""
-
-    def __init__(self, index: int, cuda: Any, nvml: Any) -> None:
-        self.name = f"cuda:{index}"
-        self.index = index
-        self.cuda = cuda
-        self.nvml = nvml
-
-    def place(self, value: Any) -> Any:
-        """Return the value on the card."""
-        return value.to(self.name)
-
-    def synchronize(self) -> None:
-        """Wait for every stream of the card."""
-        self.cuda.synchronize(self.index)
-
-    def finish(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """Return a call that waits for the card, so that wall time is the time to the outputs."""
-        synchronize, index = self.cuda.synchronize, self.index
-
-        def finished() -> Any:
-            outputs = call()
-            synchronize(index)
-            return outputs
-
-        return finished
-
-    def reset_peak(self) -> None:
-        """Begin new peaks of the caching allocator."""
-        self.cuda.reset_peak_memory_stats(self.index)
-
-    def memory(self) -> dict[str, float]:
-        """Return allocated and reserved peaks, and NVML's view of this process."""
-        found = {
-            "cuda_allocated_bytes": float(self.cuda.max_memory_allocated(self.index)),
-            "cuda_reserved_bytes": float(self.cuda.max_memory_reserved(self.index)),
-        }
-        process = self._process_bytes()
-        return found | ({} if process is None else {"cuda_process_bytes": process})
-
-    def device_time_s(self, call: Callable[[], Any]) -> float | None:
-        """Return the time between two events around the call, in seconds."""
-        begin, end = (self.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        self.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, UUID, memory, compute capability and driver of the card."""
-        properties = self.cuda.get_device_properties(self.index)
-        return {
-            "gpu_name": str(properties.name),
-            "gpu_uuid": str(getattr(properties, "uuid", "")),
-            "gpu_memory_bytes": int(properties.total_memory),
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "driver": self._driver(),
-        }
-
-    def _handle(self) -> Any:
-        uuid = str(getattr(self.cuda.get_device_properties(self.index), "uuid", ""))
-        if uuid:  # NVML counts all cards, CUDA_VISIBLE_DEVICES hides some: the UUID is safe
-            return self.nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
-        return self.nvml.nvmlDeviceGetHandleByIndex(self.index)
-
-    def _process_bytes(self) -> float | None:
-        if self.nvml is None:
-            return None
-        try:
-            processes = self.nvml.nvmlDeviceGetComputeRunningProcesses(self._handle())
-        except self.nvml.NVMLError:
-            return None
-        mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        return float(mine[0]) if mine and mine[0] is not None else None
-
-    def _driver(self) -> str:
-        try:
-            return str(self.nvml.nvmlSystemGetDriverVersion()) if self.nvml else ""
-        except self.nvml.NVMLError:
-            return ""
 
 
 def open_device(name: str) -> Device:
@@ -170,14 +121,3 @@ def open_device(name: str) -> Device:
         raise WorkerRefusal(f"no {name} here: it has {torch.cuda.device_count()} CUDA cards")
     torch.cuda.set_device(index)
     return CudaDevice(index, torch.cuda, load_nvml())
-
-
-def load_nvml() -> Any:
-    """Return pynvml, initialised, or None where the driver's library is absent."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -11,27 +13,46 @@ from typing import Any
 
 import psutil
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8",
-         "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve")  # fmt: skip
-"""Processor flags that decide which low-precision kernels exist."""
+from harness.measure.processor import container_limits, describe_processor
+
 LIBRARIES = ("paretogrid", "torch", "numpy", "torch-pruning", "scipy", "pandas", "pyarrow")
+SPEED_LIBRARIES = ("torch", "numpy")
+SPEED_KEYS = ("cpu_model", "cpu_flags", "cores", "processors", "threads_per_core", "caches",
+              "container", "governor", "gpu_name", "gpu_uuid", "driver")  # fmt: skip
+"""What decides how fast a machine is, beside its memory and the libraries."""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return host, processor, memory, system and library versions as plain data."""
-    model, flags = _processor()
+def describe_machine(root: Path = Path("/")) -> dict[str, Any]:
+    """Return host, processor, limits, memory, system and library versions as plain data.
+
+    `root` is where /proc and /sys are found.
+    """
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu_model": model,
-        "cpu_flags": flags,
+        **describe_processor(root),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "processors": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "container": container_limits(root),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def fingerprint(machine: dict[str, Any]) -> str:
+    """Return 12 hex digits that are equal where two measurements of speed may be compared.
+
+    Of what `describe_machine` tells, and a device's `describe` if it was added: neither the host's
+    name nor the kernel's release counts, and memory to the GiB only.
+    """
+    libraries = machine.get("libraries", {})
+    facts = {key: machine[key] for key in SPEED_KEYS if key in machine}
+    facts["memory_gib"] = round(machine.get("memory_bytes", 0) / 2**30)
+    facts["python"] = machine.get("python", "").split(".")[:2]
+    facts["libraries"] = {name: libraries.get(name, "") for name in SPEED_LIBRARIES}
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def git_commit(folder: Path) -> str:
@@ -53,25 +74,6 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
-
-
-def _processor() -> tuple[str, list[str]]:
-    model = ""
-    flags: set[str] = set()
-    for line in _read("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name" and not model:
-            model = value.strip()
-        if name.strip() in ("flags", "Features") and not flags:
-            flags = set(value.split())
-    return model or platform.processor() or platform.machine(), [f for f in FLAGS if f in flags]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
 
 
 def _version(name: str) -> str:

@@ -101,14 +101,17 @@ def measure_memory(load: Callable[[], Callable[[], Any]]) -> dict[str, float]:
     """Return the model's memory in bytes; `load` loads it and returns the call.
 
     peak_memory_bytes: the most that the loaded model and its calls took together.
-    weight_memory_bytes: what stays after loading. working_memory_bytes: the peak of a call beyond
-    that. Where the kernel does not let us reset the mark, the peak of loading counts too.
+    load_memory_bytes: the most while it was loaded. weight_memory_bytes: what stays after loading.
+    working_memory_bytes: the peak of a call beyond that. Where the kernel does not let us reset
+    the mark, the peak of loading counts for calls too.
     """
     map_libraries()
     keep_no_freed_blocks()
     release_free_memory()
     before = read_usage()
+    reset_peak()
     call = load()
+    loading = read_usage()
     release_free_memory()
     loaded = read_usage()
     with torch.inference_mode():
@@ -119,6 +122,7 @@ def measure_memory(load: Callable[[], Callable[[], Any]]) -> dict[str, float]:
     peak = after.peak - after.file
     return {
         "peak_memory_bytes": float(max(0, peak - before.anonymous)),
+        "load_memory_bytes": float(max(0, loading.peak - loading.file - before.anonymous)),
         "weight_memory_bytes": float(max(0, loaded.anonymous - before.anonymous)),
         "working_memory_bytes": float(max(0, peak - loaded.anonymous)),
     }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+
+ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
+DENORMAL = 1e-40
 
 
 def apply_threads(threads: int, pin: bool) -> None:
@@ -17,29 +23,86 @@ def apply_threads(threads: int, pin: bool) -> None:
     torch.set_num_threads(threads)
 
 
-def read_settings(module: nn.Module) -> dict[str, Any]:
-    """Return threads, affinity, wait policy and weight type as they are in effect here."""
-    types = {str(p.dtype).removeprefix("torch.") for p in module.parameters()}
+def pin_pool(threads: int) -> None:
+    """Give this thread and each working thread of OpenMP's pool a processor of its own.
+
+    Otherwise two processes with the same work differ for as long as they live (seen: by 1.4
+    times), by where the scheduler happens to leave their threads. Call it after the warm-up: the
+    threads that have worked most are the pool, whatever else a library has started.
+    """
+    processors = sorted(os.sched_getaffinity(0), reverse=True)
+    if threads < 2 or len(processors) < threads:
+        return
+    mine = threading.get_native_id()
+    worked_ns = {}
+    for path in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            worked_ns[int(path.name)] = int((path / "schedstat").read_text().split()[0])
+    pool = sorted(worked_ns.keys() - {mine}, key=lambda thread: -worked_ns[thread])
+    for thread, processor in zip([mine, *pool[: threads - 1]], processors, strict=False):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(thread, {processor})
+
+
+def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, Any]:
+    """Return the settings as they are in effect in this process.
+
+    `dtypes` are those of the operators that multiplied, `processors_used` the processor time of
+    the warm-up over its wall time: threads that never ran show there.
+    """
     spin = os.environ.get("GOMP_SPINCOUNT")
     policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
+    autocast = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     return {
         "threads_in_effect": torch.get_num_threads(),
-        "affinity_in_effect": sorted(os.sched_getaffinity(0)),
+        "processors_used": processors_used,
+        "affinity_in_effect": read_affinity(),
         "wait_policy_in_effect": "passive" if policy == "passive" or spin == "0" else "active",
-        "dtype_in_effect": "+".join(sorted(types)) or "quantized",
+        "dtype_in_effect": "+".join(dtypes),
+        "autocast_in_effect": "+".join(autocast) or "off",
+        "matmul_precision_in_effect": torch.get_float32_matmul_precision(),
+        "allocator_in_effect": find_allocator(Path("/proc/self/maps")),
+        "denormals_in_effect": "flushed" if flushes_denormals() else "kept",
     }
 
 
-def compare_settings(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return a warning for each setting that was asked for and did not take effect."""
+def read_affinity() -> list[int]:
+    """Return the processors on which any thread of this process may run."""
+    processors: set[int] = set()
+    for path in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            processors |= os.sched_getaffinity(int(path.name))
+    return sorted(processors)
+
+
+def find_allocator(maps: Path) -> str:
+    """Return which library gives host memory: the C library's, or one that was preloaded."""
+    try:
+        text = maps.read_text()
+    except OSError:
+        return ""
+    return next((name for name in ALLOCATORS if name in text), "libc")
+
+
+def flushes_denormals() -> bool:
+    """Tell whether numbers too small for full precision become zero in this process."""
+    return bool((torch.full((1,), DENORMAL) * 0.5).item() == 0.0)
+
+
+def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each setting that was asked for and did not take effect.
+
+    `wanted` holds threads, pin and wait_policy as the grid asked.
+    """
     warnings = []
-    if found["threads_in_effect"] != wanted["threads"]:
-        warnings.append(
-            f"{wanted['threads']} threads asked for, {found['threads_in_effect']} in effect"
-        )
+    threads = wanted["threads"]
+    if found["threads_in_effect"] != threads:
+        warnings.append(f"{threads} threads asked for, {found['threads_in_effect']} in effect")
     cores = len(found["affinity_in_effect"])
-    if wanted["threads"] > cores:
-        warnings.append(f"oversubscribed: {wanted['threads']} threads on {cores} processors")
+    if threads > cores:
+        warnings.append(f"oversubscribed: {threads} threads on {cores} processors")
+    elif wanted["pin"] and cores != threads:
+        warnings.append(f"pinning to {threads} processors asked for, {cores} in effect")
     if found["wait_policy_in_effect"] != wanted["wait_policy"]:
         warnings.append(
             f"wait policy {wanted['wait_policy']} asked for, "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.measure.disturbance import Disturbance, Watch
 from harness.stats import Floats
 
 WARM_UP_S = 0.1
@@ -29,7 +30,7 @@ class Block:
 
     seconds: Floats
     loops: int
-    took_s: float
+    disturbance: Disturbance
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Pace:
     loops: int
     least_calls: int
     warm_up_calls: int
+    processors_used: float = 0.0
 
 
 def clock_cost_s() -> float:
@@ -51,23 +53,36 @@ def clock_cost_s() -> float:
     return (clock() - begin) / 1e9 / 1_000
 
 
-def warm_up(call: Callable[[], Any]) -> Pace:
-    """Call for a fixed time and learn the pace: loops until the clock's share is small."""
+def warm_up(call: Callable[[], Any], looped: bool = True) -> Pace:
+    """Call for a fixed time and learn the pace: loops until the clock's share is small.
+
+    Not `looped`, every call is a sample, however short.
+    """
     times: list[float] = []
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     while len(times) < WARM_UP_CALLS or time.perf_counter() - begin < WARM_UP_S:
         before = time.perf_counter()
         call()
         times.append(time.perf_counter() - before)
         if times[-1] > LONG_CALL_S and len(times) >= 2:
             break
+    processors = (time.process_time() - used) / (time.perf_counter() - begin)
     call_s = median(times[len(times) // 2 :])
-    loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9))))
-    return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times))
+    loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9)))) if looped else 1
+    return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times), processors)
 
 
-def time_block(call: Callable[[], Any], pace: Pace, block_s: float) -> Block:
-    """Return samples over about `block_s` seconds, after unrecorded calls that warm the caches."""
+def time_block(
+    call: Callable[[], Any],
+    pace: Pace,
+    block_s: float,
+    watch: Watch,
+    flush: Callable[[], None] | None = None,
+) -> Block:
+    """Return samples over about `block_s` seconds, after unrecorded calls that warm the caches.
+
+    With `flush`, the device's cache is emptied before every sample, outside its time.
+    """
     begin = time.perf_counter()
     enabled = gc.isenabled()
     gc.disable()
@@ -75,18 +90,26 @@ def time_block(call: Callable[[], Any], pace: Pace, block_s: float) -> Block:
         call()
         while time.perf_counter() - begin < REWARM_S:
             call()
-        nanoseconds = _sample(call, pace, block_s)
+        before = watch.read()
+        if pace.call_s < REWARM_S:  # a short call would notice that reading cooled the caches
+            call()
+        nanoseconds = _sample(call, pace, block_s, flush)
+        after = watch.read()
     finally:
         if enabled:
             gc.enable()
     seconds = np.asarray(nanoseconds, dtype=np.float64) / (1e9 * pace.loops)
-    return Block(seconds, pace.loops, time.perf_counter() - begin)
+    return Block(seconds, pace.loops, watch.judge(before, after))
 
 
-def _sample(call: Callable[[], Any], pace: Pace, block_s: float) -> list[int]:
+def _sample(
+    call: Callable[[], Any], pace: Pace, block_s: float, flush: Callable[[], None] | None
+) -> list[int]:
     clock, samples = time.perf_counter_ns, []
     deadline = clock() + int(block_s * 1e9)
     while True:
+        if flush is not None:
+            flush()
         if pace.loops == 1:
             before = clock()
             call()

@@ -32,6 +32,11 @@ TABLE = (
 )  # fmt: skip
 
 
+BOUND_COLUMNS = ("model", "technique", "device", "threads", "batch", "type", "FLOP/byte",
+                 "of the roof", "bound", "disturbed", "headline from")  # fmt: skip
+ROOF_COLUMNS = ("device", "matrix products", "copies", "an operator")
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure in the report folder, and what it shows."""
@@ -89,7 +94,7 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
     answers = answer(frame)
     columns = [frame.metrics[name] for name in TABLE if frame.has(name)]
     unmeasured = frame.cells[frame.cells["status"] != "measured"]
-    machine = facts.get("machine", {})
+    machine = describe(facts.get("machine", {}))
     return {
         "run_id": frame.run_id,
         "facts": facts,
@@ -100,13 +105,48 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "pictures": pictures,
         "columns": columns,
         "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
+        "doubts": doubts(frame.measured),
+        "bounds": [_bound_row(row) for _, row in frame.measured.iterrows() if row.get("bound")],
+        "bound_columns": BOUND_COLUMNS,
+        "roof_columns": ROOF_COLUMNS,
+        "roofs": [_roof_row(name, roofs) for name, roofs in facts.get("roofs", {}).items()],
         "counts": frame.cells["status"].value_counts().to_dict(),
         "unmeasured": _reasons(unmeasured),
         "warnings": _warnings(frame.measured),
         "exclusions": facts.get("exclusions", []),
         "metrics": METRICS,
-        "wide_intervals": _wide_intervals(frame.measured),
     }
+
+
+def doubts(cells: pd.DataFrame) -> list[str]:
+    """Return what a reader should know before believing the cells, a sentence each."""
+    found = []
+    wide = int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
+    for count, what in (
+        (wide, "spent their budget before the interval was as narrow as asked"),
+        (_count(cells, "oversubscribed", True), "had more running threads than processors"),
+        (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),
+        (_count(cells, "headline_blocks", "all"), "had too few undisturbed blocks: all are taken"),
+        (_count(cells, "settled", False), "drifted by more than 5 % from first round to last"),
+        (_count(cells, "together", False), "were too big to be alive together with their baseline"),
+    ):
+        if count:
+            found.append(f"{count} of {len(cells)} cells {what}.")
+    if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
+        share = cells["disturbed_share"].mean()
+        found.append(f"{share:.1%} of all blocks were disturbed; they are kept and marked.")
+    return found
+
+
+def describe(machine: dict[str, Any]) -> dict[str, Any]:
+    """Return the machine's facts with caches and limits as people write them."""
+    caches = [
+        f"L{cache['level']} {cache['type'].lower()} {text.format_value(cache['size_bytes'], 'B')}"
+        for cache in machine.get("caches", [])
+    ]
+    limits = [f"{name} {value}" for name, value in machine.get("container", {}).items() if value]
+    shown = {"caches": ", ".join(caches), "container": ", ".join(limits) or "no limits"}
+    return machine | {name: value for name, value in shown.items() if name in machine}
 
 
 def summarize(one: Answer) -> str:
@@ -189,8 +229,34 @@ def _warnings(cells: pd.DataFrame) -> dict[str, int]:
     return counted
 
 
-def _wide_intervals(cells: pd.DataFrame) -> int:
-    return int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
+def _count(cells: pd.DataFrame, column: str, value: object) -> int:
+    return int((cells[column] == value).sum()) if column in cells else 0
+
+
+def _bound_row(row: pd.Series) -> list[str]:
+    """What bounds a cell, and how near it comes: the words of the table."""
+    return [
+        *(str(row[name]) for name in ("model", "technique", "device", "threads", "batch")),
+        str(row["dtype_in_effect"]),
+        text.format_value(row["arithmetic_intensity"], ""),
+        f"{row['fraction_of_roof']:.1%}",
+        str(row["bound"]),
+        f"{row['disturbed_share']:.0%}",
+        str(row["headline_blocks"]),
+    ]
+
+
+def _roof_row(name: str, roofs: dict[str, Any]) -> list[str]:
+    """What a device can reach: products by type, copies by working set, an operator."""
+    copies = [
+        f"{text.format_value(rate, 'B/s')} at {text.format_value(size, 'B')}"
+        for size, rate in roofs["bytes_per_s"]
+    ]
+    rates = [
+        f"{kind} {text.format_value(rate, 'FLOP/s')}" for kind, rate in roofs["flops_per_s"].items()
+    ]
+    operator = text.format_value(roofs["dispatch_s"], "s")
+    return [name, ", ".join(rates), ", ".join(copies), operator]
 
 
 def _keep(figure: Any, folder: Path, name: str, title: str) -> Picture:

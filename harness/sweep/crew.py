@@ -1,25 +1,33 @@
-"""The crew of a heat: a worker for each cell, what each was asked, and the records they earn."""
+"""The crew of a heat: a worker for each cell and one for the control, and what they are asked."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell, Grid
-from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
-from harness.sweep.heat import Member, Stop, run_heat
+from harness.measure.disturbance import read_stall_s
+from harness.measure.roofline import Traffic
+from harness.record import Record
+from harness.sweep.heat import Member, Samples, Stop, run_heat
 from harness.sweep.launcher import Launcher, Worker
+from harness.sweep.pack import Group, Need, need_of, pack
 from harness.sweep.plan import import_folders
 
 Answers = dict[str, np.ndarray]
 KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]
 """Answers by (variant, device, runtime), then by batch."""
+
+CONTROL = "control"
+ADJACENT_BLOCK_S = 0.2
+"""Cells too big to be alive together pay for a load with every block: the blocks are longer."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class Shop:
 
     launcher: Launcher
     grid: Grid
-    memory_bytes: int
+    worker_memory_bytes: int
+    room: Callable[[str], Need]
+    """Memory that a heat may take now, by device."""
 
     def hire(self, stack: ExitStack, device: str = "cpu") -> Worker:
         """Return a worker that ends with the stack, limited in memory on the host.
@@ -39,7 +49,7 @@ class Shop:
         worker.call(
             "set_up",
             self.grid.budget.timeout_s,
-            limit_bytes=self.memory_bytes if device == "cpu" else 0,
+            limit_bytes=self.worker_memory_bytes if device == "cpu" else 0,
             folders=import_folders(self.grid),
         )
         return worker
@@ -47,56 +57,102 @@ class Shop:
 
 @dataclass
 class Seat:
-    """A cell in the heat, and what is known of it so far."""
+    """A cell in the heat, and what is known of it so far. Not `kept`: its record exists already."""
 
     cell: Cell
     variant: str
     record: Record
-    kept: bool
+    kept: bool = True
     member: Member | None = None
     answers: Answers = field(default_factory=dict)
+    traffic: Traffic | None = None
+    problem: WorkerFailure | WorkerRefusal | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A heat that was run: who took part, beside which control, and how the machine stalled."""
+
+    name: str
+    seats: Sequence[Seat]
+    control: Member
+    together: bool
+    stalled_share: float
+
+    @property
+    def baseline(self) -> Seat | None:
+        """The seat that the others are compared with."""
+        return next((seat for seat in self.seats if seat.cell.technique == BASELINE), None)
 
 
 class Crew:
-    """The seats of one heat; their workers end with the stack."""
+    """The cells of one model, device, threads and batch; timed in as few heats as memory allows."""
 
-    def __init__(
-        self, shop: Shop, name: str, known_answers: KnownAnswers, stack: ExitStack
-    ) -> None:
+    def __init__(self, shop: Shop, known_answers: KnownAnswers, seats: Sequence[Seat]) -> None:
         self.shop = shop
-        self.name = name
-        self.seats: list[Seat] = []
+        self.seats = seats
         self._known_answers = known_answers
-        self._stack = stack
 
-    def admit(self, cell: Cell, variant: str, record: Record, kept: bool = True) -> Seat:
-        """Measure a cell's memory in a process of its own, then load it in the one that is timed.
-
-        A seat without a member has a record that says why.
-        """
-        seat = Seat(cell, variant, record, kept)
-        self.seats.append(seat)
-        try:
-            if kept:
+    def measure_memory(self) -> None:
+        """Measure each cell's memory in a process of its own."""
+        for seat in self.seats:
+            try:
                 seat.record = seat.record.measured(**self._measure_memory(seat))
-            self._load(seat)
-        except (WorkerFailure, WorkerRefusal) as problem:
-            seat.record = with_problem(seat.record, problem)
-        return seat
+            except (WorkerFailure, WorkerRefusal) as problem:
+                seat.problem = problem
 
-    def run(self, seed: int) -> None:
-        """Time all loaded seats in a heat."""
+    def groups(self) -> list[tuple[Sequence[Seat], bool]]:
+        """Return the seats of each heat and whether they are alive together; baselines in each."""
+        ready = {seat.cell.id: seat for seat in self.seats if seat.problem is None}
+        if not ready:
+            return []
+        needs = {name: need_of(seat.record.metrics) for name, seat in ready.items()}
+        leader = next((n for n, seat in ready.items() if seat.cell.technique == BASELINE), None)
+        always = need_of({}) + (needs.pop(leader) if leader else Need(0.0))
+        room = self.shop.room(self.seats[0].cell.device)
+        alone = Group((), together=always.fits(room))
+        leading = [ready[leader]] if leader else []
+        return [
+            ([*leading, *(ready[name] for name in group.names)], group.together)
+            for group in pack(needs, always, room) or [alone]
+        ]
+
+    def run(self, name: str, seats: Sequence[Seat], together: bool, seed: int) -> Timed:
+        """Time the seats in a heat; a seat without a member has a problem that says why."""
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
         stop = Stop(budget.relative_ci, budget.max_seconds_per_cell, measure.least_rounds)
-        run_heat([seat.member for seat in self.seats if seat.member], stop, seed)
+        with ExitStack() as stack:
+            for seat in seats:
+                self._seat(seat, stack, together)
+            control = self._control(seats[0].cell, stack)
+            members = [seat.member for seat in seats if seat.member]
+            stalled_s = read_stall_s()
+            began_s = time.monotonic()
+            run_heat([*members, control], stop, seed)
+            took_s = time.monotonic() - began_s
+            share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
+        return Timed(name, seats, control, together, share)
 
-    def results(self) -> list[tuple[Record, pa.Table, pa.Table]]:
-        """Return (record, samples, examples) of every seat that is kept."""
-        return [
-            (self._conclude(seat), _samples_table(seat, self.name), _examples_table(seat))
-            for seat in self.seats
-            if seat.kept
-        ]
+    def measure_energy(self, seats: Sequence[Seat], device: Mapping[str, Any]) -> None:
+        """Measure each cell's energy in a process of its own, where the device has a counter."""
+        for seat in seats:
+            if seat.problem is not None or not seat.kept:
+                continue
+            source = device.get("energy")
+            if source is None:
+                seat.record = seat.record.under(energy_source=f"none: {device['no_energy']}")
+                continue
+            cell = seat.cell
+            try:
+                with ExitStack() as stack:
+                    energy = self.shop.hire(stack, cell.device).call(
+                        "energy", self.shop.grid.budget.timeout_s, variant=seat.variant,
+                        device=cell.device, runtime=cell.runtime, threads=cell.threads,
+                        batch=cell.batch, pin=self.shop.grid.measure.pin,
+                    )  # fmt: skip
+                seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
+            except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
+                seat.record = seat.record.under(energy_source=f"none: {problem}")
 
     def _measure_memory(self, seat: Seat) -> dict[str, float]:
         cell = seat.cell
@@ -108,25 +164,61 @@ class Crew:
             )  # fmt: skip
         return found
 
-    def _load(self, seat: Seat) -> None:
-        cell, timeout_s = seat.cell, self.shop.grid.budget.timeout_s
-        measure = self.shop.grid.measure
-        worker = self.shop.hire(self._stack, cell.device)
+    def _seat(self, seat: Seat, stack: ExitStack, together: bool) -> None:
+        """Load a seat's cell and make it a member; one that is not kept open loads for each block.
+
+        The first load tells pace and answers in either case.
+        """
+        seat.member = None
+        with ExitStack() as visit:
+            try:
+                worker, loaded = self._load(seat, visit)
+                seat.answers = self._ask_answers(seat, worker)
+            except (WorkerFailure, WorkerRefusal) as problem:
+                seat.problem = problem
+                return
+            seat.traffic = loaded["traffic"]
+            seat.record = seat.record.measured(**loaded["metrics"]).under(**loaded["conditions"])
+            if together:
+                worker.pause()
+                stack.push(visit.pop_all())
+        take = self._blocks_of(worker) if together else partial(self._visit, seat)
+        seat.member = Member(seat.cell.id, take, follows=seat.cell.technique == BASELINE)
+
+    def _load(self, seat: Seat, stack: ExitStack) -> tuple[Worker, dict[str, Any]]:
+        cell, measure = seat.cell, self.shop.grid.measure
+        worker = self.shop.hire(stack, cell.device)
         loaded = worker.call(
-            "load", timeout_s, variant=seat.variant, device=cell.device, runtime=cell.runtime,
-            threads=cell.threads, batch=cell.batch, pin=measure.pin,
-            wait_policy=measure.wait_policy,
+            "load", self.shop.grid.budget.timeout_s, variant=seat.variant, device=cell.device,
+            runtime=cell.runtime, threads=cell.threads, batch=cell.batch, pin=measure.pin,
+            wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
         )  # fmt: skip
-        seat.answers = self._ask_answers(seat, worker)
-        device_s = loaded["device_latency_s"]
-        seat.record = seat.record.under(
-            **loaded["settings"], warnings=loaded["warnings"], loops=loaded["loops"]
-        ).measured(**({} if device_s is None else {"device_latency_s": device_s}))
-        seat.member = Member(
-            cell.id,
-            lambda: worker.call("block", timeout_s, block_s=measure.block_s),
-            leads=cell.technique == BASELINE,
-        )
+        return worker, loaded
+
+    def _control(self, cell: Cell, stack: ExitStack) -> Member:
+        """Return the control workload as a member that stays as long as any other."""
+        worker = self.shop.hire(stack, cell.device)
+        control = Member(CONTROL, self._blocks_of(worker), follows=True, stopped_by="the others")
+        try:
+            worker.call(
+                "load_control", self.shop.grid.budget.timeout_s,
+                device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
+            )  # fmt: skip
+            worker.pause()
+        except (WorkerFailure, WorkerRefusal) as problem:  # a heat goes on without it
+            control.problem = problem
+        return control
+
+    def _blocks_of(self, worker: Worker) -> Callable[[], Samples]:
+        timeout_s, block_s = self.shop.grid.budget.timeout_s, self.shop.grid.measure.block_s
+        return partial(worker.time_block, timeout_s, block_s)
+
+    def _visit(self, seat: Seat) -> Samples:
+        """Load the cell, time one long block, and let it go: for cells too big to stay."""
+        with ExitStack() as stack:
+            worker, _ = self._load(seat, stack)
+            samples: Samples = worker.time_block(self.shop.grid.budget.timeout_s, ADJACENT_BLOCK_S)
+        return samples
 
     def _ask_answers(self, seat: Seat, worker: Worker) -> Answers:
         """Ask once for each variant, device, runtime and batch: threads do not change answers.
@@ -144,100 +236,3 @@ class Crew:
             )  # fmt: skip
             known[cell.batch] = other if found is None and other is not None else found
         return known[cell.batch]
-
-    def _conclude(self, seat: Seat) -> Record:
-        member = seat.member
-        if member is None:
-            return seat.record
-        if member.problem is not None:
-            return with_problem(seat.record, member.problem)
-        leader = next((s for s in self.seats if s.member is not None and s.member.leads), None)
-        record = _with_latency(seat.record, seat.cell, member, self.name)
-        limit = self.shop.grid.budget.relative_ci
-        record = record.under(interval_reached=member.is_narrow(limit))
-        record = record.measured(**judge_answers(seat.answers, leader.answers if leader else {}))
-        if leader is not None and leader.member is not None and leader.member.blocks:
-            record = _with_ratio(record, member, leader.member)
-        return record.under(test_examples=len(seat.answers.get("labels", ())) or None)
-
-
-def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Record:
-    """Return the record as failed or skipped, with the reason."""
-    if isinstance(problem, WorkerRefusal):
-        return replace(record, status="skipped", message=str(problem))
-    return replace(record, status="failed", failure_kind=problem.kind, message=problem.message)
-
-
-def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
-    """Return accuracy and macro F1 where labels are known; fidelity and agreement to a baseline."""
-    found: dict[str, Any] = {}
-    predicted, labels = answers.get("predicted"), answers.get("labels")
-    if predicted is not None and labels is not None and len(predicted) == len(labels):
-        hits = int(np.sum(predicted == labels))
-        found["accuracy"] = stats.wilson_interval(hits, len(labels))
-        found["macro_f1"] = stats.macro_f1(predicted, labels)
-    if baseline:
-        found["fidelity"] = stats.relative_fidelity(answers["outputs"], baseline["outputs"])
-        wanted = baseline.get("predicted")
-        if predicted is not None and wanted is not None and len(wanted) == len(predicted):
-            found["agreement"] = float(np.mean(predicted == wanted))
-    return found
-
-
-def _with_latency(record: Record, cell: Cell, member: Member, heat: str) -> Record:
-    latency = member.latency()
-    pooled = np.concatenate([block.samples.seconds for block in member.blocks])
-    single = record.conditions.get("loops") == 1  # percentiles of means would be too low
-    batch = cell.batch
-    return record.measured(
-        latency_s=latency,
-        throughput_per_s=stats.Estimate(
-            batch / latency.value, batch / latency.high, batch / latency.low
-        ),
-        latency_p90_s=stats.percentile(pooled, 90, stats.LEAST_FOR_P90) if single else float("nan"),
-        latency_p99_s=stats.percentile(pooled, 99, stats.LEAST_FOR_P99) if single else float("nan"),
-    ).under(
-        heat=heat,
-        rounds=len(member.blocks),
-        samples=len(pooled),
-        stopped_by=member.stopped_by,
-    )
-
-
-def _with_ratio(record: Record, member: Member, leader: Member) -> Record:
-    mine, theirs = member.round_medians(), leader.round_medians()
-    shared = sorted(mine.keys() & theirs.keys())
-    ratio = stats.paired_ratio([mine[r] for r in shared], [theirs[r] for r in shared])
-    return record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
-
-
-def _samples_table(seat: Seat, heat: str) -> pa.Table:
-    blocks = seat.member.blocks if seat.member else []
-    if not blocks:
-        return SAMPLES_SCHEMA.empty_table()
-    counts = [len(block.samples.seconds) for block in blocks]
-    total = sum(counts)
-    columns = {
-        "cell_id": [seat.cell.id] * total,
-        "heat": [heat] * total,
-        "round": np.repeat([block.round for block in blocks], counts),
-        "block": np.repeat([block.block for block in blocks], counts),
-        "position": np.repeat([block.position for block in blocks], counts),
-        "seconds": np.concatenate([block.samples.seconds for block in blocks]),
-        "loops": np.repeat([block.samples.loops for block in blocks], counts),
-        "disturbed": pa.nulls(total, pa.bool_()),
-    }
-    return pa.table(columns).cast(SAMPLES_SCHEMA)
-
-
-def _examples_table(seat: Seat) -> pa.Table:
-    predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
-    if predicted is None or labels is None or len(predicted) != len(labels):
-        return EXAMPLES_SCHEMA.empty_table()
-    columns = {
-        "cell_id": [seat.cell.id] * len(labels),
-        "example": np.arange(len(labels)),
-        "label": labels,
-        "predicted": predicted,
-    }
-    return pa.table(columns).cast(EXAMPLES_SCHEMA)

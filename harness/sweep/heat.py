@@ -10,12 +10,24 @@ from typing import Protocol
 
 import numpy as np
 
+from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, median_interval
+from harness.measure.disturbance import CAUSES, Disturbance
+from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
 CHECK_EVERY_ROUNDS = 5
 OVERDRAFT = 3
 """How many times its budget a cell may spend while it has too few rounds for an interval."""
+CLEAN_SHARE = 1 / 3
+"""Share of the rounds that the headline needs; else it takes more disturbed ones as well."""
+REPEAT_FROM = CAUSES.index("preempted")
+"""Blocks as bad as this are repeated; beside a steady load every block would be loaded again."""
+
+
+PROCESS_SPREAD = 0.004
+"""How far the log-ratio of two processes with the same work is from 0 for as long as they live
+(standard deviation): where their memory lies decides. Found in `tests/data/same_cell_twice.parquet`
+by what the two halves of each heat have in common."""
 
 
 class Samples(Protocol):
@@ -23,50 +35,102 @@ class Samples(Protocol):
 
     seconds: Floats
     loops: int
+    disturbance: Disturbance
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a heat ends: the interval is narrow enough, or the budget of its cells is spent."""
+    """When a heat ends: the intervals are narrow enough, or the budget or the rounds are spent."""
 
     relative_ci: float
     max_seconds_per_cell: float
     least_rounds: int
+    most_rounds: float = float("inf")
 
 
 @dataclass(frozen=True)
 class TimedBlock:
-    """A block with its place: round, running number in the heat, position in the round."""
+    """A block with its place: round, running number in the heat, position in the round, time."""
 
     round: int
     block: int
     position: int
+    at_s: float
     samples: Samples
+
+    @property
+    def level(self) -> int:
+        """How badly it was disturbed."""
+        return self.samples.disturbance.level
+
+    @property
+    def median_s(self) -> float:
+        """The median of its samples."""
+        return float(np.median(self.samples.seconds))
 
 
 @dataclass
 class Member:
-    """A cell in a heat, and what the heat found of it."""
+    """A cell in a heat, and what the heat found of it.
+
+    One that `follows` stays in as long as another does, so that every round has its pair.
+    """
 
     name: str
     time_block: Callable[[], Samples]
-    leads: bool = False
+    follows: bool = False
     blocks: list[TimedBlock] = field(default_factory=list)
     spent_s: float = 0.0
     stopped_by: str = ""
     problem: WorkerFailure | WorkerRefusal | None = None
 
-    def round_medians(self) -> dict[int, float]:
-        """Return the median of each round, in seconds."""
-        return {block.round: float(np.median(block.samples.seconds)) for block in self.blocks}
+    def rounds(self) -> dict[int, TimedBlock]:
+        """Return the least disturbed block of each round."""
+        best: dict[int, TimedBlock] = {}
+        for block in self.blocks:
+            if block.round not in best or block.level < best[block.round].level:
+                best[block.round] = block
+        return best
 
     def latency(self) -> Estimate:
-        """Return the median over rounds, with its interval."""
-        return median_interval(list(self.round_medians().values()))
+        """Return the median over the headline's rounds, with its interval."""
+        return stats.median_interval(self.medians())
+
+    def medians(self) -> list[float]:
+        """Return the block medians of the headline's rounds, in seconds, in their order."""
+        rounds = self.rounds()
+        chosen, _ = choose_rounds({number: block.level for number, block in rounds.items()})
+        return [rounds[number].median_s for number in chosen]
+
+    def headline_level(self) -> int:
+        """Return how disturbed the blocks are that the headline had to take."""
+        return choose_rounds({number: b.level for number, b in self.rounds().items()})[1]
 
     def is_narrow(self, relative_ci: float) -> bool:
         """Tell whether the interval has become as narrow as asked."""
         return self.latency().relative_half_width <= relative_ci
+
+
+def choose_rounds(levels: dict[int, int]) -> tuple[list[int], int]:
+    """Return the rounds of the lowest level that has enough of them, and that level."""
+    enough = max(LEAST_FOR_INTERVAL, CLEAN_SHARE * len(levels))
+    for level in range(len(CAUSES)):
+        chosen = [number for number, found in levels.items() if found <= level]
+        if len(chosen) >= enough:
+            return chosen, level
+    return list(levels), max(levels.values(), default=0)
+
+
+def compare(member: Member, reference: Member) -> Ratio:
+    """Return the latency ratio of two members, paired over the rounds that both had."""
+    mine, theirs = member.rounds(), reference.rounds()
+    shared = mine.keys() & theirs.keys()
+    chosen, _ = choose_rounds({n: max(mine[n].level, theirs[n].level) for n in sorted(shared)})
+    return stats.paired_ratio(
+        [mine[number].median_s for number in chosen],
+        [theirs[number].median_s for number in chosen],
+        spread=PROCESS_SPREAD,
+    )
 
 
 def run_heat(
@@ -77,15 +141,17 @@ def run_heat(
 ) -> None:
     """Time the members in rounds until each is narrow enough or has spent its budget.
 
-    Each round visits every member that is still in, in a freshly shuffled order. The leading
-    member (the baseline) stays in as long as another does, so that every round has its pair. A
-    member whose worker fails leaves with the failure; the others go on.
+    Each round visits every member that is still in, in a freshly shuffled order, and then once
+    more those whose block was disturbed. A member whose worker fails leaves with the failure; the
+    others go on.
     """
     order = random.Random(seed)
     number = block = 0
+    start = clock()
     while active := _active(members):
         order.shuffle(active)
-        for position, member in enumerate(active):
+        visits = list(active)
+        for position, member in enumerate(visits):
             begin = clock()
             try:
                 samples = member.time_block()
@@ -93,26 +159,35 @@ def run_heat(
                 member.problem, member.stopped_by = problem, "failure"
                 continue
             member.spent_s += clock() - begin
-            member.blocks.append(TimedBlock(number, block, position, samples))
+            member.blocks.append(TimedBlock(number, block, position, begin - start, samples))
             block += 1
+            first = position < len(active)
+            if first and samples.disturbance.level >= REPEAT_FROM and _can_pay(member, stop):
+                visits.append(member)
         number += 1
         _retire(members, stop, number)
 
 
 def _active(members: Sequence[Member]) -> list[Member]:
     going = [member for member in members if not member.stopped_by]
-    leaders = [m for m in members if m.leads and m.stopped_by and m.problem is None]
-    return [*leaders, *going] if any(not member.leads for member in going) else going
+    followers = [m for m in members if m.follows and m.stopped_by and m.problem is None]
+    return [*followers, *going] if going else []
+
+
+def _can_pay(member: Member, stop: Stop) -> bool:
+    return member.spent_s < stop.max_seconds_per_cell
 
 
 def _retire(members: Sequence[Member], stop: Stop, rounds: int) -> None:
     going = [member for member in members if not member.stopped_by]
     for member in going:
         # A stall may eat the budget in a round or two: an interval needs a few more.
-        patience = 1 if len(member.blocks) >= LEAST_FOR_INTERVAL else OVERDRAFT
+        patience = 1 if len(member.rounds()) >= LEAST_FOR_INTERVAL else OVERDRAFT
         if member.spent_s >= patience * stop.max_seconds_per_cell:
             narrow = member.is_narrow(stop.relative_ci)
             member.stopped_by = "interval" if narrow else "budget"
+        elif rounds >= stop.most_rounds:
+            member.stopped_by = "rounds"
     if rounds < stop.least_rounds or rounds % CHECK_EVERY_ROUNDS:
         return
     # All together: a cell that left early would miss the rounds of those that stay.

@@ -142,6 +142,7 @@ class Worker:
         self._connection = connection
         self._log = log
         self._oom_kills = count_oom_kills()
+        self._paused = False
 
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """Return the answer; this process sleeps until it comes.
@@ -151,6 +152,9 @@ class Worker:
         """
         try:
             self._connection.send((operation, arguments))
+            if self._paused:
+                self._signal(signal.SIGCONT)
+                self._paused = False
             if not self._connection.poll(timeout_s):
                 self.kill()
                 raise WorkerFailure("timeout", f"{operation} took longer than {timeout_s:g} s")
@@ -165,11 +169,28 @@ class Worker:
         self.kill()
         raise WorkerFailure(rest[0], rest[1])
 
+    def time_block(self, timeout_s: float, block_s: float) -> Any:
+        """Return one block of samples of what the worker has loaded; it sleeps afterwards."""
+        samples = self.call("block", timeout_s, block_s=block_s)
+        self.pause()
+        return samples
+
+    def pause(self) -> None:
+        """Stop the worker until it is asked again, so that it takes nothing from the others.
+
+        OpenMP threads spin for some milliseconds after a call: the next worker's whole block.
+        """
+        self._signal(signal.SIGSTOP)
+        self._paused = True
+
     def kill(self) -> None:
         """End the worker at once, whatever it is doing."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._connection.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def _explain_death(self, operation: str) -> WorkerFailure:
         code = self._launcher.exit_code(self.pid)

@@ -57,8 +57,12 @@ class Heat:
 
     @property
     def name(self) -> str:
-        """A name for people and for the samples: model, device, seed, threads, batch."""
-        return "/".join(map(str, self.cells[0].place))
+        """A name for people and for the samples: model, device, seed, threads, batch.
+
+        The rest of a heat that was interrupted is another heat: its rounds are other rounds.
+        """
+        rest = [f"last-{len(self.cells)}"] if self.reference else []
+        return "/".join([*map(str, self.cells[0].place), *rest])
 
 
 def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:

@@ -14,22 +14,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from bench.spec import split_pipeline
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.measure.machine import available_memory_bytes, describe_machine, git_commit
+from harness.measure.roofline import Roofs
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run
-from harness.sweep.crew import Crew, KnownAnswers, Shop, with_problem
+from harness.sweep.conclude import (
+    conclude,
+    control_id,
+    examples_table,
+    samples_table,
+    with_problem,
+)
+from harness.sweep.crew import Crew, KnownAnswers, Seat, Shop, Timed
 from harness.sweep.launcher import Launcher
+from harness.sweep.pack import Need
 from harness.sweep.plan import Heat, Plan, plan_heats
 
 PREPARE_THREADS = 1
 """One thread trains small models fastest, and makes training the same on every machine."""
 MEMORY_SHARE = 0.8
 """Share of the available memory that one worker may take unless the grid says otherwise."""
+HEAT_MEMORY_SHARE = 0.7
+"""Share of the free memory, host's and card's, that the workers of a heat may take together."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +74,13 @@ class Sweep:
         self.plan = plan
         self.run = run
         self.launcher = launcher
-        self.shop = Shop(launcher, plan.grid, memory_bytes)
+        self.shop = Shop(launcher, plan.grid, memory_bytes, self._room)
         self.progress = progress
         self.machine = describe_machine()
+        self.processors = psutil.cpu_count() or 1
         self.commit = git_commit(Path.cwd())
         self._devices: dict[str, dict[str, Any] | WorkerRefusal] = {}
+        self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
@@ -118,6 +132,10 @@ class Sweep:
                     self._devices[device] = refusal
         return self._devices[device]
 
+    def _facts_of(self, device: str) -> dict[str, Any]:
+        probed = self._probe(device)
+        return probed if isinstance(probed, dict) else {}
+
     def _prepare_missing(
         self, model: str, seed: int, cells: Iterable[Cell], prepared: dict[str, Prepared]
     ) -> None:
@@ -161,26 +179,70 @@ class Sweep:
         known_answers: KnownAnswers,
     ) -> None:
         first = heat.cells[0]
-        self.progress.phase(
-            f"{first.model} on {first.device}, threads {first.threads}, batch {first.batch}"
-        )
-        with ExitStack() as stack:
-            crew = Crew(self.shop, heat.name, known_answers, stack)
-            for cell in (*([heat.reference] if heat.reference else []), *heat.cells):
-                found = prepared[cell.technique]
-                record = self._describe(self._start(cell), found)
-                if found.problem is None:
-                    crew.admit(cell, found.variant, record, kept=cell is not heat.reference)
-                elif cell is not heat.reference:
-                    self._keep(with_problem(record, found.problem))
-            crew.run(shuffle_seed(self.run.run_id, heat.name))
-            for record, samples, examples in crew.results():
-                self._keep(record, samples, examples)
+        place = f"{first.model} on {first.device}, threads {first.threads}, batch {first.batch}"
+        self.progress.phase(place)
+        seats = []
+        for cell in (*([heat.reference] if heat.reference else []), *heat.cells):
+            found, kept = prepared[cell.technique], cell is not heat.reference
+            record = self._describe(self._start(cell), found)
+            if found.problem is None:
+                seats.append(Seat(cell, found.variant, record, kept))
+            elif kept:
+                self._keep(with_problem(record, found.problem))
+        roofs = self._roofs(first.device, first.threads)
+        crew = Crew(self.shop, known_answers, seats)
+        crew.measure_memory()
+        for seat in seats:
+            if seat.problem is not None and seat.kept:
+                self._keep(with_problem(seat.record, seat.problem))
+        for number, (group, together) in enumerate(crew.groups()):
+            name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
+            timed = crew.run(name, group, together, shuffle_seed(self.run.run_id, name))
+            crew.measure_energy(group, self._facts_of(first.device))
+            self._keep_heat(timed, roofs)
+
+    def _keep_heat(self, timed: Timed, roofs: Roofs | None) -> None:
+        """Keep what a heat found; a baseline of several heats has its row from the first."""
+        control = control_id(timed.name)
+        self.run.add_control(control, samples_table(control, timed.name, timed.control))
+        for seat in timed.seats:
+            if not seat.kept:
+                continue
+            record = conclude(timed, seat, self.plan.grid.budget, roofs, self.processors)
+            samples = samples_table(seat.cell.id, timed.name, seat.member)
+            self._keep(record, samples, examples_table(seat))
+            seat.kept = False
+
+    def _roofs(self, device: str, threads: int) -> Roofs | None:
+        """Return what the device can reach with so many threads; None where that fails."""
+        if (device, threads) not in self._known_roofs:
+            self.progress.phase(f"measuring what {device} can reach with threads {threads}")
+            with ExitStack() as stack:
+                try:
+                    worker = self.shop.hire(stack, device)
+                    found: Roofs | None = worker.call(
+                        "roofs", self.plan.grid.budget.timeout_s, device=device, threads=threads,
+                        pin=self.plan.grid.measure.pin, machine=self.machine,
+                    )  # fmt: skip
+                except (WorkerFailure, WorkerRefusal):
+                    found = None  # a cell is worth its row without an explanation
+            self._known_roofs[device, threads] = found
+            if found is not None:
+                facts = self.run.facts()
+                known = {**facts.get("roofs", {}), f"{device}, threads {threads}": found.to_json()}
+                self.run.write_facts({**facts, "roofs": known})
+        return self._known_roofs[device, threads]
+
+    def _room(self, device: str) -> Need:
+        """Return the memory that a heat may take now."""
+        limit = self.plan.grid.budget.max_heat_memory_bytes
+        host = limit or HEAT_MEMORY_SHARE * available_memory_bytes()
+        free = self._facts_of(device).get("free_memory_bytes")
+        return Need(host, float("inf") if free is None else HEAT_MEMORY_SHARE * free)
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        probed = self._devices.get(cell.device)
-        environment = {**self.machine, **(probed if isinstance(probed, dict) else {})}
+        environment = {**self.machine, **self._facts_of(cell.device)}
         return Record(
             self.run.run_id,
             cell,

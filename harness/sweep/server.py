@@ -28,29 +28,29 @@ def main(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     preload()
     control.send(READY)
-    wake_up, notified = socket.socketpair()
-    notified.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(notified.fileno(), warn_on_full_buffer=False)
-    children: set[int] = set()
+    children: dict[int, int] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
-        selector.register(wake_up, selectors.EVENT_READ)
         while True:
-            ready = {key.fileobj for key, _ in selector.select()}
-            if wake_up in ready:
-                wake_up.recv(4096)
-                report_exits(control, children)
-            if control in ready:
+            for key, _ in selector.select():
+                if key.fileobj is not control:
+                    selector.unregister(key.fileobj)
+                    report_exit(control, children.pop(key.fd), key.fd)
+                    continue
                 message, descriptors, _, _ = socket.recv_fds(control, 64, 2)
                 if message == TRAIN:
                     preload_training()
                 elif message == FORK:
-                    children.add(fork(control, *descriptors))
+                    # Told of its end by a descriptor and not by SIGCHLD, which would wake the
+                    # server each time the runner pauses a worker.
+                    child = fork(control, *descriptors)
+                    watch = os.pidfd_open(child)
+                    children[watch] = child
+                    selector.register(watch, selectors.EVENT_READ)
                 else:  # the runner is gone
-                    break
-    for child in children:
-        os.kill(child, signal.SIGKILL)
+                    for child in children.values():
+                        os.kill(child, signal.SIGKILL)
+                    return
 
 
 def preload() -> None:
@@ -110,8 +110,6 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     from harness.sweep.worker import serve
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control.close()
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -123,14 +121,13 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     serve(Connection(channel))
 
 
-def report_exits(control: socket.socket, children: set[int]) -> None:
-    """Tell the runner about each worker that has ended."""
-    for child in list(children):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            children.discard(child)
-            code = os.waitstatus_to_exitcode(status)
-            control.send(json.dumps({"exited": child, "code": code}).encode())
+def report_exit(control: socket.socket, child: int, watch: int) -> None:
+    """Tell the runner how a worker ended."""
+    os.close(watch)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(ConnectionError):  # a runner that is gone needs no news
+        control.send(json.dumps({"exited": child, "code": code}).encode())
 
 
 if __name__ == "__main__":

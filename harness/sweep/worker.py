@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -15,14 +16,20 @@ import numpy as np
 import torch
 
 from bench import registry
+from bench.cache import cache_folder
 from bench.errors import Refusal, SpecError
 from bench.spec import parse_pipeline
-from bench.subject import Subject, as_subject
+from bench.subject import as_subject
 from harness.errors import WorkerRefusal
-from harness.measure import counts, memory, quality, settings, timing
-from harness.measure.devices import Device, open_device
-from harness.measure.runtimes import Program, bind_inputs, build_program, take_batch
+from harness.measure import counts, memory, quality, settings, timing, traffic
+from harness.measure.devices import open_device
+from harness.measure.disturbance import Watch
+from harness.measure.energy import find_counter, measure_energy
+from harness.measure.roofline import Roofs
+from harness.measure.roofs import roofs_for
+from harness.stats import Estimate
 from harness.sweep import prepare
+from harness.sweep.loaded import Loaded, open_control, open_variant
 
 STAGES = ("recipe", "compression", "execution")
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -65,11 +72,10 @@ class Workbench:
     """What a worker can be asked; each public method is an operation of the protocol."""
 
     def __init__(self) -> None:
-        self._subject: Subject | None = None
-        self._program: Program | None = None
-        self._device: Device | None = None
-        self._call: Callable[[], Any] | None = None
+        self._loaded: Loaded | None = None
         self._pace: timing.Pace | None = None
+        self._watch: Watch | None = None
+        self._flush: Callable[[], None] | None = None
 
     def catalog(self, plugins: list[str]) -> list[dict[str, Any]]:
         """Return every registered model, technique and data set, plugins included."""
@@ -109,7 +115,28 @@ class Workbench:
 
     def probe_device(self, device: str) -> dict[str, Any]:
         """Return what is known of a device; refused with the reason where there is none."""
-        return open_device(device).describe()
+        opened = open_device(device)
+        counter = find_counter(opened)
+        source = {"no_energy": counter} if isinstance(counter, str) else {"energy": counter.name}
+        free = opened.free_memory_bytes()
+        return opened.describe() | source | ({} if free is None else {"free_memory_bytes": free})
+
+    def energy(self, variant: str, device: str, runtime: str, threads: int, batch: int,
+               pin: bool) -> Estimate:  # fmt: skip
+        """Return the energy of one call beyond idling, measured in this process alone."""
+        settings.apply_threads(threads, pin)
+        loaded = open_variant(variant, device, runtime, batch)
+        counter = find_counter(loaded.device)
+        if isinstance(counter, str):
+            raise WorkerRefusal(counter)
+        with torch.inference_mode():
+            timing.warm_up(loaded.call)
+            return measure_energy(loaded.call, counter)
+
+    def roofs(self, device: str, threads: int, pin: bool, machine: dict[str, Any]) -> Roofs:
+        """Return what a device can reach with so many threads, as known or measured now."""
+        settings.apply_threads(threads, pin)
+        return roofs_for(open_device(device), threads, machine, cache_folder() / "roofs")
 
     def prepare_base(
         self, model: str, recipes: list[str], seed: int, plugins: list[str], threads: int
@@ -134,36 +161,61 @@ class Workbench:
         sys.path.extend(folder for folder in folders if folder not in sys.path)
 
     def load(self, variant: str, device: str, runtime: str, threads: int, batch: int, pin: bool,
-             wait_policy: str) -> dict[str, Any]:  # fmt: skip
-        """Load a variant, warm it up, and return the settings in effect and the pace."""
+             wait_policy: str, flush_cache: bool) -> dict[str, Any]:  # fmt: skip
+        """Load a variant and warm it up; return `metrics`, `conditions` and `traffic`."""
         settings.apply_threads(threads, pin)
-        self._open(variant, device, runtime, batch)
-        assert self._call is not None and self._subject is not None
+        begin = time.perf_counter()
+        loaded = open_variant(variant, device, runtime, batch)
         with torch.inference_mode():
-            self._pace = timing.warm_up(self._call)
-            device_s = self._device.device_time_s(self._call) if self._device else None
-        found = settings.read_settings(self._subject.module)
-        wanted = {"threads": threads, "wait_policy": wait_policy}
+            loaded.call()
+        cold_start_s = time.perf_counter() - begin
+        pace = self._warm_up(loaded, flush_cache, pin)
+        moved = traffic.count_traffic(loaded.module, loaded.inputs)
+        found = settings.read_settings(moved.dtypes, pace.processors_used)
+        wanted = {"threads": threads, "pin": pin, "wait_policy": wait_policy}
         return {
-            "settings": found,
-            "warnings": settings.compare_settings(wanted, found),
-            "loops": self._pace.loops,
-            "device_latency_s": device_s,
+            "metrics": {"cold_start_s": cold_start_s, **loaded.device_times()},
+            "conditions": {
+                **found,
+                **loaded.device.settings(),
+                "warnings": settings.compare_settings(wanted, found),
+                "loops": pace.loops,
+                "warm_up_calls": pace.warm_up_calls,
+            },
+            "traffic": moved,
         }
+
+    def load_control(self, device: str, threads: int, pin: bool) -> None:
+        """Load the control workload instead of a variant, and warm it up."""
+        settings.apply_threads(threads, pin)
+        self._warm_up(open_control(device), flush_cache=False, pin=pin)
+
+    def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:
+        self._loaded = loaded
+        self._watch = Watch(loaded.device.read_state)
+        self._flush = loaded.device.flush_cache if flush_cache else None
+        with torch.inference_mode():
+            self._pace = timing.warm_up(loaded.call, looped=not flush_cache)
+        if pin:
+            settings.pin_pool(torch.get_num_threads())
+        return self._pace
 
     def answers(
         self, variant: str, batch: int, known: np.ndarray | None = None
     ) -> dict[str, np.ndarray] | None:
         """Return the loaded variant's answers, or None if those known from another batch hold."""
-        assert self._program is not None and self._device is not None
+        assert self._loaded is not None
         subject = prepare.load_subject(variant, with_data=True)
-        return quality.collect_answers(subject, self._program, self._device, batch, known)
+        program, device = self._loaded.program, self._loaded.device
+        return quality.collect_answers(subject, program, device, batch, known)
 
     def block(self, block_s: float) -> timing.Block:
-        """Return one block of samples of the loaded variant."""
-        assert self._call is not None and self._pace is not None
+        """Return one block of samples of what is loaded."""
+        assert self._loaded is not None and self._pace is not None and self._watch is not None
         with torch.inference_mode():
-            return timing.time_block(self._call, self._pace, block_s)
+            return timing.time_block(
+                self._loaded.call, self._pace, block_s, self._watch, self._flush
+            )
 
     def measure_memory(self, variant: str, device: str, runtime: str, threads: int,
                        batch: int) -> dict[str, float]:  # fmt: skip
@@ -174,9 +226,7 @@ class Workbench:
 
         def load() -> Callable[[], Any]:
             opened.reset_peak()
-            self._open(variant, device, runtime, batch)
-            assert self._call is not None
-            return self._call
+            return open_variant(variant, device, runtime, batch).call
 
         return memory.measure_memory(load) | opened.memory()
 
@@ -187,12 +237,3 @@ class Workbench:
         found = counts.count_weights(subject.module)
         found["disk_bytes"] = counts.disk_bytes(subject.module)
         return {"metrics": found | {"macs": macs}, "uncounted_ops": uncounted}
-
-    def _open(self, variant: str, device: str, runtime: str, batch: int) -> None:
-        self._device = open_device(device)
-        self._subject = prepare.load_subject(variant)
-        module = self._device.place(self._subject.module)
-        self._program = build_program(module, runtime)
-        rows = take_batch(self._subject.inputs, batch)
-        inputs = tuple(self._device.place(value) for value in rows)
-        self._call = bind_inputs(self._program, inputs, self._device)

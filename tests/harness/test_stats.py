@@ -16,12 +16,17 @@ from harness.stats import (
     LEAST_FOR_P90,
     LEAST_FOR_P99,
     Estimate,
+    Trend,
+    correct_p_values,
+    find_trend,
     macro_f1,
     median_interval,
     paired_ratio,
     percentile,
     relative_fidelity,
+    robust_deviation,
     signed_rank_p_value,
+    smallest_difference,
     wilson_interval,
 )
 
@@ -265,3 +270,72 @@ def test_outputs_that_are_no_numbers_are_not_faithful():
 
 def test_a_large_error_is_no_negative_fidelity():
     assert relative_fidelity([exp(20)], [1.0]) == 0.0
+
+
+# Trends, corrections, power
+
+
+def test_a_steady_rise_is_found_with_its_size():
+    rng = np.random.default_rng(0)
+    trend = find_trend(np.linspace(1.0, 1.2, 40) * (1 + 0.01 * rng.standard_normal(40)))
+    assert trend.change == pytest.approx(0.2 / 1.1, abs=0.02)
+    assert trend.p_value < 1e-6
+
+
+def test_noise_without_a_trend_is_seldom_taken_for_one():
+    rng = np.random.default_rng(1)
+    found = [find_trend(1 + 0.1 * rng.standard_normal(30)).p_value < 0.01 for _ in range(500)]
+    assert np.mean(found) <= 0.02
+
+
+def test_one_stall_is_no_trend():
+    values = np.ones(30) + 0.001 * np.random.default_rng(2).standard_normal(30)
+    values[-1] = 50.0
+    assert abs(find_trend(values).change) < 0.01
+
+
+def test_constant_and_few_values_have_no_trend():
+    assert find_trend(np.ones(20)) == Trend(0.0, 1.0)
+    assert isnan(find_trend([1.0, 2.0, 3.0]).change)
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    # Their paper's example (1995, section 3.2): fifteen p-values, four found at 5 %.
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459,
+                0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]  # fmt: skip
+    q_values = correct_p_values(p_values)
+    assert int(np.sum(q_values <= 0.05)) == 4
+    assert q_values[3] == pytest.approx(0.0095 * 15 / 4)
+
+
+def test_cells_without_a_p_value_have_no_q_value_and_do_not_count():
+    q_values = correct_p_values([0.01, nan, 0.04])
+    assert isnan(q_values[1])
+    assert q_values[[0, 2]] == pytest.approx([0.02, 0.04])
+    assert np.isnan(correct_p_values([nan, nan])).all()
+
+
+def test_the_robust_deviation_is_that_of_normal_noise_and_ignores_outliers():
+    values = 0.03 * np.random.default_rng(3).standard_normal(20_000)
+    assert robust_deviation(values) == pytest.approx(0.03, rel=0.03)
+    values[:100] = 1e6
+    assert robust_deviation(values) == pytest.approx(0.03, rel=0.05)
+
+
+def test_the_smallest_difference_is_found_as_often_as_promised():
+    rng = np.random.default_rng(4)
+    series = [0.03 * rng.standard_normal(30) for _ in range(10)]
+    difference = smallest_difference(series, 30)
+    found = [
+        signed_rank_p_value(0.03 * rng.standard_normal(30) + np.log1p(difference)) < 0.05
+        for _ in range(500)
+    ]
+    assert 0.90 <= np.mean(found) <= 0.99
+
+
+def test_more_noise_or_fewer_rounds_hide_larger_differences():
+    rng = np.random.default_rng(5)
+    noise = [rng.standard_normal(40) for _ in range(5)]
+    quiet, loud = ([scale * values for values in noise] for scale in (0.01, 0.05))
+    assert smallest_difference(loud, 30) > 3 * smallest_difference(quiet, 30)
+    assert smallest_difference(quiet, 10) > 1.3 * smallest_difference(quiet, 30)

@@ -1,15 +1,24 @@
 """The CUDA path on a card that is made of Python: what is called, in which order, in which unit."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 import torch
 
 from harness.errors import WorkerRefusal
-from harness.measure.devices import CpuDevice, CudaDevice, open_device
+from harness.measure.cuda import THROTTLES, CudaDevice, describe_tf32
+from harness.measure.devices import CpuDevice, open_device
 
 GPU_MISSING = not torch.cuda.is_available()
+needs_a_card = pytest.mark.skipif(GPU_MISSING, reason="needs a CUDA card; none here")
 
 
 class FakeCuda:
@@ -30,7 +39,7 @@ class FakeCuda:
 
             def elapsed_time(self, end: Any) -> float:
                 assert cuda.queued_ms == 0, "read before the card was waited for"
-                return end.at - self.at
+                return float(end.at - self.at)
 
         return Event()
 
@@ -53,30 +62,73 @@ class FakeCuda:
         return 80 * 2**20
 
     def get_device_properties(self, index: int) -> Any:
-        return SimpleNamespace(name="Fake", uuid="1234", total_memory=2**34, major=9, minor=0)
+        return SimpleNamespace(name="Fake", uuid="1234", total_memory=2**34, major=9, minor=0,
+                               L2_cache_size=50 * 2**20, multi_processor_count=132)  # fmt: skip
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        return 2**33 + index, 2**34
+
+    def get_allocator_backend(self) -> str:
+        return "native"
+
+
+class Moved(torch.Tensor):
+    """A tensor that takes a millisecond of the card's time for each byte that is copied."""
+
+    card: FakeCuda
+
+    def to(self, target: str) -> "Moved":  # type: ignore[override]
+        self.card.log.append(f"to {target}")
+        self.card.queued_ms += self.nbytes
+        return self
+
+
+def moved(cuda: FakeCuda, size: int) -> Moved:
+    tensor = torch.zeros(size, dtype=torch.uint8).as_subclass(Moved)
+    tensor.card = cuda
+    return tensor
 
 
 class FakeNvml:
-    """NVML with one process of ours on the card."""
+    """NVML with one process of ours on the card, in NVML's own units."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int = 1, unsupported: str = "", **answers: Any) -> None:
+        self.unsupported = unsupported.split()
+        ours = SimpleNamespace(pid=pid, usedGpuMemory=7 * 2**20)
+        other = SimpleNamespace(pid=pid + 1, usedGpuMemory=5)
+        self.answers: dict[str, Any] = {
+            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlDeviceGetHandleByUUID": "handle",
+            "nvmlDeviceGetComputeRunningProcesses": [other, ours],
+            "nvmlDeviceGetClockInfo": {1: 1_980, 2: 3_201},
+            "nvmlDeviceGetMaxClockInfo": {1: 1_985},
+            "nvmlDeviceGetPowerUsage": 350_000,
+            "nvmlDeviceGetTemperatureV": {0: 61},
+            "nvmlDeviceGetTemperature": {0: 62},
+            "nvmlDeviceGetCurrentClocksEventReasons": 0,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
+            "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+            "nvmlDeviceGetPersistenceMode": 1,
+        } | answers
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802  # NVML's name
-        assert uuid == "GPU-1234"
-        return uuid
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+        if name not in self.answers:
+            raise AttributeError(f"this pynvml has no {name}")
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
-        return [
-            SimpleNamespace(pid=self.pid + 1, usedGpuMemory=5),
-            SimpleNamespace(pid=self.pid, usedGpuMemory=7 * 2**20),
-        ]
+        def function(*arguments: Any) -> Any:
+            if name in self.unsupported:
+                raise self.NVMLError("Not Supported")
+            answer = self.answers[name]
+            return answer[arguments[1]] if isinstance(answer, dict) else answer
 
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        return "580.1"
+        return function
 
 
 def test_a_cuda_call_ends_when_the_card_is_done() -> None:
@@ -92,9 +144,17 @@ def test_device_time_is_read_from_events_after_waiting_and_in_seconds() -> None:
     assert CudaDevice(0, cuda, None).device_time_s(lambda: cuda.work(2.5)) == pytest.approx(2.5e-3)
 
 
-def test_cuda_memory_is_allocated_reserved_and_what_nvml_sees_of_this_process() -> None:
-    import os
+def test_device_time_is_the_median_of_calls_that_are_waited_for_once() -> None:
+    cuda = FakeCuda()
+    times_ms = iter([90.0, 2.0, 1.0, 2.0, 2.0, *[2.0] * 100])
+    assert CudaDevice(0, cuda, None).device_time_s(
+        lambda: cuda.work(next(times_ms))
+    ) == pytest.approx(2e-3)
+    assert cuda.log.count("work") >= 5
+    assert cuda.log[cuda.log.index("synchronize 0") :] == ["synchronize 0"]
 
+
+def test_cuda_memory_is_allocated_reserved_and_what_nvml_sees_of_this_process() -> None:
     device = CudaDevice(0, FakeCuda(), FakeNvml(os.getpid()))
     assert device.memory() == {
         "cuda_allocated_bytes": 64 * 2**20,
@@ -107,12 +167,148 @@ def test_without_nvml_the_process_memory_is_left_out() -> None:
     assert "cuda_process_bytes" not in CudaDevice(0, FakeCuda(), None).memory()
 
 
-def test_a_card_is_described_by_name_uuid_and_driver() -> None:
+def test_another_process_is_never_taken_for_this_one() -> None:
+    alone = [SimpleNamespace(pid=os.getpid() + 1, usedGpuMemory=5)]
+    nvml = FakeNvml(nvmlDeviceGetComputeRunningProcesses=alone)
+    assert "cuda_process_bytes" not in CudaDevice(0, FakeCuda(), nvml).memory()
+
+
+def test_free_memory_is_what_the_card_has_left() -> None:
+    assert CudaDevice(3, FakeCuda(), None).free_memory_bytes() == 2**33 + 3
+
+
+def test_a_card_is_described_by_name_uuid_driver_and_limits() -> None:
     described = CudaDevice(0, FakeCuda(), FakeNvml(1)).describe()
     assert described["gpu_name"] == "Fake"
     assert described["gpu_uuid"] == "1234"
     assert described["driver"] == "580.1"
     assert described["compute_capability"] == "9.0"
+    assert described["l2_cache_bytes"] == 50 * 2**20
+    assert described["multiprocessors"] == 132
+    assert described["sm_clock_max_hz"] == 1_985e6
+    assert described["power_limit_w"] == 700.0
+
+
+@pytest.mark.parametrize(("l2_bytes", "wanted"), [(50 * 2**20, 100 * 2**20), (None, 128 * 2**20)])
+def test_the_cache_is_flushed_by_one_buffer_of_twice_its_size(
+    l2_bytes: int | None, wanted: int
+) -> None:
+    class Unsized(FakeCuda):
+        def get_device_properties(self, index: int) -> Any:
+            properties = super().get_device_properties(index)
+            properties.L2_cache_size = l2_bytes
+            return properties
+
+    made: list[tuple[int, str]] = []
+    cuda = Unsized()
+
+    def empty(size: int, dtype: torch.dtype, device: str) -> Any:
+        made.append((size * dtype.itemsize, device))
+        return SimpleNamespace(zero_=lambda: cuda.work(1.0))
+
+    device = CudaDevice(1, cuda, None, empty=empty)
+    assert made == [], "memory is taken only where a flush is asked for"
+    device.flush_cache()
+    device.flush_cache()
+    assert made == [(wanted, "cuda:1")]
+    assert cuda.log == ["work", "synchronize 1"] * 2
+
+
+def test_a_flush_buffer_made_in_inference_mode_can_be_written_outside_of_it() -> None:
+    def empty(size: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype)
+
+    device = CudaDevice(0, FakeCuda(), None, empty=empty)
+    with torch.inference_mode():
+        device.flush_cache()
+    device.flush_cache()
+
+
+def test_transfers_are_timed_from_quiet_card_to_quiet_card_and_by_direction() -> None:
+    cuda = FakeCuda()
+    device = CudaDevice(0, cuda, None, clock=lambda: cuda.clock_ms / 1e3)
+    outputs = {"logits": moved(cuda, 4), "more": [moved(cuda, 1), None]}
+    times = device.transfer_times_s((moved(cuda, 2), moved(cuda, 8)), outputs)
+    assert times == {
+        "host_to_device_s": pytest.approx(10e-3),
+        "device_to_host_s": pytest.approx(5e-3),
+    }
+    assert "to cuda:0" in cuda.log and cuda.log[-3:] == ["to cpu", "to cpu", "synchronize 0"]
+
+
+def test_the_state_is_in_si_units_and_names_what_holds_the_clocks_down() -> None:
+    nvml = FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x100)
+    assert CudaDevice(0, FakeCuda(), nvml).read_state() == {
+        "sm_clock_hz": 1_980e6,
+        "memory_clock_hz": 3_201e6,
+        "power_w": 350.0,
+        "temperature_c": 61,
+        "throttle_reasons": ["power cap", "hw slowdown", "thermal"],
+    }
+
+
+def test_what_a_card_cannot_tell_is_left_out_and_the_rest_stays() -> None:
+    unsupported = "nvmlDeviceGetPowerUsage nvmlDeviceGetEnforcedPowerLimit"
+    device = CudaDevice(0, FakeCuda(), FakeNvml(unsupported=unsupported))
+    assert set(device.read_state()) == {
+        "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle_reasons"
+    }  # fmt: skip
+    assert "power_limit_w" not in device.settings() | device.describe()
+
+
+def test_older_drivers_and_older_pynvml_are_asked_by_the_older_names() -> None:
+    driver = FakeNvml(
+        unsupported="nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetTemperatureV",
+        nvmlDeviceGetCurrentClocksThrottleReasons=0x40,
+    )
+    wrapper = FakeNvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x40)
+    del wrapper.answers["nvmlDeviceGetCurrentClocksEventReasons"]
+    del wrapper.answers["nvmlDeviceGetTemperatureV"]
+    for nvml in (driver, wrapper):
+        state = CudaDevice(0, FakeCuda(), nvml).read_state()
+        assert state["throttle_reasons"] == ["hw thermal"]
+        assert state["temperature_c"] == 62
+
+
+@pytest.mark.parametrize("nvml", [None, FakeNvml(unsupported="nvmlDeviceGetHandleByUUID")])
+def test_a_card_that_nvml_does_not_know_has_no_state_and_torch_s_settings(nvml: Any) -> None:
+    device = CudaDevice(0, FakeCuda(), nvml)
+    assert device.read_state() == {}
+    assert set(device.settings()) == {"tf32_in_effect", "cuda_allocator_in_effect"}
+    assert device.settings()["cuda_allocator_in_effect"] == "native"
+
+
+def test_every_nvml_name_and_throttle_bit_is_pynvml_s_own() -> None:
+    assert [name for name in FakeNvml().answers if not hasattr(pynvml, name)] == []
+    prefix = "nvmlClocksThrottleReason"
+    kept = ("None", "All", "GpuIdle", "DisplayClockSetting")
+    bits = {
+        value
+        for name, value in vars(pynvml).items()
+        if name.startswith(prefix) and name.removeprefix(prefix) not in kept
+    }
+    assert set(THROTTLES) == bits - {pynvml.nvmlClocksThrottleReasonApplicationsClocksSetting}
+
+
+def test_tf32_is_read_also_where_torch_s_older_getter_refuses() -> None:
+    assert describe_tf32() == "matmul off, conv on, rnn on"
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="mix of the legacy and new"):
+            _ = matmul.allow_tf32
+        assert describe_tf32() == "matmul on, conv on, rnn on"
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_the_processor_has_no_card_s_metrics() -> None:
+    cpu = CpuDevice()
+    cpu.flush_cache()
+    assert cpu.free_memory_bytes() is None
+    assert cpu.transfer_times_s((torch.ones(1),), torch.ones(1)) == {}
+    assert cpu.read_state() == cpu.settings() == cpu.describe() == {}
 
 
 def test_the_processor_adds_nothing_to_a_call() -> None:
@@ -128,7 +324,7 @@ def test_asking_for_a_card_where_there_is_none_is_refused_with_the_reason() -> N
         open_device("cuda:0")
 
 
-@pytest.mark.skipif(GPU_MISSING, reason="needs a CUDA card; none here")
+@needs_a_card
 def test_a_real_card_is_opened_and_waited_for() -> None:
     device = open_device("cuda")
     values = device.place(torch.ones(256, 256))
@@ -139,7 +335,83 @@ def test_a_real_card_is_opened_and_waited_for() -> None:
     assert device.describe()["gpu_name"]
 
 
-@pytest.mark.skipif(GPU_MISSING, reason="needs a CUDA card; none here")
+@needs_a_card
 def test_a_card_that_does_not_exist_is_refused_with_the_number_of_cards() -> None:
     with pytest.raises(WorkerRefusal, match="CUDA cards"):
         open_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def wall_time_s(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+@needs_a_card
+def test_on_a_real_card_a_flush_makes_the_next_call_slower_than_a_warm_one() -> None:
+    device = open_device("cuda")
+    # Summing down columns, a thread waits for each load: it feels where the data are.
+    rows = device.describe()["l2_cache_bytes"] // 8 // (128 * 4)
+    values = device.place(torch.ones(rows, 128))
+    call = device.finish(lambda: torch.cumsum(values, 0))
+    call()
+    warm, cold = [], []
+    for _ in range(15):
+        call()
+        warm.append(wall_time_s(call))
+        device.flush_cache()
+        cold.append(wall_time_s(call))
+    assert median(cold) > median(warm)
+
+
+@needs_a_card
+def test_on_a_real_card_larger_tensors_take_longer_to_copy() -> None:
+    device = open_device("cuda")
+    small, large = torch.ones(2**10), torch.ones(2**26)
+    little = device.transfer_times_s((small,), device.place(small))
+    much = device.transfer_times_s((large,), device.place(large))
+    for way in ("host_to_device_s", "device_to_host_s"):
+        assert 0 < little[way] < much[way]
+
+
+@needs_a_card
+def test_on_a_real_card_the_device_s_time_is_within_the_wall_time() -> None:
+    device = open_device("cuda")
+    values = device.place(torch.ones(4096, 4096))
+    call = device.finish(lambda: values @ values)
+    for _ in range(10):
+        call()
+    wall_s = median(wall_time_s(call) for _ in range(15))
+    device_s = device.device_time_s(lambda: values @ values)
+    assert device_s is not None and 0 < device_s <= 1.1 * wall_s
+
+
+@needs_a_card
+def test_on_a_real_card_state_and_settings_can_be_read() -> None:
+    device = open_device("cuda")
+    state, free = device.read_state(), device.free_memory_bytes()
+    assert free is not None and 0 < free <= device.describe()["gpu_memory_bytes"]
+    assert all(isinstance(value, int | float | list) for value in state.values())
+    assert {"tf32_in_effect", "cuda_allocator_in_effect"} <= set(device.settings())
+
+
+@needs_a_card
+def test_two_processes_share_a_real_card() -> None:
+    program = (
+        "import torch; from harness.measure.devices import open_device; d = open_device('cuda');"
+        "x = d.place(torch.ones(64, 64)); print('open', flush=True); input(); d.flush_cache();"
+        "print(float(d.finish(lambda: (x @ x).sum())()), d.free_memory_bytes() > 0)"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        for worker in workers:
+            assert worker.stdout is not None and worker.stdout.readline() == "open\n"
+        answers = [worker.communicate("go\n", timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert answers == ["262144.0 True\n"] * 2

@@ -1,0 +1,203 @@
+"""Disturbance: what else had the processor while a block ran, read before and after it.
+
+Nothing is read while samples are taken. A block is marked by its cause, worst first:
+`throttled` (the clock was held back), `preempted` (our threads waited for a processor, or the
+hypervisor took it away), `loaded` (others were running, though beside us).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CAUSES = ("", "loaded", "preempted", "throttled")
+"""From harmless to worst; the headline takes the least disturbed blocks there are enough of."""
+LOST_SHARE = 0.02
+"""A block that lost more of its time than this is preempted: ticks and wake-ups take less."""
+LOADED_SHARE = 0.1
+"""Others are a load when they keep busy at least this share of the machine's processors."""
+OWN_LIMIT = "power cap"
+"""A card at full work is held back by its power limit: that is the work's doing, not another's."""
+SLOW_CLOCK = 0.85
+"""Below this share of the fastest clock seen, the processor is throttled."""
+
+
+@dataclass(frozen=True)
+class MachineTime:
+    """Seconds of all processors together since the start, in ticks of mostly 10 ms."""
+
+    busy_s: float
+    stolen_s: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters of this process and the machine at one moment."""
+
+    wall_ns: int
+    cpu_ns: int
+    waited_ns: dict[str, int]
+    sleeps: int
+    switches: int
+    others: int
+    own_s: float
+    machine: MachineTime
+    frequency_hz: float
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What happened between two readings; `cause` is one of CAUSES.
+
+    `others` is how many threads of other processes were running, `others_s` their processor time
+    (with `stolen_s` from a clock so coarse that only sums over blocks mean something).
+    """
+
+    cause: str
+    wall_s: float = 0.0
+    lost_s: float = 0.0
+    switches: int = 0
+    others: int = 0
+    others_s: float = 0.0
+    stolen_s: float = 0.0
+    frequency_hz: float = float("nan")
+    throttled_by: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> int:
+        """How bad: the place of the cause in CAUSES."""
+        return CAUSES.index(self.cause)
+
+
+class Watch:
+    """Reads counters around a block and says whether it was disturbed."""
+
+    def __init__(self, device_state: Callable[[], Mapping[str, Any]] = dict) -> None:
+        self._device_state = device_state
+        self._processors = os.cpu_count() or 1
+        self._fastest_hz = 0.0
+
+    def read(self) -> Reading:
+        """Return the counters now; the calling thread must be the one that times."""
+        usage = resource.getrusage(resource.RUSAGE_THREAD)
+        return Reading(
+            wall_ns=time.perf_counter_ns(),
+            cpu_ns=time.thread_time_ns(),
+            waited_ns=read_waits(),
+            sleeps=usage.ru_nvcsw,
+            switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+            others=count_others(),
+            own_s=time.process_time(),
+            machine=read_machine_time(),
+            frequency_hz=read_frequency_hz(),
+        )
+
+    def judge(self, before: Reading, after: Reading) -> Disturbance:
+        """Return what disturbed the time between two readings."""
+        wall_s = (after.wall_ns - before.wall_ns) / 1e9
+        lost_s = lost_time_s(before, after)
+        others = min(before.others, after.others)  # at both ends: not just the runner's wake-up
+        state = self._device_state()
+        frequency_hz = float(state.get("sm_clock_hz", after.frequency_hz))
+        self._fastest_hz = max(self._fastest_hz, frequency_hz)
+        throttled_by = tuple(r for r in state.get("throttle_reasons", ()) if r != OWN_LIMIT)
+        if throttled_by or frequency_hz < SLOW_CLOCK * self._fastest_hz:
+            cause = "throttled"
+        elif lost_s > LOST_SHARE * wall_s:
+            cause = "preempted"
+        elif others >= LOADED_SHARE * self._processors:
+            cause = "loaded"
+        else:
+            cause = ""
+        busy_s = after.machine.busy_s - before.machine.busy_s
+        return Disturbance(
+            cause,
+            wall_s,
+            lost_s,
+            switches=after.switches - before.switches,
+            others=others,
+            others_s=busy_s - (after.own_s - before.own_s),
+            stolen_s=after.machine.stolen_s - before.machine.stolen_s,
+            frequency_hz=frequency_hz,
+            throttled_by=throttled_by,
+        )
+
+
+def lost_time_s(before: Reading, after: Reading) -> float:
+    """Return the longest that any thread wanted to run and did not, in seconds.
+
+    Waiting on a run queue is counted by the kernel for each thread. Time that the hypervisor took
+    is seen only as wall time without processor time, which means that only if the timing thread
+    never slept by itself.
+    """
+    waits = [after.waited_ns[name] - before.waited_ns.get(name, 0) for name in after.waited_ns]
+    lost_ns = max(waits, default=0)
+    if after.sleeps == before.sleeps:
+        off_ns = (after.wall_ns - before.wall_ns) - (after.cpu_ns - before.cpu_ns)
+        lost_ns = max(lost_ns, off_ns)
+    return max(0, lost_ns) / 1e9
+
+
+def read_waits() -> dict[str, int]:
+    """Return for each thread of this process the nanoseconds it has waited for a processor."""
+    waits = {}
+    for thread in _threads():
+        fields = _read(f"/proc/self/task/{thread}/schedstat").split()
+        if len(fields) == 3:
+            waits[thread] = int(fields[1])
+    return waits
+
+
+def count_others() -> int:
+    """Return how many threads of other processes run or wait to run, on the whole machine."""
+    fields = _read("/proc/loadavg").split()
+    running = int(fields[3].partition("/")[0]) if len(fields) > 3 else 1
+    if running <= 1:
+        return 0
+    states = [_read(f"/proc/self/task/{thread}/stat").rpartition(")")[2] for thread in _threads()]
+    return max(0, running - sum(state.split()[:1] == ["R"] for state in states))
+
+
+def read_machine_time() -> MachineTime:
+    """Return how long the machine's processors were busy, and were taken by the hypervisor."""
+    fields = _read("/proc/stat").partition("\n")[0].split()[1:]
+    if len(fields) < 8:
+        return MachineTime(0.0, 0.0)
+    user, nice, system, _, _, irq, soft_irq, stolen = (int(field) for field in fields[:8])
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    return MachineTime(tick_s * (user + nice + system + irq + soft_irq), tick_s * stolen)
+
+
+def read_stall_s() -> float:
+    """Return how long somebody has waited for a processor since the start; NaN without PSI.
+
+    The kernel brings the figure up to date every two seconds: it is for heats, not for blocks.
+    """
+    fields = dict(field.split("=") for field in _read("/proc/pressure/cpu").split()[1:5])
+    return int(fields["total"]) / 1e6 if "total" in fields else float("nan")
+
+
+def read_frequency_hz() -> float:
+    """Return the clock of the processor this thread last ran on; NaN where it is not shown."""
+    processor = max(os.sched_getaffinity(0))
+    text = _read(f"/sys/devices/system/cpu/cpu{processor}/cpufreq/scaling_cur_freq")
+    return float(text) * 1e3 if text.strip().isdigit() else float("nan")
+
+
+def _threads() -> list[str]:
+    try:
+        return [path.name for path in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,100 @@
+"""The roofline: what bounds a call, from what it computes and moves and what the machine can.
+
+Free of torch, so that the runner can explain its cells. Source: Williams, Waterman, Patterson,
+"Roofline: An Insightful Visual Performance Model for Multicore Architectures", CACM 52(4), 2009;
+the cost of dispatch is a third roof.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import log, nan
+from typing import Any, Literal
+
+import numpy as np
+
+Bound = Literal["compute", "memory", "overhead"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one call moves: bytes, operators that move them, types in which it multiplies."""
+
+    bytes_moved: int
+    operators: int
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """The fastest seen: FLOP/s by type, bytes/s by working set (ascending), s for an operator.
+
+    Not `quiet`, something else was running while they were measured.
+    """
+
+    flops_per_s: dict[str, float]
+    bytes_per_s: tuple[tuple[int, float], ...]
+    dispatch_s: float
+    quiet: bool = True
+
+    def bandwidth_at(self, working_set_bytes: float) -> float:
+        """Return bytes/s between the measured working sets (log scale); beyond them the nearest."""
+        sizes, rates = zip(*self.bytes_per_s, strict=True)
+        at = log(max(1.0, working_set_bytes))
+        return float(np.interp(at, [log(size) for size in sizes], rates))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the roofs as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Roofs:
+        """Return the roofs that `to_json` gave."""
+        sets = tuple((int(size), float(rate)) for size, rate in data["bytes_per_s"])
+        return cls(dict(data["flops_per_s"]), sets, float(data["dispatch_s"]), bool(data["quiet"]))
+
+
+def best_of(fresh: Roofs, kept: Roofs) -> Roofs:
+    """Return the faster figure of each of two measurements, as quiet as the fresh one."""
+    flops = {
+        dtype: max(rate, kept.flops_per_s.get(dtype, 0.0))
+        for dtype, rate in fresh.flops_per_s.items()
+    }
+    before = dict(kept.bytes_per_s)
+    sets = tuple((size, max(rate, before.get(size, 0.0))) for size, rate in fresh.bytes_per_s)
+    return Roofs(flops, sets, min(fresh.dispatch_s, kept.dispatch_s), fresh.quiet)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What holds a call back, and how near it comes to the roof.
+
+    `arithmetic_intensity` is FLOPs for each byte moved (NaN where none is), `fraction_of_roof` the
+    ideal time over the measured one, `bound` the largest of the three times.
+    """
+
+    arithmetic_intensity: float
+    fraction_of_roof: float
+    bound: Bound
+
+
+def explain(flops: float, traffic: Traffic, latency_s: float, roofs: Roofs) -> Explanation:
+    """Return what bounds a call of so many FLOPs (2 a MAC) that took `latency_s` seconds.
+
+    The ideal time is that of computing or of moving the bytes, whichever is longer; dispatching the
+    operators is no part of it: it can be avoided. Products in int8 count at int8's rate even beside
+    float ones, those in several float types at the slowest's, those without a roof at float32's.
+    """
+    dtypes = ("int8",) if "int8" in traffic.dtypes else traffic.dtypes or ("float32",)
+    rates = roofs.flops_per_s
+    moved = traffic.bytes_moved
+    times: dict[Bound, float] = {
+        "compute": flops / min(rates.get(dtype, rates["float32"]) for dtype in dtypes),
+        "memory": moved / roofs.bandwidth_at(moved),
+        "overhead": traffic.operators * roofs.dispatch_s,
+    }
+    return Explanation(
+        arithmetic_intensity=flops / moved if moved else nan,
+        fraction_of_roof=max(times["compute"], times["memory"]) / latency_s,
+        bound=max(times, key=lambda bound: times[bound]),
+    )

@@ -1,0 +1,136 @@
+"""Traffic: the bytes that a module's operators move, counted while it runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from harness.measure.counts import FREE
+from harness.measure.roofline import Traffic
+
+IDLE = (FREE - {"clone"}) | {"empty_like", "new_empty", "new_empty_strided", "_fused_sdp_choice"}
+"""Operators that move no data, beside those that PyTorch itself calls views."""
+LOOK_UPS = {"embedding", "index", "index_select", "gather"}
+"""Operators that read no more of their first tensor than they write."""
+OVERWRITING = {"copy_", "fill_", "zero_"}
+"""Operators in place that do not read what they overwrite."""
+PRODUCTS = {"_scaled_dot_product_flash_attention_for_cpu", "_native_multi_head_attention",
+            "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "mkldnn_linear",
+            "mkldnn_convolution", "_cudnn_rnn", "_int_mm", "mv", "addmv", "dot"}  # fmt: skip
+"""Operators that multiply matrices and are not in PyTorch's registry of those."""
+
+
+def count_traffic(module: nn.Module, inputs: tuple[Tensor, ...]) -> Traffic:
+    """Return what one call with these inputs moves, operator by operator, as it really runs.
+
+    Each operator reads its inputs once and writes its outputs once, in bytes; views are free.
+    Whatever an operator does inside (fused attention) stays in the caches and is not counted, nor
+    is it counted that a cache may keep an output until the next operator reads it. `dtypes` are
+    those of the inputs of products, "int8" where packed quantized weights are among them.
+    """
+    counter = _Counter()
+    with torch.no_grad(), counter:
+        module.eval()(*inputs)
+    return Traffic(counter.bytes_moved, counter.operators, tuple(sorted(counter.dtypes)))
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what every operator reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.bytes_moved = 0
+        self.operators = 0
+        self.dtypes: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and add its traffic."""
+        if types:  # a tensor subclass: the operators on what it is made of come here by themselves
+            return NotImplemented
+        kwargs = kwargs or {}
+        outputs = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if func.is_view or packet.__name__ in IDLE:
+            return outputs
+        read, overwritten = _sort_arguments(func, args, kwargs)
+        written = sum(_bytes([*overwritten, *_tensors(outputs)]).values())
+        sizes = _bytes(read)
+        if packet.__name__ in LOOK_UPS:
+            table = next(iter(sizes))
+            sizes[table] = min(sizes[table], written)
+        self.operators += 1
+        self.bytes_moved += sum(sizes.values()) + written
+        packed = _has_packed_weights(args)
+        if packed or packet in flop_registry or packet.__name__ in PRODUCTS:
+            self.dtypes |= _factor_types(read, packed)
+        return outputs
+
+
+def _sort_arguments(func: Any, args: Any, kwargs: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors that an operator reads, and those it overwrites; in-place ones are in both."""
+    read: list[Tensor] = []
+    overwritten: list[Tensor] = []
+    specifications = func._schema.arguments
+    given = [*zip(specifications, args, strict=False)]
+    given += [(spec, kwargs[spec.name]) for spec in specifications if spec.name in kwargs]
+    for spec, value in given:
+        writes = spec.alias_info is not None and spec.alias_info.is_write
+        blindly = spec.is_out or func._overloadpacket.__name__ in OVERWRITING
+        tensors = list(_tensors(value))
+        if writes:
+            overwritten += tensors
+        if not (writes and blindly):
+            read += tensors
+    return read, overwritten
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All plain tensors in a value: in lists, in sparse tensors, in packed quantized weights."""
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, torch.ScriptObject):
+        packed: Any = value  # its methods are registered at run time
+        unpack = packed.unpack if packed._has_method("unpack") else packed.__getstate__
+        yield from _tensors(unpack())
+    elif isinstance(value, Tensor):
+        if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+            yield from (value.crow_indices(), value.col_indices(), value.values())
+        elif value.layout is torch.sparse_coo:
+            yield from (value._indices(), value._values())
+        else:
+            yield value
+
+
+def _bytes(tensors: list[Tensor]) -> dict[Any, int]:
+    """Bytes of each piece of memory that the tensors lie in, every piece once."""
+    sizes: dict[Any, int] = {}
+    for tensor in tensors:
+        if tensor.layout is not torch.strided:  # without an address: blocked for oneDNN
+            sizes[id(tensor)] = tensor.numel() * tensor.element_size()
+            continue
+        # A dimension that is expanded (stride 0) is the same memory again.
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        elements = prod(size for size, stride in steps if stride) if tensor.numel() else 0
+        sizes[(tensor.data_ptr(), elements)] = elements * tensor.element_size()
+    return sizes
+
+
+def _has_packed_weights(args: Any) -> bool:
+    """Whether weights among the arguments are packed for quantized kernels."""
+    flat = (item for value in args for item in (value if isinstance(value, list) else [value]))
+    return any(isinstance(item, torch.ScriptObject) for item in flat)
+
+
+def _factor_types(read: list[Tensor], packed: bool) -> set[str]:
+    """Names of the types in which a product multiplies: no bias, mask or offsets."""
+    factors = [t for t in read if t.dim() >= 2 and t.dtype is not torch.bool]
+    if packed and any(tensor.is_quantized for tensor in factors):
+        return {"int8"}  # the other factor is quantized on the way
+    return {str(tensor.dtype).removeprefix("torch.") for tensor in factors}

@@ -1,0 +1,185 @@
+"""Conclusions: what a heat's blocks and answers say of each cell, as records and tables."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness import stats
+from harness.errors import WorkerFailure, WorkerRefusal
+from harness.grid import Budget
+from harness.measure.disturbance import CAUSES, Disturbance
+from harness.measure.roofline import Roofs, explain
+from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
+from harness.store import CONTROL_PREFIX
+from harness.sweep.crew import Answers, Seat, Timed
+from harness.sweep.heat import Member, TimedBlock, compare
+
+HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
+"""What the headline is taken from, by the worst cause it had to admit."""
+DRIFT = 0.05
+DRIFT_P_VALUE = 0.01
+"""A cell has not settled if it changed by more than DRIFT from first round to last, surely."""
+OVERSUBSCRIBED_SHARE = 0.1
+"""Share of blocks with more running threads than processors that makes a cell oversubscribed."""
+
+
+def conclude(
+    timed: Timed, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int
+) -> Record:
+    """Return the finished record of a seat."""
+    problem = seat.problem or (seat.member.problem if seat.member else None)
+    if problem is not None:
+        return with_problem(seat.record, problem)
+    assert seat.member is not None
+    record = with_latency(seat.record, seat.member)
+    record = with_disturbance(record, seat.member, processors).under(
+        heat=timed.name,
+        together=timed.together,
+        stalled_share=timed.stalled_share,
+        interval_reached=seat.member.is_narrow(budget.relative_ci),
+        test_examples=len(seat.answers.get("labels", ())) or None,
+    )
+    if timed.control.blocks:
+        record = record.measured(control_latency_s=timed.control.latency())
+    baseline = timed.baseline
+    record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
+    if baseline is not None and baseline.member is not None and baseline.member.blocks:
+        ratio = compare(seat.member, baseline.member)
+        record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
+    return with_explanation(record, seat, roofs)
+
+
+def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Record:
+    """Return the record as failed or skipped, with the reason."""
+    if isinstance(problem, WorkerRefusal):
+        return replace(record, status="skipped", message=str(problem))
+    return replace(record, status="failed", failure_kind=problem.kind, message=problem.message)
+
+
+def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
+    """Return accuracy and macro F1 where labels are known; fidelity and agreement to a baseline."""
+    found: dict[str, Any] = {}
+    predicted, labels = answers.get("predicted"), answers.get("labels")
+    if predicted is not None and labels is not None and len(predicted) == len(labels):
+        hits = int(np.sum(predicted == labels))
+        found["accuracy"] = stats.wilson_interval(hits, len(labels))
+        found["macro_f1"] = stats.macro_f1(predicted, labels)
+    if baseline:
+        found["fidelity"] = stats.relative_fidelity(answers["outputs"], baseline["outputs"])
+        wanted = baseline.get("predicted")
+        if predicted is not None and wanted is not None and len(wanted) == len(predicted):
+            found["agreement"] = float(np.mean(predicted == wanted))
+    return found
+
+
+def with_latency(record: Record, member: Member) -> Record:
+    """Return the record with latency, throughput and tails, from the least disturbed blocks."""
+    latency, level, batch = member.latency(), member.headline_level(), record.cell.batch
+    pooled = np.concatenate([b.samples.seconds for b in member.blocks if b.level <= level])
+    single = record.conditions.get("loops") == 1  # percentiles of means would be too low
+    trend = stats.find_trend(member.medians())
+    return record.measured(
+        latency_s=latency,
+        throughput_per_s=stats.Estimate(
+            batch / latency.value, batch / latency.high, batch / latency.low
+        ),
+        latency_p90_s=stats.percentile(pooled, 90, stats.LEAST_FOR_P90) if single else float("nan"),
+        latency_p99_s=stats.percentile(pooled, 99, stats.LEAST_FOR_P99) if single else float("nan"),
+    ).under(
+        rounds=len(member.rounds()),
+        samples=sum(len(block.samples.seconds) for block in member.blocks),
+        stopped_by=member.stopped_by,
+        headline_blocks=HEADLINES[CAUSES[level]],
+        drift=trend.change,
+        settled=not (trend.p_value < DRIFT_P_VALUE and abs(trend.change) > DRIFT),
+    )
+
+
+def with_disturbance(record: Record, member: Member, processors: int) -> Record:
+    """Return the record with what disturbed its blocks, and a warning if it had too few cores."""
+    found = [block.samples.disturbance for block in member.blocks]
+    wall_s = sum(one.wall_s for one in found) or float("nan")
+    threads = record.cell.threads
+    crowded = [one for one in found if one.others + threads > processors]
+    warnings = list(record.conditions.get("warnings", ()))
+    beside = len(crowded) > OVERSUBSCRIBED_SHARE * len(found)
+    if beside:
+        warnings.append(describe_crowd(threads, processors, crowded, len(found)))
+    return record.under(
+        disturbed_share=float(np.mean([bool(one.cause) for one in found])),
+        oversubscribed=beside or any(text.startswith("oversubscribed") for text in warnings),
+        others_processors=max(0.0, sum(one.others_s for one in found) / wall_s),
+        stolen_share=max(0.0, sum(one.stolen_s for one in found) / wall_s / processors),
+        warnings=warnings,
+    )
+
+
+def describe_crowd(threads: int, processors: int, crowded: list[Disturbance], blocks: int) -> str:
+    """Return the warning of a cell with more running threads than processors."""
+    others = int(np.median([one.others for one in crowded]))
+    return (
+        f"oversubscribed: {threads} thread{'s' * (threads > 1)} beside {others} busy "
+        f"neighbour{'s' * (others > 1)} on {processors} processors"
+    )
+
+
+def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
+    """Return the record with what bounds its speed, and how close to that bound it came."""
+    macs = record.metrics.get("macs")
+    if seat.traffic is None or macs is None or roofs is None:
+        return record
+    found = explain(2 * macs * seat.cell.batch, seat.traffic, record.metrics["latency_s"], roofs)
+    return record.measured(
+        bytes_moved=float(seat.traffic.bytes_moved),
+        arithmetic_intensity=found.arithmetic_intensity,
+        fraction_of_roof=found.fraction_of_roof,
+    ).under(bound=found.bound)
+
+
+def samples_table(cell_id: str, heat: str, member: Member | None) -> pa.Table:
+    """Return every raw sample of a member, a row each, with the marks of its block."""
+    blocks = member.blocks if member else []
+    if not blocks:
+        return SAMPLES_SCHEMA.empty_table()
+    counts = [len(block.samples.seconds) for block in blocks]
+    total = sum(counts)
+    columns: dict[str, Any] = {"cell_id": [cell_id] * total, "heat": [heat] * total}
+    per_block = [dict(_block_columns(block)) for block in blocks]
+    for name in per_block[0]:
+        columns[name] = np.repeat([values[name] for values in per_block], counts)
+    columns["seconds"] = np.concatenate([block.samples.seconds for block in blocks])
+    return pa.table(columns).select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
+
+
+def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
+    yield from (("round", block.round), ("block", block.block), ("position", block.position))
+    yield from (("at_s", block.at_s), ("loops", block.samples.loops))
+    found = block.samples.disturbance
+    yield from (("disturbed", bool(found.cause)), ("cause", found.cause))
+    for name in ("lost_s", "switches", "others", "frequency_hz"):
+        yield name, getattr(found, name)
+
+
+def control_id(heat: str) -> str:
+    """Return what the control's samples of a heat are kept under, in place of a cell's id."""
+    return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
+
+
+def examples_table(seat: Seat) -> pa.Table:
+    """Return label and prediction of every test example of a seat."""
+    predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
+    if predicted is None or labels is None or len(predicted) != len(labels):
+        return EXAMPLES_SCHEMA.empty_table()
+    columns = {
+        "cell_id": [seat.cell.id] * len(labels),
+        "example": np.arange(len(labels)),
+        "label": labels,
+        "predicted": predicted,
+    }
+    return pa.table(columns).cast(EXAMPLES_SCHEMA)

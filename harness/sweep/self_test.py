@@ -1,0 +1,88 @@
+"""The self-test: the same work several times in one heat, where every difference is an error."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from harness import stats
+from harness.measure.disturbance import CAUSES
+from harness.sweep.heat import PROCESS_SPREAD, Member, Stop, compare, run_heat
+from harness.sweep.launcher import Launcher
+
+TIMEOUT_S = 120.0
+BLOCK_S = 0.01
+COPIES, ROUNDS, HEATS = 5, 30, 3
+SECONDS = 2.0
+"""Of a copy in a heat; threads that stand in each other's way would take minutes."""
+P_VALUE = 0.01
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What this machine can tell apart right now, found by comparing a workload with itself.
+
+    `noise` is the standard deviation of one round's log-ratio, `smallest_difference` the ratio − 1
+    that is found in 95 of 100 cases with so many rounds.
+    """
+
+    threads: int
+    rounds: int
+    comparisons: int
+    false_flags: int
+    noise: float
+    smallest_difference: float
+    disturbed: dict[str, float]
+    others: float
+    stolen_share: float
+
+
+def run_self_test(launcher: Launcher, threads: int, pin: bool = True) -> SelfTest:
+    """Time copies of the control workload in heats; return what the comparisons found."""
+    pairs: list[tuple[Member, Member]] = []
+    everyone: list[Member] = []
+    for heat in range(HEATS):
+        members = time_copies(launcher, threads, pin, seed=heat)
+        everyone += members
+        pairs += combinations(members, 2)
+    ratios = [compare(one, other) for one, other in pairs]
+    series = [log_ratios(one, other) for one, other in pairs]
+    found = [block.samples.disturbance for member in everyone for block in member.blocks]
+    wall_s = sum(one.wall_s for one in found)
+    return SelfTest(
+        threads=threads,
+        rounds=ROUNDS,
+        comparisons=len(pairs),
+        false_flags=sum(ratio.p_value < P_VALUE for ratio in ratios),
+        noise=float(np.median([stats.robust_deviation(values) for values in series])),
+        smallest_difference=stats.smallest_difference(series, ROUNDS, PROCESS_SPREAD),
+        disturbed={
+            cause: float(np.mean([one.cause == cause for one in found])) for cause in CAUSES[1:]
+        },
+        others=float(np.median([one.others for one in found])),
+        stolen_share=max(0.0, sum(one.stolen_s for one in found)) / wall_s,
+    )
+
+
+def time_copies(launcher: Launcher, threads: int, pin: bool, seed: int) -> list[Member]:
+    """Return copies of the control workload, timed in one heat of ROUNDS rounds."""
+    with ExitStack() as stack:
+        members = []
+        for number in range(COPIES):
+            worker = stack.enter_context(launcher.worker())
+            worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=pin)
+            worker.pause()
+            take = partial(worker.time_block, TIMEOUT_S, BLOCK_S)
+            members.append(Member(f"copy {number + 1}", take))
+        run_heat(members, Stop(0.0, SECONDS, ROUNDS, ROUNDS), seed)
+    return members
+
+
+def log_ratios(one: Member, other: Member) -> np.ndarray:
+    """Return the logarithm of the two members' ratio in each round that both had."""
+    mine, theirs = one.rounds(), other.rounds()
+    return np.log([mine[n].median_s / theirs[n].median_s for n in mine if n in theirs])

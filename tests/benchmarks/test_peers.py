@@ -1,0 +1,76 @@
+"""Side by side: how far from 1 each harness finds the ratio of two identical modules."""
+
+import random
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import pytest
+
+from harness.stats import robust_deviation
+from harness.sweep.launcher import Launcher
+
+REPEATS = 12
+SEQUENTIAL = (
+    peers.plain_loop, peers.torch_benchmark, peers.pyperf, peers.pytest_benchmark,
+)  # fmt: skip
+Found = dict[str, list[float]]
+
+
+def repeat(methods: dict[str, Callable[[Path], float]], folder: Path) -> Found:
+    """Let the methods take turns in shuffled order, so that all see the same machine."""
+    found: Found = {name: [] for name in methods}
+    order = random.Random(0)
+    for _ in range(REPEATS):
+        for name in order.sample(sorted(methods), len(methods)):
+            found[name].append(methods[name](folder))
+    return found
+
+
+def summarize(found: Found) -> dict[str, tuple[float, float]]:
+    """Return for each method the robust sd of the log-ratio, and the share of |ratio − 1| > 3 %."""
+    return {
+        name: (
+            robust_deviation(np.log(ratios)),
+            float(np.mean([abs(ratio - 1) > 0.03 for ratio in ratios])),
+        )
+        for name, ratios in found.items()
+    }
+
+
+def table(idle: Found, loaded: Found) -> str:
+    """Return the summary as Markdown."""
+    quiet, busy = summarize(idle), summarize(loaded)
+    lines = ["| harness | sd, idle | off by > 3 % | sd, busy neighbour | off by > 3 % |",
+             "|---|---:|---:|---:|---:|"]  # fmt: skip
+    for name in quiet:
+        figures = (*quiet[name], *busy[name])
+        lines.append(f"| {name} | " + " | ".join(f"{100 * x:.1f} %" for x in figures) + " |")
+    return "\n".join(lines)
+
+
+def test_beside_a_busy_neighbour_heats_hold_and_sequences_do_not(
+    launcher: Launcher, tmp_path: Path, benchmark: Any
+) -> None:
+    if benchmark.disabled:
+        pytest.skip("ten minutes on a quiet machine: run `make bench`")
+    with launcher.worker() as worker:
+        model = f"{peers.HERE / 'pair.py'}:net"
+        facts = worker.call("prepare_base", 60, model=model, recipes=[], seed=0, plugins=[],
+                            threads=1)  # fmt: skip
+    heat = partial(peers.paretogrid, launcher, facts["variant"])
+    methods = {"paretogrid": heat} | {method.__name__: method for method in SEQUENTIAL}
+    results = {}
+    for name, neighbour in (("idle", nullcontext), ("loaded", peers.busy_neighbour)):
+        with neighbour():
+            results[name] = repeat(methods, tmp_path)
+    benchmark.extra_info |= results
+    benchmark(heat, tmp_path)
+    print("\n" + table(**results))
+    spread = {name: sd for name, (sd, _) in summarize(results["loaded"]).items()}
+    heats = spread.pop("paretogrid")
+    assert heats <= min(spread.values()) / 4

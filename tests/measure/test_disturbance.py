@@ -1,0 +1,137 @@
+"""Which blocks are marked, from scripted readings and from real ones."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from math import isnan, nan
+from typing import Any
+
+import pytest
+
+from harness.measure.disturbance import (
+    MachineTime,
+    Reading,
+    Watch,
+    count_others,
+    lost_time_s,
+    read_machine_time,
+    read_stall_s,
+)
+
+MS = 1_000_000
+START = Reading(
+    wall_ns=0, cpu_ns=0, waited_ns={"1": 0, "2": 0}, sleeps=0, switches=0, others=0, own_s=0.0,
+    machine=MachineTime(0.0, 0.0), frequency_hz=nan,
+)  # fmt: skip
+QUIET = replace(START, wall_ns=10 * MS, cpu_ns=10 * MS)
+
+
+def judge(after: Reading, before: Reading = START, **state: Any) -> str:
+    watch = Watch(lambda: state)
+    watch._processors = 4  # what counts as a load depends on the machine
+    return watch.judge(before, after).cause
+
+
+def test_a_block_that_had_the_processor_to_itself_is_not_marked() -> None:
+    assert judge(QUIET) == ""
+
+
+def test_time_without_the_processor_marks_a_block_as_preempted() -> None:
+    assert judge(replace(QUIET, cpu_ns=9 * MS)) == "preempted"
+    assert judge(replace(QUIET, cpu_ns=9_900_000)) == "", "ticks and wake-ups take less"
+
+
+def test_a_thread_of_the_pool_that_waited_marks_a_block_though_the_first_one_ran() -> None:
+    assert judge(replace(QUIET, waited_ns={"1": 0, "2": 1 * MS})) == "preempted"
+    assert judge(replace(QUIET, waited_ns={"1": 0, "2": 0, "new": 1 * MS})) == "preempted"
+
+
+def test_a_thread_that_sleeps_by_itself_is_not_preempted() -> None:
+    slept = replace(QUIET, cpu_ns=1 * MS, sleeps=5)
+    assert judge(slept) == ""
+    waited = replace(slept, waited_ns={"1": 3 * MS, "2": 0})
+    assert judge(waited) == "preempted"
+    assert lost_time_s(START, waited) == pytest.approx(0.003)
+
+
+def test_others_that_run_before_and_after_mark_a_block_as_loaded() -> None:
+    busy = replace(QUIET, others=1)
+    assert judge(busy, replace(START, others=1)) == "loaded"
+    assert judge(busy) == "", "the runner that falls asleep is seen at one end only"
+
+
+def test_one_neighbour_is_no_load_on_a_large_machine() -> None:
+    watch = Watch()
+    watch._processors = 64
+    assert watch.judge(replace(START, others=1), replace(QUIET, others=1)).cause == ""
+    assert watch.judge(replace(START, others=7), replace(QUIET, others=7)).cause == "loaded"
+
+
+def test_a_clock_held_back_marks_a_block_as_throttled() -> None:
+    watch = Watch()
+    fast, slow = replace(QUIET, frequency_hz=3e9), replace(QUIET, frequency_hz=2e9)
+    assert watch.judge(START, fast).cause == ""
+    assert watch.judge(START, slow).cause == "throttled"
+    assert watch.judge(START, fast).cause == ""
+
+
+def test_a_card_that_is_hot_marks_a_block_and_one_at_its_own_power_limit_does_not() -> None:
+    assert judge(QUIET, throttle_reasons=["thermal"]) == "throttled"
+    assert judge(QUIET, throttle_reasons=["power cap"]) == ""
+    assert Watch(lambda: {"sm_clock_hz": 1e9}).judge(START, QUIET).frequency_hz == 1e9
+
+
+def test_the_worst_cause_names_the_block() -> None:
+    bad = replace(QUIET, cpu_ns=5 * MS, others=3)
+    assert judge(bad, replace(START, others=3)) == "preempted"
+    assert judge(bad, replace(START, others=3), throttle_reasons=["hw slowdown"]) == "throttled"
+
+
+def test_processor_time_of_others_is_the_machines_less_our_own() -> None:
+    after = replace(QUIET, own_s=0.010, machine=MachineTime(0.030, 0.005))
+    found = Watch().judge(START, after)
+    assert found.others_s == pytest.approx(0.020)
+    assert found.stolen_s == pytest.approx(0.005)
+
+
+@pytest.fixture
+def neighbours() -> Iterator[int]:
+    """More busy processes than processors, so that they meet this one for sure."""
+    count = 2 * (os.cpu_count() or 1)
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    time.sleep(0.5)
+    yield count
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def spin(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_real_neighbours_are_counted_and_their_preemption_is_seen(neighbours: int) -> None:
+    watch = Watch()
+    causes, lost_s, others = set(), 0.0, 0
+    for _ in range(20):
+        before = watch.read()
+        spin(0.02)
+        found = watch.judge(before, watch.read())
+        causes.add(found.cause)
+        lost_s += found.lost_s
+        others = max(others, found.others)
+    assert "preempted" in causes
+    assert lost_s > 0.05 * 0.4, "with three times too few processors"
+    assert others >= neighbours / 2
+
+
+def test_what_the_kernel_shows_can_be_read_here() -> None:
+    assert count_others() >= 0
+    assert read_machine_time().busy_s > 0
+    stalled_s = read_stall_s()
+    assert isnan(stalled_s) or stalled_s >= 0

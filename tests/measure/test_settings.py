@@ -1,0 +1,103 @@
+"""Settings in effect: read back, and compared with what was asked for."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.measure import settings
+
+WANTED = {"threads": 1, "pin": True, "wait_policy": "active"}
+FOUND: dict[str, Any] = {
+    "threads_in_effect": 1, "affinity_in_effect": [1], "wait_policy_in_effect": "active",
+}  # fmt: skip
+
+
+def test_settings_that_took_effect_give_no_warning() -> None:
+    assert settings.compare_settings(WANTED, FOUND) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "warning"),
+    [
+        ({"threads_in_effect": 4}, "1 threads asked for, 4 in effect"),
+        ({"affinity_in_effect": [0, 1]}, "pinning to 1 processors asked for, 2 in effect"),
+        (
+            {"wait_policy_in_effect": "passive"},
+            "wait policy active asked for, passive in effect",
+        ),
+    ],
+)
+def test_a_setting_that_did_not_take_effect_is_named(found: Any, warning: str) -> None:
+    assert settings.compare_settings(WANTED, FOUND | found) == [warning]
+
+
+def test_more_threads_than_processors_are_oversubscribed() -> None:
+    found = FOUND | {"threads_in_effect": 3, "affinity_in_effect": [0, 1]}
+    warnings = settings.compare_settings(WANTED | {"threads": 3}, found)
+    assert warnings == ["oversubscribed: 3 threads on 2 processors"]
+
+
+def test_cells_that_are_not_pinned_may_have_more_processors_than_threads() -> None:
+    found = FOUND | {"affinity_in_effect": [0, 1]}
+    assert settings.compare_settings(WANTED | {"pin": False}, found) == []
+
+
+def test_flushed_denormals_are_seen() -> None:
+    assert not settings.flushes_denormals()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals")
+    try:
+        assert settings.flushes_denormals()
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_autocast_is_seen() -> None:
+    assert settings.read_settings(("float32",), 1.0)["autocast_in_effect"] == "off"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert settings.read_settings(("float32",), 1.0)["autocast_in_effect"] == "cpu"
+
+
+def test_a_preloaded_allocator_is_named(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.write_text("7f r-xp 00000000 08:01 1 /usr/lib/libjemalloc.so.2\n")
+    assert settings.find_allocator(maps) == "jemalloc"
+    maps.write_text("7f r-xp 00000000 08:01 1 /usr/lib/libc.so.6\n")
+    assert settings.find_allocator(maps) == "libc"
+    assert settings.find_allocator(tmp_path / "absent") == ""
+
+
+PINNED = """
+import os, torch
+from harness.measure import settings
+settings.apply_threads(2, pin=True)
+x = torch.randn(512, 512)
+for _ in range(200):
+    x @ x
+settings.pin_pool(2)
+masks = sorted(sorted(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task"))
+print(masks, settings.read_affinity())
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_each_thread_of_the_pool_has_a_processor_of_its_own() -> None:
+    last = sorted(os.sched_getaffinity(0))[-2:]
+    done = subprocess.run(
+        [sys.executable, "-c", PINNED], capture_output=True, text=True, check=True
+    )
+    assert f"[{last[0]}], " in done.stdout or f"[{last[0]}]]" in done.stdout
+    assert f"[{last[1]}]]" in done.stdout or f"[{last[1]}], " in done.stdout
+    assert done.stdout.strip().endswith(str(last)), "together they are what the cell may use"
+
+
+def test_one_thread_is_left_where_it_is() -> None:
+    before = os.sched_getaffinity(threading.get_native_id())
+    settings.pin_pool(1)
+    assert os.sched_getaffinity(threading.get_native_id()) == before

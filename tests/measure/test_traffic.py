@@ -1,0 +1,178 @@
+"""Traffic against closed forms: bytes, operators and types."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
+
+from bench import registry
+from bench.techniques.precision import bf16, int8_dynamic
+from harness.measure.roofline import Traffic
+from harness.measure.traffic import count_traffic
+
+registry.load_built_ins()
+
+BATCH, WIDE, NARROW = 4, 30, 20
+
+
+class Calls(nn.Module):
+    """A module that calls a function."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.call(*inputs)
+
+
+def traffic_of(call: Callable[..., Any], *inputs: Tensor) -> Traffic:
+    return count_traffic(Calls(call), inputs)
+
+
+def quantize(module: nn.Module, kinds: set[Any], dtype: torch.dtype = torch.qint8) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(module).eval(), kinds, dtype)
+
+
+def test_a_linear_layer_reads_inputs_weights_and_bias_and_writes_its_outputs() -> None:
+    found = count_traffic(nn.Linear(WIDE, NARROW), (torch.ones(BATCH, WIDE),))
+    elements = WIDE * BATCH + WIDE * NARROW + NARROW + NARROW * BATCH
+    assert found == Traffic(4 * elements, 1, ("float32",))
+
+
+def test_a_convolution_reads_inputs_and_weights_and_writes_its_outputs() -> None:
+    module = nn.Conv2d(3, 8, 5, padding=2, bias=False)
+    elements = 2 * 3 * 100 + 3 * 8 * 25 + 2 * 8 * 100
+    found = count_traffic(module, (torch.ones(2, 3, 10, 10),))
+    assert found == Traffic(4 * elements, 1, ("float32",))
+
+
+def test_an_addition_reads_and_writes_every_element_and_multiplies_nothing() -> None:
+    assert traffic_of(lambda x: x + 1, torch.ones(100)) == Traffic(800, 1, ())
+
+
+def test_an_operator_in_place_reads_and_writes_the_same_memory() -> None:
+    assert count_traffic(nn.ReLU(inplace=True), (torch.ones(100),)) == Traffic(800, 1, ())
+
+
+def test_an_output_that_is_given_is_written_and_not_read() -> None:
+    target = torch.ones(100)
+    assert traffic_of(lambda x: torch.neg(x, out=target), torch.ones(100)) == Traffic(800, 1, ())
+    assert traffic_of(target.copy_, torch.ones(100)) == Traffic(800, 1, ())
+
+
+def test_views_and_unwritten_memory_cost_nothing() -> None:
+    assert traffic_of(lambda x: x.view(2, 50).t()[:10].unsqueeze(0), torch.ones(100)) == Traffic(
+        0, 0, ()
+    )
+    assert traffic_of(torch.empty_like, torch.ones(100)) == Traffic(0, 0, ())
+    assert count_traffic(nn.Flatten(), (torch.ones(2, 3, 4),)) == Traffic(0, 0, ())
+
+
+def test_a_copy_is_no_view() -> None:
+    assert traffic_of(lambda x: x.t().contiguous(), torch.ones(10, 10)) == Traffic(800, 1, ())
+
+
+def test_a_tensor_that_occurs_twice_is_read_once() -> None:
+    assert traffic_of(lambda x: x * x, torch.ones(100)).bytes_moved == 800
+    assert traffic_of(lambda x: x * x.clone(), torch.ones(100)).bytes_moved == 800 + 1200
+    assert traffic_of(lambda x: x @ x.t(), torch.ones(10, 10)).bytes_moved == 800
+
+
+def test_expanded_dimensions_are_the_same_memory_again() -> None:
+    found = traffic_of(lambda x: x.expand(50, 10) + 1, torch.ones(1, 10))
+    assert found.bytes_moved == 4 * (10 + 500)
+
+
+def test_a_look_up_reads_what_it_writes_and_not_the_whole_table() -> None:
+    found = count_traffic(nn.Embedding(1000, 16), (torch.arange(5),))
+    assert found == Traffic(5 * 8 + 2 * 4 * 5 * 16, 1, ())
+
+
+def test_a_sparse_product_reads_the_values_that_are_stored() -> None:
+    weight = torch.eye(8).to_sparse_csr()
+    found = traffic_of(lambda x: weight @ x, torch.ones(8, 3))
+    assert found == Traffic(8 * (9 + 8) + 4 * 8 + 2 * 4 * 24, 1, ("float32",))
+
+
+def test_a_quantized_layer_reads_a_byte_a_weight_and_multiplies_in_int8() -> None:
+    found = count_traffic(
+        quantize(nn.Linear(WIDE, NARROW), {nn.Linear}), (torch.ones(BATCH, WIDE),)
+    )
+    weights = WIDE * NARROW + 4 * NARROW
+    assert found == Traffic(4 * BATCH * (WIDE + NARROW) + weights, 1, ("int8",))
+
+
+def test_a_layer_with_half_precision_weights_is_not_taken_for_int8() -> None:
+    module = quantize(nn.Linear(WIDE, NARROW), {nn.Linear}, torch.float16)
+    assert count_traffic(module, (torch.ones(BATCH, WIDE),)).dtypes == ("float32",)
+
+
+def test_a_quantized_recurrent_layer_is_seen_through_its_packed_cells() -> None:
+    sequence = torch.randn(5, 2, WIDE)
+    plain = count_traffic(nn.LSTM(WIDE, NARROW), (sequence,))
+    packed = count_traffic(quantize(nn.LSTM(WIDE, NARROW), {nn.LSTM}), (sequence,))
+    weights = 4 * NARROW * (WIDE + NARROW)
+    assert plain.dtypes == ("float32",)
+    assert packed.dtypes == ("int8",)
+    assert weights < packed.bytes_moved < plain.bytes_moved - 2 * weights
+
+
+def test_fused_attention_is_one_operator_whose_products_never_reach_memory() -> None:
+    heads = torch.randn(3, 2, 4, 10, 8).unbind()
+    found = traffic_of(nn.functional.scaled_dot_product_attention, *heads)
+    outside = 4 * 4 * heads[0].numel()
+    sums = 4 * 2 * 4 * 10  # of the exponentials, kept for a backward pass
+    assert found == Traffic(outside + sums, 1, ("float32",))
+
+
+def test_a_mask_is_no_factor() -> None:
+    heads = torch.randn(3, 2, 4, 10, 8).unbind()
+    mask = torch.ones(10, 10, dtype=torch.bool)
+    found = traffic_of(nn.functional.scaled_dot_product_attention, *heads, mask)
+    assert found.dtypes == ("float32",)
+
+
+def test_an_encoder_layer_that_torch_fuses_is_counted_as_it_runs() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True).eval()
+    found = count_traffic(layer, (torch.ones(2, 5, 16),))
+    weights = sum(parameter.numel() for parameter in layer.parameters())
+    assert found == Traffic(4 * (weights + 2 * 2 * 5 * 16), 1, ("float32",))
+
+
+def test_a_tensor_made_of_others_is_counted_by_what_it_is_made_of() -> None:
+    pair = TwoTensor(torch.ones(10), torch.ones(10))
+    assert traffic_of(lambda x: x + 1, pair) == Traffic(160, 2, ())
+
+
+def test_traffic_grows_with_the_batch_by_the_activations_only() -> None:
+    subject = registry.build("model", "digits-mlp")
+    one, two, three = (
+        count_traffic(subject.module, (subject.inputs[0][:batch],)).bytes_moved
+        for batch in (1, 2, 3)
+    )
+    weights = 4 * sum(parameter.numel() for parameter in subject.module.parameters())
+    assert three - two == two - one > 0
+    assert one - (two - one) == weights
+
+
+@pytest.mark.parametrize("model", ["digits-mlp", "mnist1d-cnn", "mnist1d-transformer"])
+def test_the_models_are_counted_in_every_precision(model: str) -> None:
+    subject = registry.build("model", model)
+    plain = count_traffic(subject.module, subject.inputs)
+    half = count_traffic(bf16(subject).module, subject.inputs)
+    packed = count_traffic(int8_dynamic(subject).module, subject.inputs)
+    assert plain.dtypes == ("float32",)
+    assert half.dtypes == ("bfloat16",)
+    assert set(packed.dtypes) <= {"int8", "float32"}
+    assert "int8" in packed.dtypes
+    assert half.operators == plain.operators + 2, "the two conversions"
+    assert packed.operators == plain.operators
+    assert 0.5 < half.bytes_moved / plain.bytes_moved < 0.7
+    assert packed.bytes_moved < plain.bytes_moved
