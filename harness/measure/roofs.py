@@ -13,10 +13,10 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -61,9 +61,7 @@ def roofs_for(device: Device, threads: int, machine: dict[str, Any], folder: Pat
         return kept
     if torch.get_num_threads() != threads:
         raise ValueError(f"{threads} threads asked for, torch has {torch.get_num_threads()}")
-    others = count_others()
-    fresh = measure_roofs(device, data_caches(machine))
-    roofs = replace(fresh, quiet=others + count_others() == 0)
+    roofs = measure_roofs(device, data_caches(machine))
     if kept is not None:
         roofs = best_of(roofs, kept)
     with contextlib.suppress(OSError):  # a folder that is full or read-only costs time only
@@ -83,12 +81,12 @@ def measure_roofs(device: Device, cache_bytes: list[int]) -> Roofs:
         sizes = _working_sets(device, cache_bytes)
         moved, copies = zip(*(_make_copy(size, device) for size in sizes), strict=True)
         dispatch = partial(torch.add, one, one)
-        dispatch_s, *rest = _fastest_s([dispatch, *copies, *products.values()], device)
+        (dispatch_s, *rest), quiet = _fastest_s([dispatch, *copies, *products.values()], device)
     sets = tuple((size, part / rest.pop(0)) for size, part in zip(sizes, moved, strict=True))
     flops_per_s: dict[str, float] = {}
     for (dtype, side), took_s in zip(products, rest, strict=True):
         flops_per_s[dtype] = max(flops_per_s.get(dtype, 0.0), 2 * side**3 / took_s)
-    return Roofs(flops_per_s, sets, dispatch_s)
+    return Roofs(flops_per_s, sets, dispatch_s, quiet)
 
 
 def _products(device: Device) -> dict[tuple[str, int], Callable[[], Any]]:
@@ -152,9 +150,9 @@ def _make_copy(working_set_bytes: int, device: Device) -> tuple[int, Callable[[]
     return 8 * elements, copy_next
 
 
-def _fastest_s(calls: list[Callable[[], Any]], device: Device) -> list[float]:
-    """Seconds of one call of each: the least mean of blocks of about a millisecond."""
-    best = [float("inf")] * len(calls)
+def _fastest_s(calls: list[Callable[[], Any]], device: Device) -> tuple[list[float], bool]:
+    """Seconds of one call of each: the least mean of short blocks; whether nothing else ran."""
+    best, others = [float("inf")] * len(calls), []
     for _ in range(ROUNDS):
         for index, call in enumerate(calls):
             deadline = time.perf_counter() + VISIT_S
@@ -164,7 +162,8 @@ def _fastest_s(calls: list[Callable[[], Any]], device: Device) -> list[float]:
                 if time.perf_counter() >= deadline:
                     break
                 took_s = _block_s(call, max(1, int(BLOCK_S / best[index])), device)
-    return best
+        others.append(count_others())
+    return best, median(others) == 0
 
 
 def _block_s(call: Callable[[], Any], loops: int, device: Device) -> float:

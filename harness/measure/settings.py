@@ -15,6 +15,15 @@ ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
 
 
+def describe_build() -> dict[str, str]:
+    """Return how torch was built, and which instructions of the processor its kernels use."""
+    lines = [line.strip(" -") for line in torch.__config__.show().splitlines()]
+    return {
+        "torch_build": "; ".join(line for line in lines if line),
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def apply_threads(threads: int, pin: bool) -> None:
     """Give this process so many threads, pinned to the last so many of its processors."""
     if pin:

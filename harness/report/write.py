@@ -106,7 +106,7 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "columns": columns,
         "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
         "doubts": doubts(frame.measured),
-        "bounds": [_bound_row(row) for _, row in frame.measured.iterrows() if row.get("bound")],
+        "bounds": [_bound_row(row) for _, row in explained(frame).iterrows()],
         "bound_columns": BOUND_COLUMNS,
         "roof_columns": ROOF_COLUMNS,
         "roofs": [_roof_row(name, roofs) for name, roofs in facts.get("roofs", {}).items()],
@@ -116,6 +116,13 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "exclusions": facts.get("exclusions", []),
         "metrics": METRICS,
     }
+
+
+def explained(frame: Frame) -> pd.DataFrame:
+    """Return the measured cells of which it is known what bounds them."""
+    return (
+        frame.measured[frame.measured["bound"].notna()] if frame.has("bound") else frame.cells[:0]
+    )
 
 
 def doubts(cells: pd.DataFrame) -> list[str]:

@@ -68,6 +68,13 @@ class Seat:
     traffic: Traffic | None = None
     problem: WorkerFailure | WorkerRefusal | None = None
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """What every worker has to know of the cell."""
+        cell = self.cell
+        return {"variant": self.variant, "device": cell.device, "runtime": cell.runtime,
+                "threads": cell.threads, "batch": cell.batch}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -97,7 +104,7 @@ class Crew:
         """Measure each cell's memory in a process of its own."""
         for seat in self.seats:
             try:
-                seat.record = seat.record.measured(**self._measure_memory(seat))
+                seat.record = seat.record.measured(**self._ask_alone(seat, "measure_memory"))
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
 
@@ -108,8 +115,10 @@ class Crew:
             return []
         needs = {name: need_of(seat.record.metrics) for name, seat in ready.items()}
         leader = next((n for n, seat in ready.items() if seat.cell.technique == BASELINE), None)
-        always = need_of({}) + (needs.pop(leader) if leader else Need(0.0))
-        room = self.shop.room(self.seats[0].cell.device)
+        device = self.seats[0].cell.device
+        control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
+        always = control + (needs.pop(leader) if leader else Need(0.0))
+        room = self.shop.room(device)
         alone = Group((), together=always.fits(room))
         leading = [ready[leader]] if leader else []
         return [
@@ -142,27 +151,18 @@ class Crew:
             if source is None:
                 seat.record = seat.record.under(energy_source=f"none: {device['no_energy']}")
                 continue
-            cell = seat.cell
             try:
-                with ExitStack() as stack:
-                    energy = self.shop.hire(stack, cell.device).call(
-                        "energy", self.shop.grid.budget.timeout_s, variant=seat.variant,
-                        device=cell.device, runtime=cell.runtime, threads=cell.threads,
-                        batch=cell.batch, pin=self.shop.grid.measure.pin,
-                    )  # fmt: skip
+                energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin)
                 seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
             except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
                 seat.record = seat.record.under(energy_source=f"none: {problem}")
 
-    def _measure_memory(self, seat: Seat) -> dict[str, float]:
-        cell = seat.cell
+    def _ask_alone(self, seat: Seat, operation: str, **arguments: Any) -> Any:
+        """Ask a worker that is hired for this question only."""
         with ExitStack() as stack:
-            worker = self.shop.hire(stack, cell.device)
-            found: dict[str, float] = worker.call(
-                "measure_memory", self.shop.grid.budget.timeout_s, variant=seat.variant,
-                device=cell.device, runtime=cell.runtime, threads=cell.threads, batch=cell.batch,
-            )  # fmt: skip
-        return found
+            worker = self.shop.hire(stack, seat.cell.device)
+            timeout_s = self.shop.grid.budget.timeout_s
+            return worker.call(operation, timeout_s, **seat.request, **arguments)
 
     def _seat(self, seat: Seat, stack: ExitStack, together: bool) -> None:
         """Load a seat's cell and make it a member; one that is not kept open loads for each block.
@@ -186,11 +186,10 @@ class Crew:
         seat.member = Member(seat.cell.id, take, follows=seat.cell.technique == BASELINE)
 
     def _load(self, seat: Seat, stack: ExitStack) -> tuple[Worker, dict[str, Any]]:
-        cell, measure = seat.cell, self.shop.grid.measure
-        worker = self.shop.hire(stack, cell.device)
+        measure = self.shop.grid.measure
+        worker = self.shop.hire(stack, seat.cell.device)
         loaded = worker.call(
-            "load", self.shop.grid.budget.timeout_s, variant=seat.variant, device=cell.device,
-            runtime=cell.runtime, threads=cell.threads, batch=cell.batch, pin=measure.pin,
+            "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
             wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
         )  # fmt: skip
         return worker, loaded

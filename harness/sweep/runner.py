@@ -241,7 +241,7 @@ class Sweep:
         return Need(host, float("inf") if free is None else HEAT_MEMORY_SHARE * free)
 
     def _start(self, cell: Cell) -> Record:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
         environment = {**self.machine, **self._facts_of(cell.device)}
         return Record(
             self.run.run_id,

@@ -119,7 +119,8 @@ class Workbench:
         counter = find_counter(opened)
         source = {"no_energy": counter} if isinstance(counter, str) else {"energy": counter.name}
         free = opened.free_memory_bytes()
-        return opened.describe() | source | ({} if free is None else {"free_memory_bytes": free})
+        known = settings.describe_build() | opened.describe() | source
+        return known | ({} if free is None else {"free_memory_bytes": free})
 
     def energy(self, variant: str, device: str, runtime: str, threads: int, batch: int,
                pin: bool) -> Estimate:  # fmt: skip

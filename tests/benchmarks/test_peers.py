@@ -14,7 +14,7 @@ import pytest
 from harness.stats import robust_deviation
 from harness.sweep.launcher import Launcher
 
-REPEATS = 12
+REPEATS = 10
 SEQUENTIAL = (
     peers.plain_loop, peers.torch_benchmark, peers.pyperf, peers.pytest_benchmark,
 )  # fmt: skip
@@ -57,7 +57,7 @@ def test_beside_a_busy_neighbour_heats_hold_and_sequences_do_not(
     launcher: Launcher, tmp_path: Path, benchmark: Any
 ) -> None:
     if benchmark.disabled:
-        pytest.skip("ten minutes on a quiet machine: run `make bench`")
+        pytest.skip("a quarter of an hour on a quiet machine: run `make bench`")
     with launcher.worker() as worker:
         model = f"{peers.HERE / 'pair.py'}:net"
         facts = worker.call("prepare_base", 60, model=model, recipes=[], seed=0, plugins=[],

@@ -130,3 +130,35 @@ def test_options_replace_the_axes_of_a_grid_file(stranger: Path, command: Comman
     assert command("run", "grid.toml", "--threads", "1").returncode == 0
     (cells,) = stranger.glob("results/*/cells.parquet")
     assert list(pd.read_parquet(cells)["threads"]) == [1]
+
+
+def test_the_doctor_says_what_the_machine_can_tell_apart(
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = command("doctor", "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema"] == "paretogrid.doctor/1"
+    assert found["roofs"]["cpu, threads 1"]["flops_per_s"]["float32"] > 1e6
+    (test,) = found["tests"]
+    assert test["comparisons"] == 30
+    assert test["smallest_difference"] > 0
+    assert set(found["devices"]) == {"cpu", "cuda"}
+    assert len(found["fingerprint"]) == 12
+
+
+def test_the_doctor_prints_tables_and_advice_for_people(
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = command("doctor", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    for words in ("What it can reach", "The same work compared with itself", "false alarms", "* "):
+        assert words in done.stdout
+
+
+def test_the_doctor_needs_a_thread(
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = command("doctor", "--threads", "0")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "paretogrid: --threads must be 1 or more, got 0."

@@ -174,7 +174,7 @@ SHAPES = {
     ),
     "too few rounds": (
         GOOD + "[measure]\nleast_rounds = 2\n",
-        r"^measure\.least_rounds in g\.toml must be 5 or more, got 2\. For example: least_rounds",
+        r"^measure\.least_rounds in g\.toml must be 6 or more, got 2\. For example: least_rounds",
     ),
     "a list in an exclusion": (
         GOOD + "[[exclude]]\nthreads = [2]\n",

@@ -32,7 +32,11 @@ SKIP = 'PIPE has CPU kernels only. Use device "cpu" or exclude the pair.'
 WARNING = "oversubscribed: 2 threads on <b>1</b> processors"
 FACTS = {
     "machine": {"cpu_model": "A processor <b>9000</b>", "processors": 2, "flags": ["avx", "avx2"],
+                "caches": [{"level": 3, "type": "Unified", "size_bytes": 2**25, "shared_by": 2}],
+                "container": {"cpus": 1.5, "memory_bytes": None},
                 "libraries": {"torch": "2.13.0"}},
+    "roofs": {"cpu, threads 1": {"flops_per_s": {"float32": 1.2e11}, "dispatch_s": 1.4e-6,
+                                 "bytes_per_s": [[2**20, 6e10], [2**29, 1e10]]}},
     "command": f"paretogrid run --model '{SCRIPT}'",
     "exclusions": [{"rule": {"model": SCRIPT, "device": "cuda"}, "cells": 1}],
     "state": "finished",
@@ -70,7 +74,16 @@ def measure(record, number):
         peak_memory_bytes=2**20 * (1 + size),
         macs=2e6 * size,
         prepare_s=3.2,
+        arithmetic_intensity=1.25,
+        fraction_of_roof=0.031,
     ).under(
+        bound="overhead",
+        dtype_in_effect="float32",
+        disturbed_share=0.25,
+        headline_blocks="clean" if cell.batch == 1 else "loaded",
+        oversubscribed=cell.threads == 2,
+        settled=number != 3,
+        together=True,
         interval_reached=number % 7 != 0,
         stopped_by="interval" if number % 7 else "budget",
         warnings=[WARNING] if cell.threads == 2 else [],
@@ -240,9 +253,32 @@ def test_the_fastest_variant_is_named_with_its_gain_and_loss(parsed):
 # Markdown
 
 
+def test_the_report_says_what_to_doubt_before_the_cells(page, markdown):
+    for shown in (page, markdown):
+        assert "14 of 29 cells had more running threads than processors." in shown
+        assert "1 of 29 cells drifted by more than 5 % from first round to last." in shown
+        assert "cells were measured beside other work throughout." in shown
+        assert "25.0% of all blocks were disturbed; they are kept and marked." in shown
+        assert "too big to be alive together" not in shown
+
+
+def test_the_report_says_what_bounds_each_cell_and_what_the_machine_can_reach(page, markdown):
+    assert page.count('<td class="name">overhead</td>') == 29
+    assert "| float32 | 1.25 | 3.1% | overhead | 25% | clean |" in markdown
+    roof = "float32 120 GFLOP/s | 60.0 GB/s at 1.00 MiB, 10.0 GB/s at 512 MiB | 1.40 µs"
+    for part in roof.split(" | "):
+        assert part in page
+    assert f"| cpu, threads 1 | {roof} |" in markdown
+
+
+def test_caches_and_limits_are_written_for_people(markdown):
+    assert "| caches | L3 unified 32.0 MiB |" in markdown
+    assert "| container | cpus 1.5 |" in markdown
+
+
 def test_tables_in_markdown_have_no_gaps_and_equally_many_columns(markdown):
     blocks = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 4 + 1 + 1  # answers, cells, machine
+    assert len(blocks) == 4 + 1 + 2 + 1  # answers, cells, bounds and roofs, machine
     for rows in blocks:
         assert all(row.startswith("|") and row.endswith("|") for row in rows)
         assert re.fullmatch(r"(\|-+:?)+\|", rows[1]), rows[1]

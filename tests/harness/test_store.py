@@ -48,9 +48,13 @@ def make_samples(cell):
         **{name: range(SAMPLES_EACH) for name in ("round", "block", "position")},
         "seconds": [0.001 * (n + 1) for n in range(SAMPLES_EACH)],
         "loops": [1] * SAMPLES_EACH,
-        "disturbed": [None] * SAMPLES_EACH,
+        "disturbed": [False] * SAMPLES_EACH,
+        "cause": [""] * SAMPLES_EACH,
+        **{name: [0] * SAMPLES_EACH for name in ("at_s", "lost_s", "switches", "others")},
+        "frequency_hz": [None] * SAMPLES_EACH,
     }
-    return pa.table({name: list(values) for name, values in columns.items()}).cast(SAMPLES_SCHEMA)
+    table = pa.table({name: list(values) for name, values in columns.items()})
+    return table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
 
 
 def make_examples(cell):
@@ -355,3 +359,33 @@ def test_a_part_that_cannot_be_written_is_an_error_with_its_place(run):
     (run.folder / PARTS).write_text("")
     with pytest.raises(UserError, match=r"^Cannot write .*parts"):
         add(run, 1)
+
+
+# Samples of the control, q-values
+
+
+def test_the_controls_samples_have_no_row_and_stay(run):
+    add(run, 1)
+    samples = make_samples(make_cell(1))
+    place = samples.schema.get_field_index("cell_id")
+    control = samples.set_column(place, "cell_id", pa.array(["control-abc"] * samples.num_rows))
+    run.add_control("control-abc", control)
+    for _ in range(2):  # compacting twice is compacting once
+        run.compact()
+        ids = pd.read_parquet(run.folder / "samples.parquet")["cell_id"]
+        assert (ids == "control-abc").sum() == SAMPLES_EACH
+        assert ids.nunique() == 2
+    assert run.finished() == {make_cell(1).id}
+
+
+def test_q_values_are_written_when_the_run_is_joined(run):
+    p_values = [0.01, 0.04, 0.03]
+    for number, p_value in enumerate(p_values, start=1):
+        cell = make_cell(number)
+        record = make_record(run, number).measured(latency_ratio_p_value=p_value)
+        run.add(record, make_samples(cell), make_examples(cell))
+    run.compact()
+    cells = pd.read_parquet(run.folder / "cells.parquet")
+    compared = cells[cells["technique"] != "baseline"]
+    assert (compared["latency_ratio_q_value"] >= compared["latency_ratio_p_value"]).all()
+    assert cells[cells["technique"] == "baseline"]["latency_ratio_q_value"].isna().all()

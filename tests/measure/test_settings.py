@@ -64,6 +64,12 @@ def test_autocast_is_seen() -> None:
         assert settings.read_settings(("float32",), 1.0)["autocast_in_effect"] == "cpu"
 
 
+def test_torchs_build_and_instructions_are_named() -> None:
+    found = settings.describe_build()
+    assert "PyTorch built with" in found["torch_build"]
+    assert found["torch_capability"]
+
+
 def test_a_preloaded_allocator_is_named(tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     maps.write_text("7f r-xp 00000000 08:01 1 /usr/lib/libjemalloc.so.2\n")

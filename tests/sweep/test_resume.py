@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.store import open_run
+from harness.store import CONTROL_PREFIX, open_run
 from harness.sweep.launcher import Launcher
 
 KILLS = 20
@@ -81,7 +81,9 @@ def test_twenty_kills_of_the_runner_lose_no_cell_and_repeat_none(tmp_path: Path)
     assert len(cells) == cells["cell_id"].nunique() == CELLS
     assert done <= set(cells["cell_id"])
     assert set(cells["status"]) == {"measured"}
-    counted = samples.groupby("cell_id").size()
+    controls = samples["cell_id"].str.startswith(CONTROL_PREFIX)
+    assert set(samples[controls]["heat"]) >= set(cells["heat"])
+    counted = samples[~controls].groupby("cell_id").size()
     assert dict(counted) == dict(zip(cells["cell_id"], cells["samples"].astype(int), strict=True))
     assert run.facts()["state"] == "finished"
     assert not list(run.folder.rglob("*.tmp"))
