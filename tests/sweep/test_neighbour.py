@@ -87,6 +87,50 @@ def test_the_blocks_it_disturbs_are_marked_and_left_out_of_the_headline(
     assert member.latency().value == pytest.approx(float(np.median(clean)))
 
 
+SPIN = """
+import time
+import torch
+from torch import nn
+
+class Spin(nn.Module):
+    # Takes 2 ms by the clock: as long on a slow host as on a fast one.
+    def forward(self, x):
+        end = time.perf_counter() + 0.002
+        while time.perf_counter() < end:
+            pass
+        return x
+
+def spin():
+    return Spin(), torch.ones(1, 4)
+"""
+
+
+def test_the_headline_is_that_of_an_undisturbed_run(
+    launcher: Launcher, neighbours: Neighbours, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(SPIN)
+    with launcher.worker() as worker:
+        variant = worker.call("prepare_base", 60, model=f"{file}:spin", recipes=[], seed=0,
+                              plugins=[], threads=1)["variant"]  # fmt: skip
+    with launcher.worker() as worker:
+        worker.call("load", 60, variant=variant, device="cpu", runtime="eager", threads=1, batch=1,
+                    pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
+        worker.pause()
+        take, visits = partial(worker.time_block, 60, 0.01), iter(range(10**6))
+
+        def time_block() -> Any:
+            if next(visits) == ROUNDS // 2:
+                neighbours.come(2 * PROCESSORS)
+            return take()
+
+        member = Member("spin", time_block)
+        run_heat([member], Stop(0.0, 10.0, ROUNDS, ROUNDS), seed=0)
+    late = [block.samples.seconds.max() for block in member.blocks if block.round > ROUNDS // 2]
+    assert max(late) > 1.5 * 0.002, "the neighbours did disturb"
+    assert member.latency().value == pytest.approx(0.002, rel=0.05)
+
+
 def test_two_threads_beside_a_neighbour_are_oversubscribed(
     launcher: Launcher, neighbours: Neighbours, record: Any
 ) -> None:
