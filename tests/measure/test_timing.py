@@ -55,16 +55,16 @@ def bare_loop(call: Callable[[], Any], seconds: float) -> float:
 
 def test_timing_a_call_of_20_us_costs_less_than_1_percent_of_it() -> None:
     rows, weights = torch.randn(8, 256), torch.randn(256, 256)
+    repeats = 1
+
+    def call() -> None:
+        for _ in range(repeats):
+            rows @ weights
+
     with torch.inference_mode():
-        once_s = bare_loop(lambda: rows @ weights, 0.05)
-        repeats = max(1, round(20e-6 / once_s))
-
-        def call() -> None:
-            for _ in range(repeats):
-                rows @ weights
-
-        pace, watch = warm_up(call), Watch()
-        assert pace.loops == 1
+        while bare_loop(call, 0.01) < 20e-6:
+            repeats += 1
+        pace, watch = Pace(20e-6, 1, LEAST_CALLS, 0), Watch()
         # In turns, because the machine changes; the order is reversed each time.
         ratios = []
         for number in range(600):
@@ -75,7 +75,6 @@ def test_timing_a_call_of_20_us_costs_less_than_1_percent_of_it() -> None:
                 bare_s = bare_loop(call, 0.003)
                 block_s = float(np.median(time_block(call, pace, 0.003, watch).seconds))
             ratios.append(block_s / bare_s)
-    assert 5e-6 < once_s * repeats < 80e-6
     assert np.median(ratios) == pytest.approx(1.0, abs=0.01)
 
 

@@ -67,7 +67,7 @@ def test_weights_are_measured_and_loading_takes_at_least_as_much(
     found = memory_of(f"weights({mib})")
     assert found["weight_memory_bytes"] == pytest.approx(mib * MIB, abs=MIB + 0.01 * mib * MIB)
     assert found["load_memory_bytes"] >= found["weight_memory_bytes"] - MIB
-    assert found["peak_memory_bytes"] >= found["weight_memory_bytes"]
+    assert found["peak_memory_bytes"] >= found["weight_memory_bytes"] - MIB
 
 
 def test_a_model_measures_the_same_first_and_fiftieth_before_and_after_a_large_one(
