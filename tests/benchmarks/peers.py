@@ -4,21 +4,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
+from copies import time_copies
 from pair import ROWS, make
 
-from harness.sweep.heat import Member, Stop, compare, run_heat
+from harness.sweep.heat import Stop, compare
 from harness.sweep.launcher import Launcher
 
 HERE = Path(__file__).parent
 SECONDS = 3.0
-TIMEOUT_S = 120.0
 PYPERF = """
 import pyperf, torch
 torch.set_num_threads(1)
@@ -106,24 +103,5 @@ def pytest_benchmark(folder: Path) -> float:
 
 def paretogrid(launcher: Launcher, variant: str, folder: Path) -> float:
     """paretogrid: a heat of both, as long each; the median of the rounds' ratios."""
-    with ExitStack() as stack:
-        members = []
-        for name in "ab":
-            worker = stack.enter_context(launcher.worker())
-            worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
-                        threads=1, batch=ROWS, pin=True, wait_policy="active",
-                        flush_cache=False)  # fmt: skip
-            worker.pause()
-            members.append(Member(name, partial(worker.time_block, TIMEOUT_S, 0.01)))
-        run_heat(members, Stop(0.0, SECONDS, 10), seed=time.time_ns())
+    members = time_copies(launcher, variant, ROWS, Stop(0.0, SECONDS, 10), seed=time.time_ns())
     return compare(*members).estimate.value
-
-
-@contextmanager
-def busy_neighbour() -> Iterator[None]:
-    """Keep one processor busy with another process for the length of a `with` block."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        try:
-            yield
-        finally:
-            busy.kill()

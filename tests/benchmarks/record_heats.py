@@ -7,24 +7,22 @@ take turns. `tests/harness/test_recorded_heats.py` asks of the file how often a 
 where there is none.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from copies import busy_neighbour, prepare, time_copies
 
-from harness.sweep.heat import Member, Stop, run_heat
+from harness.sweep.heat import Member, Stop
 from harness.sweep.launcher import Launcher
 
 HEATS = 320
 ROUNDS = 30
-BLOCK_S = 0.01
-TIMEOUT_S = 120.0
+STOP = Stop(0.0, float("inf"), ROUNDS, ROUNDS)
 WORKLOADS = (
     ("digits-mlp", 1),
     ("mnist1d-cnn", 1),
@@ -51,56 +49,16 @@ def main(target: Path) -> None:
         for heat in range(HEATS):
             model, batch = WORKLOADS[heat // len(SETTINGS) % len(WORKLOADS)]
             threads, policy, loaded = SETTINGS[heat % len(SETTINGS)]
-            load = partial(load_copy, launchers[policy], variants[model], batch, threads, policy)
-            with neighbour(loaded):
-                members = run_copies(load, seed=heat)
+            with busy_neighbour() if loaded else nullcontext():
+                members = time_copies(
+                    launchers[policy], variants[model], batch, STOP, heat, threads, policy
+                )
             facts = {"heat": heat, "workload": f"{model}/{batch}", "threads": threads,
                      "wait_policy": policy, "loaded": loaded}  # fmt: skip
             for copy, member in enumerate(members):
                 rows += [facts | {"copy": copy} | row for row in blocks_of(member)]
             sys.stderr.write(f"\r{heat + 1}/{HEATS}")
     pq.write_table(pa.Table.from_pylist(rows), target, compression="zstd")
-
-
-def prepare(launcher: Launcher, model: str) -> str:
-    """Return the trained variant of a model."""
-    with launcher.worker() as worker:
-        facts = worker.call("prepare_base", 600.0, model=model, recipes=[], seed=0, plugins=[],
-                            threads=1)  # fmt: skip
-    return str(facts["variant"])
-
-
-def load_copy(
-    launcher: Launcher, variant: str, batch: int, threads: int, policy: str, stack: ExitStack
-) -> Member:
-    """Return a member with a worker of its own that has loaded the variant."""
-    worker = stack.enter_context(launcher.worker())
-    worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
-                threads=threads, batch=batch, pin=True, wait_policy=policy,
-                flush_cache=False)  # fmt: skip
-    worker.pause()
-    return Member(variant, partial(worker.time_block, TIMEOUT_S, BLOCK_S))
-
-
-def run_copies(load: Any, seed: int) -> list[Member]:
-    """Return two copies of a cell, timed in one heat."""
-    with ExitStack() as stack:
-        members = [load(stack) for _ in range(2)]
-        run_heat(members, Stop(0.0, float("inf"), ROUNDS, ROUNDS), seed)
-    return members
-
-
-@contextmanager
-def neighbour(wanted: bool) -> Iterator[None]:
-    """Keep one processor busy for the length of a `with` block, if wanted."""
-    if not wanted:
-        yield
-        return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        try:
-            yield
-        finally:
-            busy.kill()
 
 
 def blocks_of(member: Member) -> Iterator[dict[str, Any]]:

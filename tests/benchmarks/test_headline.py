@@ -1,13 +1,12 @@
 """The headline latency of a heat disturbed from its middle on, against that of a quiet one."""
 
-import subprocess
-import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from copies import busy_neighbour
 
 from harness.sweep.heat import Member, Stop, run_heat
 from harness.sweep.launcher import Launcher
@@ -25,9 +24,7 @@ def time_control(launcher: Launcher, stack: ExitStack, disturbed: bool) -> Membe
 
     def time_block() -> Any:
         if next(visits) == ROUNDS // 2 and disturbed:
-            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-            stack.callback(busy.wait)
-            stack.callback(busy.kill)
+            stack.enter_context(busy_neighbour())
         return take()
 
     member = Member("control", time_block)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import copies
 import numpy as np
 import peers
 import pytest
@@ -58,14 +59,11 @@ def test_beside_a_busy_neighbour_heats_hold_and_sequences_do_not(
 ) -> None:
     if benchmark.disabled:
         pytest.skip("a quarter of an hour on a quiet machine: run `make bench`")
-    with launcher.worker() as worker:
-        model = f"{peers.HERE / 'pair.py'}:net"
-        facts = worker.call("prepare_base", 60, model=model, recipes=[], seed=0, plugins=[],
-                            threads=1)  # fmt: skip
-    heat = partial(peers.paretogrid, launcher, facts["variant"])
+    variant = copies.prepare(launcher, f"{peers.HERE / 'pair.py'}:net")
+    heat = partial(peers.paretogrid, launcher, variant)
     methods = {"paretogrid": heat} | {method.__name__: method for method in SEQUENTIAL}
     results = {}
-    for name, neighbour in (("idle", nullcontext), ("loaded", peers.busy_neighbour)):
+    for name, neighbour in (("idle", nullcontext), ("loaded", copies.busy_neighbour)):
         with neighbour():
             results[name] = repeat(methods, tmp_path)
     benchmark.extra_info |= results

@@ -1,0 +1,49 @@
+"""Copies of one cell in a heat, and a neighbour beside them: what the benchmarks share."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from harness.sweep.heat import Member, Stop, run_heat
+from harness.sweep.launcher import Launcher
+
+BLOCK_S = 0.01
+TIMEOUT_S = 120.0
+
+
+def prepare(launcher: Launcher, model: str) -> str:
+    """Return the trained variant of a model."""
+    with launcher.worker() as worker:
+        facts = worker.call("prepare_base", 600.0, model=model, recipes=[], seed=0, plugins=[],
+                            threads=1)  # fmt: skip
+    return str(facts["variant"])
+
+
+def time_copies(
+    launcher: Launcher, variant: str, batch: int, stop: Stop, seed: int,
+    threads: int = 1, wait_policy: str = "active",
+) -> list[Member]:  # fmt: skip
+    """Return two copies of a cell, each in a process of its own, timed in one heat."""
+    with ExitStack() as stack:
+        members = []
+        for name in "ab":
+            worker = stack.enter_context(launcher.worker())
+            worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
+                        threads=threads, batch=batch, pin=True, wait_policy=wait_policy,
+                        flush_cache=False)  # fmt: skip
+            worker.pause()
+            members.append(Member(name, partial(worker.time_block, TIMEOUT_S, BLOCK_S)))
+        run_heat(members, stop, seed)
+    return members
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """Keep one processor busy with another process for the length of a `with` block."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            yield
+        finally:
+            busy.kill()
