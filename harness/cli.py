@@ -30,6 +30,7 @@ from harness.errors import ExitCode, UserError, WorkerFailure
 from harness.grid import Grid
 from harness.grid_file import built_in_grids, parse_grid, read_grid
 from harness.measure.machine import describe_machine
+from harness.measure.speed import CONTROL_VERSION
 from harness.record import METRICS
 from harness.sweep import runner
 from harness.sweep.doctor import examine
@@ -77,6 +78,7 @@ def run(
         facts = {
             "plan": plan.to_json(),
             "machine": describe_machine(),
+            "control_version": CONTROL_VERSION,
             "command": shlex.join(["paretogrid", *sys.argv[1:]]),
             "cwd": str(Path.cwd()),
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],

@@ -148,7 +148,8 @@ def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:
 def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
     table = Table(title="The same work compared with itself", title_justify="left", box=None)
     for heading in ("threads", "false alarms (p < 0.01)", "noise of a round",
-                    "smallest difference seen", "disturbed blocks", "stolen"):  # fmt: skip
+                    "smallest difference seen", "disturbed blocks", "stolen",
+                    "machine's speed"):  # fmt: skip
         table.add_column(heading, justify="right")
     for test in tests:
         table.add_row(
@@ -158,6 +159,7 @@ def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
             f"{test.smallest_difference:.1%} in {test.rounds} rounds",
             f"{sum(test.disturbed.values()):.0%}",
             f"{test.stolen_share:.1%}",
+            f"{test.machine_speed:.0%}",
         )
     return table
 

@@ -105,6 +105,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("others_processors", pa.float64()),
     ("stolen_share", pa.float64()),
     ("stalled_share", pa.float64()),
+    ("machine_speed", pa.float64()),
     ("drift", pa.float64()),
     ("settled", pa.bool_()),
     ("bound", pa.string()),

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from bench.errors import suggest
+from harness.durable import write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
@@ -87,7 +88,7 @@ class Run:
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Note the facts of the run."""
         text = json.dumps(facts, indent=1, sort_keys=True)
-        _durably(self.folder / "run.json", lambda path: path.write_text(text))
+        _write(self.folder / "run.json", lambda path: path.write_text(text))
 
     def add(self, record: Record, samples: pa.Table, examples: pa.Table) -> None:
         """Keep a cell's result; it is durable when this returns."""
@@ -201,25 +202,11 @@ def _created_at(folder: Path) -> str:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    _durably(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
-def _durably(path: Path, write: Any) -> None:
-    """Write under a temporary name, sync, rename: readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
     try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        write_durably(path, write)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path}: {error}.") from None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """The control workload: the same work in every heat of every run, to tell machine from model.
 
-Nothing in it depends on the model, the grid or the seed of a run. Change VERSION with any of it.
+Nothing in it depends on the model, the grid or the seed of a run. With any change of it goes one of
+CONTROL_VERSION.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.measure.devices import Device
 
-VERSION = 1
+SEED = 1
 ROWS, WIDTH, CHANNELS = 16, 128, 16
 
 
@@ -29,7 +30,7 @@ class Control(nn.Module):
 
 def build_control(device: Device) -> tuple[nn.Module, Tensor]:
     """Return the control and its rows on a device; weights and rows are always the same."""
-    generator = torch.Generator().manual_seed(VERSION)
+    generator = torch.Generator().manual_seed(SEED)
     control = Control().eval()
     with torch.no_grad():
         for weights in control.parameters():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from harness.durable import write_durably
 from harness.measure.devices import Device
 from harness.measure.disturbance import count_others
 from harness.measure.machine import available_memory_bytes, fingerprint
@@ -65,7 +65,9 @@ def roofs_for(device: Device, threads: int, machine: dict[str, Any], folder: Pat
     if kept is not None:
         roofs = best_of(roofs, kept)
     with contextlib.suppress(OSError):  # a folder that is full or read-only costs time only
-        _write(path, json.dumps(roofs.to_json(), indent=1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(roofs.to_json(), indent=1)
+        write_durably(path, lambda temporary: temporary.write_text(text))
     return roofs
 
 
@@ -173,17 +175,3 @@ def _block_s(call: Callable[[], Any], loops: int, device: Device) -> float:
         call()
     device.synchronize()
     return (time.perf_counter() - begin) / loops
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under a temporary name, sync, rename: readers see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from harness.decide.frontier import quality_metric
 from harness.errors import UserError
 from harness.record import METRICS, Metric
 from harness.report import figures, text
+from harness.report.doubts import find_doubts
 from harness.store import Run
 
 TRADE_OFFS = (
@@ -105,7 +106,7 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "pictures": pictures,
         "columns": columns,
         "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
-        "doubts": doubts(frame.measured),
+        "doubts": find_doubts(frame.measured),
         "bounds": [_bound_row(row) for _, row in explained(frame).iterrows()],
         "bound_columns": BOUND_COLUMNS,
         "roof_columns": ROOF_COLUMNS,
@@ -123,26 +124,6 @@ def explained(frame: Frame) -> pd.DataFrame:
     return (
         frame.measured[frame.measured["bound"].notna()] if frame.has("bound") else frame.cells[:0]
     )
-
-
-def doubts(cells: pd.DataFrame) -> list[str]:
-    """Return what a reader should know before believing the cells, a sentence each."""
-    found = []
-    wide = int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
-    for count, what in (
-        (wide, "spent their budget before the interval was as narrow as asked"),
-        (_count(cells, "oversubscribed", True), "had more running threads than processors"),
-        (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),
-        (_count(cells, "headline_blocks", "all"), "had too few undisturbed blocks: all are taken"),
-        (_count(cells, "settled", False), "drifted by more than 5 % from first round to last"),
-        (_count(cells, "together", False), "were too big to be alive together with their baseline"),
-    ):
-        if count:
-            found.append(f"{count} of {len(cells)} cells {what}.")
-    if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
-        share = cells["disturbed_share"].mean()
-        found.append(f"{share:.1%} of all blocks were disturbed; they are kept and marked.")
-    return found
 
 
 def describe(machine: dict[str, Any]) -> dict[str, Any]:
@@ -234,10 +215,6 @@ def _warnings(cells: pd.DataFrame) -> dict[str, int]:
         for warning in warnings if warnings is not None else ():
             counted[warning] = counted.get(warning, 0) + 1
     return counted
-
-
-def _count(cells: pd.DataFrame, column: str, value: object) -> int:
-    return int((cells[column] == value).sum()) if column in cells else 0
 
 
 def _bound_row(row: pd.Series) -> list[str]:

@@ -10,6 +10,7 @@ from harness.sweep.self_test import SelfTest
 
 STOLEN_SHARE = 0.01
 PREEMPTED_SHARE = 0.1
+SLOW_SPEED = 0.9
 SLOW_GOVERNORS = ("powersave", "ondemand", "conservative")
 LEAST_MEMORY_BYTES = 2 * 2**30
 
@@ -45,6 +46,13 @@ def _about_neighbours(processors: int, tests: Sequence[SelfTest]) -> Iterator[st
         yield (
             f"The hypervisor takes {stolen:.1%} of the processors' time: other guests share this "
             "host. Only a dedicated machine helps; heats make ratios hold, headlines may move."
+        )
+    slowest = min((test.machine_speed for test in tests), default=1.0)
+    if slowest < SLOW_SPEED and not others:
+        yield (
+            f"The machine runs at {slowest:.0%} of the speed it was seen at before, and nothing "
+            "here slows it: other guests of the host do, or its temperature. Ratios hold; compare "
+            "latencies of different heats by their machine_speed only."
         )
     for test in tests:
         preempted = test.disturbed.get("preempted", 0.0)

@@ -42,6 +42,7 @@ def conclude(
         heat=timed.name,
         together=timed.together,
         stalled_share=timed.stalled_share,
+        machine_speed=timed.machine_speed,
         interval_reached=seat.member.is_narrow(budget.relative_ci),
         test_examples=len(seat.answers.get("labels", ())) or None,
     )

@@ -78,13 +78,17 @@ class Seat:
 
 @dataclass(frozen=True)
 class Timed:
-    """A heat that was run: who took part, beside which control, and how the machine stalled."""
+    """A heat that was run: who took part, beside which control, and how the machine did.
+
+    `machine_speed` is the share of its known speed at which it ran the control.
+    """
 
     name: str
     seats: Sequence[Seat]
     control: Member
     together: bool
     stalled_share: float
+    machine_speed: float = float("nan")
 
     @property
     def baseline(self) -> Seat | None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench.cache import cache_folder
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.roofline import Roofs
+from harness.measure.speed import speed_file
 from harness.sweep.advice import advise
 from harness.sweep.launcher import Launcher
 from harness.sweep.self_test import SelfTest, run_self_test
@@ -53,6 +55,9 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
                 )
     for count in threads:
         tell(f"comparing the same work with itself, threads {count}")
-        tests.append(run_self_test(launcher, count))
+        facts = devices["cpu"] if isinstance(devices["cpu"], dict) else {}
+        known_as = fingerprint({**machine, **facts})
+        speeds = speed_file(cache_folder(), known_as, f"cpu-{count}", "active", pin=True)
+        tests.append(run_self_test(launcher, count, speeds))
     advice = advise(machine, available_memory_bytes(), tests)
     return Examination(machine, fingerprint(machine), devices, roofs, tuple(tests), tuple(advice))

@@ -17,11 +17,18 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from bench.cache import cache_folder
 from bench.spec import split_pipeline
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
-from harness.measure.machine import available_memory_bytes, describe_machine, git_commit
+from harness.measure.machine import (
+    available_memory_bytes,
+    describe_machine,
+    fingerprint,
+    git_commit,
+)
 from harness.measure.roofline import Roofs
+from harness.measure.speed import find_speed, speed_file
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run
 from harness.sweep.conclude import (
@@ -198,6 +205,7 @@ class Sweep:
         for number, (group, together) in enumerate(crew.groups()):
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
             timed = crew.run(name, group, together, shuffle_seed(self.run.run_id, name))
+            timed = replace(timed, machine_speed=self._machine_speed(timed, first))
             crew.measure_energy(group, self._facts_of(first.device))
             self._keep_heat(timed, roofs)
 
@@ -212,6 +220,15 @@ class Sweep:
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples_table(seat))
             seat.kept = False
+
+    def _machine_speed(self, timed: Timed, cell: Cell) -> float:
+        """Return the share of its known speed at which the machine ran the heat's control."""
+        if not timed.control.blocks:
+            return float("nan")
+        known_as = fingerprint({**self.machine, **self._facts_of(cell.device)})
+        place, measure = f"{cell.device}-{cell.threads}", self.plan.grid.measure
+        path = speed_file(cache_folder(), known_as, place, measure.wait_policy, measure.pin)
+        return find_speed(timed.control.latency().value, min(timed.control.medians()), path)
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""

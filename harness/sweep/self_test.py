@@ -6,11 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from harness import stats
 from harness.measure.disturbance import CAUSES
+from harness.measure.speed import find_speed
 from harness.sweep.heat import PROCESS_SPREAD, Member, Stop, compare, run_heat
 from harness.sweep.launcher import Launcher
 
@@ -27,7 +29,8 @@ class SelfTest:
     """What this machine can tell apart right now, found by comparing a workload with itself.
 
     `noise` is the standard deviation of one round's log-ratio, `smallest_difference` the ratio − 1
-    that is found in 95 of 100 cases with so many rounds.
+    that is found in 95 of 100 cases with so many rounds, `machine_speed` the share of the fastest
+    speed that this machine was ever seen at.
     """
 
     threads: int
@@ -39,20 +42,25 @@ class SelfTest:
     disturbed: dict[str, float]
     others: float
     stolen_share: float
+    machine_speed: float
 
 
-def run_self_test(launcher: Launcher, threads: int, pin: bool = True) -> SelfTest:
-    """Time copies of the control workload in heats; return what the comparisons found."""
+def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
+    """Time copies of the control workload in heats; return what the comparisons found.
+
+    `speeds` is the file in which the fastest is kept.
+    """
     pairs: list[tuple[Member, Member]] = []
     everyone: list[Member] = []
     for heat in range(HEATS):
-        members = time_copies(launcher, threads, pin, seed=heat)
+        members = time_copies(launcher, threads, seed=heat)
         everyone += members
         pairs += combinations(members, 2)
     ratios = [compare(one, other) for one, other in pairs]
     series = [log_ratios(one, other) for one, other in pairs]
     found = [block.samples.disturbance for member in everyone for block in member.blocks]
     wall_s = sum(one.wall_s for one in found)
+    medians = [median_s for member in everyone for median_s in member.medians()]
     return SelfTest(
         threads=threads,
         rounds=ROUNDS,
@@ -65,16 +73,17 @@ def run_self_test(launcher: Launcher, threads: int, pin: bool = True) -> SelfTes
         },
         others=float(np.median([one.others for one in found])),
         stolen_share=max(0.0, sum(one.stolen_s for one in found)) / wall_s,
+        machine_speed=find_speed(float(np.median(medians)), min(medians), speeds),
     )
 
 
-def time_copies(launcher: Launcher, threads: int, pin: bool, seed: int) -> list[Member]:
+def time_copies(launcher: Launcher, threads: int, seed: int) -> list[Member]:
     """Return copies of the control workload, timed in one heat of ROUNDS rounds."""
     with ExitStack() as stack:
         members = []
         for number in range(COPIES):
             worker = stack.enter_context(launcher.worker())
-            worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=pin)
+            worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=True)
             worker.pause()
             take = partial(worker.time_block, TIMEOUT_S, BLOCK_S)
             members.append(Member(f"copy {number + 1}", take))

@@ -1,6 +1,7 @@
 """What the statistics say of recorded heats in which the same cell ran twice, and of known effects.
 
-The file was written by `tests/benchmarks/record_heats.py` on two cores of a shared machine.
+The files were written by `tests/benchmarks/record_heats.py` on two cores of a shared machine, the
+second two hours later, when PROCESS_SPREAD had been found in the first.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from harness.measure.disturbance import Disturbance
 from harness.stats import Ratio, paired_ratio
 from harness.sweep.heat import PROCESS_SPREAD, Member, TimedBlock, compare
 
-FILE = Path(__file__).parents[1] / "data" / "same_cell_twice.parquet"
+FOLDER = Path(__file__).parents[1] / "data"
+FIRST, SECOND = FOLDER / "same_cell_twice.parquet", FOLDER / "same_cell_again.parquet"
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ def member(blocks: pd.DataFrame) -> Member:
     return found
 
 
-@pytest.fixture(scope="module")
-def ratios() -> pd.DataFrame:
+@pytest.fixture(scope="module", params=[FIRST, SECOND], ids=lambda path: path.stem)
+def ratios(request: pytest.FixtureRequest) -> pd.DataFrame:
     """Each heat's settings, and how its two copies compare."""
-    return pd.DataFrame(list(read_ratios()))
+    return pd.DataFrame(list(read_ratios(request.param)))
 
 
-def read_ratios() -> Iterator[dict[str, object]]:
-    for _, heat in pd.read_parquet(FILE).groupby("heat"):
+def read_ratios(file: Path) -> Iterator[dict[str, object]]:
+    for _, heat in pd.read_parquet(file).groupby("heat"):
         one, other = (member(blocks) for _, blocks in heat.groupby("copy"))
         ratio = compare(one, other)
         first = heat.iloc[0]
@@ -74,7 +76,7 @@ def test_the_interval_covers_1_as_often_as_it_says(ratios: pd.DataFrame) -> None
 
 def test_what_the_halves_of_a_heat_have_in_common_is_the_spread_between_processes() -> None:
     halves = []
-    for _, heat in pd.read_parquet(FILE).groupby("heat"):
+    for _, heat in pd.read_parquet(FIRST).groupby("heat"):
         one, other = (member(blocks).rounds() for _, blocks in heat.groupby("copy"))
         logs = [np.log(one[n].median_s / other[n].median_s) for n in sorted(one)]
         middle = len(logs) // 2

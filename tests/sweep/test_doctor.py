@@ -1,6 +1,7 @@
 """The self-test and the advice that `paretogrid doctor` gives."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ MACHINE: dict[str, Any] = {
 QUIET = SelfTest(
     threads=1, rounds=30, comparisons=30, false_flags=0, noise=0.02, smallest_difference=0.02,
     disturbed=dict.fromkeys(CAUSES[1:], 0.0), others=0.0, stolen_share=0.0,
+    machine_speed=1.0,
 )  # fmt: skip
 
 
@@ -58,31 +60,34 @@ def test_a_limit_that_leaves_all_processors_is_none() -> None:
     assert about(container={"cpus": 2.0, "memory_bytes": None}) == []
 
 
-def test_stolen_time_preemption_and_little_memory_are_advised_on() -> None:
+def test_stolen_time_a_slow_host_preemption_and_little_memory_are_advised_on() -> None:
     (stolen,) = about(replace(QUIET, stolen_share=0.05))
     assert "The hypervisor takes 5.0% of the processors' time" in stolen
     (preempted,) = about(replace(QUIET, disturbed={"preempted": 0.4}))
     assert "40% of the blocks lost processor time" in preempted
+    (slow,) = about(replace(QUIET, machine_speed=0.6))
+    assert slow.startswith("The machine runs at 60% of the speed it was seen at before")
     (memory,) = about(available=GIB)
     assert "Only 1.0 GiB of memory are free" in memory
 
 
 def test_the_self_test_compares_every_pair_of_copies(
-    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(self_test, "HEATS", 1)
     monkeypatch.setattr(self_test, "COPIES", 3)
-    found = run_self_test(launcher, threads=1)
+    found = run_self_test(launcher, 1, tmp_path / "speeds.json")
     assert found.comparisons == 3
     assert 0 <= found.false_flags <= 3
     assert found.noise > 0
     assert found.smallest_difference > 0
     assert set(found.disturbed) == set(CAUSES[1:])
+    assert 0 < found.machine_speed <= 1
 
 
 def test_the_log_ratio_of_a_copy_with_itself_is_zero(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_test, "ROUNDS", 6)
-    (one, *_) = self_test.time_copies(launcher, 1, True, seed=0)
+    (one, *_) = self_test.time_copies(launcher, 1, seed=0)
     assert np.all(self_test.log_ratios(one, one) == 0)

@@ -193,3 +193,18 @@ def test_a_plan_survives_being_written_down(launcher: Launcher, nets: str) -> No
     again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     assert again == plan
     assert [cell.id for cell in again.grid.expand()] == [cell.id for cell in plan.grid.expand()]
+
+
+def test_a_cell_says_how_fast_the_machine_was_against_the_fastest_it_was_seen_at(
+    measure: Callable[..., pd.DataFrame], nets: str, own_cache: Path
+) -> None:
+    (first,) = measure(models=[f"{nets}:net"]).to_dict("records")
+    assert 0 < first["machine_speed"] <= 1
+    (file,) = own_cache.glob("control/*/cpu-1-active-pinned.json")
+    before = file.read_text()
+    fastest_s = json.loads(before)["fastest_s"] / 10  # as if it had once been ten times as fast
+    file.write_text(json.dumps({**json.loads(before), "fastest_s": fastest_s}))
+    (second,) = measure(models=[f"{nets}:net"]).to_dict("records")
+    file.write_text(before)
+    assert second["machine_speed"] == pytest.approx(fastest_s / second["control_latency_s"])
+    assert second["machine_speed"] <= 0.1

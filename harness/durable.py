@@ -1,0 +1,31 @@
+"""Files that survive a crash: whole, or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_durably(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write under a temporary name, sync, rename: readers see the old file or the whole new one.
+
+    `write` fills the file it is given. Raises OSError, and then leaves nothing behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

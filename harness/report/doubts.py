@@ -1,0 +1,46 @@
+"""Doubts: what a reader should know before believing a run's figures."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+SLOW_SPEED = 0.9
+"""A machine below this share of its known speed is worth a word."""
+
+
+def find_doubts(cells: pd.DataFrame) -> list[str]:
+    """Return what a reader should know before believing the cells, a sentence each."""
+    found = []
+    wide = int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
+    for count, what in (
+        (wide, "spent their budget before the interval was as narrow as asked"),
+        (_count(cells, "oversubscribed", True), "had more running threads than processors"),
+        (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),
+        (_count(cells, "headline_blocks", "all"), "had too few undisturbed blocks: all are taken"),
+        (_count(cells, "settled", False), "drifted by more than 5 % from first round to last"),
+        (_count(cells, "together", False), "were too big to be alive together with their baseline"),
+    ):
+        if count:
+            found.append(f"{count} of {len(cells)} cells {what}.")
+    found += _doubt_speed(cells)
+    if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
+        share = cells["disturbed_share"].mean()
+        found.append(f"{share:.1%} of all blocks were disturbed; they are kept and marked.")
+    return found
+
+
+def _doubt_speed(cells: pd.DataFrame) -> list[str]:
+    speeds = cells["machine_speed"].dropna() if "machine_speed" in cells else pd.Series(dtype=float)
+    slow = speeds[speeds < SLOW_SPEED]
+    if slow.empty:
+        return []
+    lowest, highest = (f"{share:.0%}" for share in (slow.min(), slow.max()))
+    shares = lowest if lowest == highest else f"{lowest} to {highest}"
+    return [
+        f"{len(slow)} of {len(cells)} cells were timed while the machine ran at {shares} of the "
+        "fastest it was seen at: ratios hold, latencies are longer by as much."
+    ]
+
+
+def _count(cells: pd.DataFrame, column: str, value: object) -> int:
+    return int((cells[column] == value).sum()) if column in cells else 0
