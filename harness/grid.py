@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def place(self) -> tuple[str, str, int, int, int]:
-        """What cells must share to be compared in one heat."""
+        """What a cell shares with its baseline."""
         return (self.model, self.device, self.seed, self.threads, self.batch)
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ def conclude(
     )
     if timed.control.blocks:
         record = record.measured(control_latency_s=timed.control.latency())
-    baseline = timed.baseline
+    baseline = timed.baseline_of(seat.cell)
     record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
         ratio = compare(seat.member, baseline.member)

@@ -18,7 +18,7 @@ from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.sweep.heat import Member, Samples, Stop, run_heat
 from harness.sweep.launcher import Launcher, Worker
-from harness.sweep.pack import Group, Need, need_of, pack
+from harness.sweep.pack import Need, need_of, pack
 from harness.sweep.plan import import_folders
 
 Answers = dict[str, np.ndarray]
@@ -90,14 +90,19 @@ class Timed:
     stalled_share: float
     machine_speed: float = float("nan")
 
-    @property
-    def baseline(self) -> Seat | None:
-        """The seat that the others are compared with."""
-        return next((seat for seat in self.seats if seat.cell.technique == BASELINE), None)
+    def baseline_of(self, cell: Cell) -> Seat | None:
+        """Return the seat that a cell is compared with: its model's baseline."""
+        return find_baseline(self.seats, cell)
+
+
+def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:
+    """Return the seat of a cell's baseline, if it is among these."""
+    same = (seat for seat in seats if seat.cell.place == cell.place)
+    return next((seat for seat in same if seat.cell.technique == BASELINE), None)
 
 
 class Crew:
-    """The cells of one model, device, threads and batch; timed in as few heats as memory allows."""
+    """The cells of one task, device, threads and batch; timed in as few heats as memory allows."""
 
     def __init__(self, shop: Shop, known_answers: KnownAnswers, seats: Sequence[Seat]) -> None:
         self.shop = shop
@@ -118,16 +123,16 @@ class Crew:
         if not ready:
             return []
         needs = {name: need_of(seat.record.metrics) for name, seat in ready.items()}
-        leader = next((n for n, seat in ready.items() if seat.cell.technique == BASELINE), None)
+        company = {}
+        for name, seat in ready.items():
+            baseline = find_baseline(list(ready.values()), seat.cell)
+            if baseline is not None and baseline is not seat:
+                company[name] = baseline.cell.id
         device = self.seats[0].cell.device
         control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
-        always = control + (needs.pop(leader) if leader else Need(0.0))
-        room = self.shop.room(device)
-        alone = Group((), together=always.fits(room))
-        leading = [ready[leader]] if leader else []
         return [
-            ([*leading, *(ready[name] for name in group.names)], group.together)
-            for group in pack(needs, always, room) or [alone]
+            ([ready[name] for name in group.names], group.together)
+            for group in pack(needs, company, control, self.shop.room(device))
         ]
 
     def run(self, name: str, seats: Sequence[Seat], together: bool, seed: int) -> Timed:
@@ -187,7 +192,8 @@ class Crew:
                 worker.pause()
                 stack.push(visit.pop_all())
         take = self._blocks_of(worker) if together else partial(self._visit, seat)
-        seat.member = Member(seat.cell.id, take, follows=seat.cell.technique == BASELINE)
+        follows = seat.cell.technique == BASELINE
+        seat.member = Member(seat.cell.id, take, family=seat.cell.model, follows=follows)
 
     def _load(self, seat: Seat, stack: ExitStack) -> tuple[Worker, dict[str, Any]]:
         measure = self.shop.grid.measure

@@ -73,11 +73,13 @@ class TimedBlock:
 class Member:
     """A cell in a heat, and what the heat found of it.
 
-    One that `follows` stays in as long as another does, so that every round has its pair.
+    Members of a `family` (a model's cells) have their blocks next to each other in every round. One
+    that `follows` stays in as long as another does, so that every round has its pair.
     """
 
     name: str
     time_block: Callable[[], Samples]
+    family: str = ""
     follows: bool = False
     blocks: list[TimedBlock] = field(default_factory=list)
     spent_s: float = 0.0
@@ -141,16 +143,15 @@ def run_heat(
 ) -> None:
     """Time the members in rounds until each is narrow enough or has spent its budget.
 
-    Each round visits every member that is still in, in a freshly shuffled order, and then once
-    more those whose block was disturbed. A member whose worker fails leaves with the failure; the
-    others go on.
+    Each round visits every member that is still in, in a freshly shuffled order (of families, and
+    within each), and then once more those whose block was preempted. A member whose worker fails
+    leaves with the failure; the others go on.
     """
     order = random.Random(seed)
     number = block = 0
     start = clock()
     while active := _active(members):
-        order.shuffle(active)
-        visits = list(active)
+        visits = _shuffle(active, order)
         for position, member in enumerate(visits):
             begin = clock()
             try:
@@ -172,6 +173,18 @@ def _active(members: Sequence[Member]) -> list[Member]:
     going = [member for member in members if not member.stopped_by]
     followers = [m for m in members if m.follows and m.stopped_by and m.problem is None]
     return [*followers, *going] if going else []
+
+
+def _shuffle(members: Sequence[Member], order: random.Random) -> list[Member]:
+    """Families in random order: blocks far apart in time share less of what disturbs them."""
+    families: dict[str, list[Member]] = {}
+    for member in members:
+        families.setdefault(member.family, []).append(member)
+    shuffled = list(families.values())
+    order.shuffle(shuffled)
+    for family in shuffled:
+        order.shuffle(family)
+    return [member for family in shuffled for member in family]
 
 
 def _can_pay(member: Member, stop: Stop) -> bool:

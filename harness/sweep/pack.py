@@ -44,27 +44,44 @@ def need_of(metrics: Mapping[str, float]) -> Need:
     return Need(host, max(process, reserved + CUDA_CONTEXT_BYTES))
 
 
-def pack(needs: Mapping[str, Need], always: Need, room: Need) -> list[Group]:
-    """Return groups that fit beside what is in every heat (baseline and control).
+def pack(
+    needs: Mapping[str, Need], company: Mapping[str, str], always: Need, room: Need
+) -> list[Group]:
+    """Return groups that fit beside what is in every heat (the control).
 
-    First fit, the largest first. A cell that does not fit beside them is measured in a group of
-    its own, not together: one process after the other.
+    `company` names for a cell the one that has to be alive with it: its baseline. First fit: one
+    family after the other, in each the largest first. A cell that does not fit even alone with its
+    company is measured in a group of its own, not together: one process after the other.
     """
-    groups: list[list[str]] = []
-    totals: list[Need] = []
-    alone = []
-    for name in sorted(needs, key=lambda n: (-needs[n].card_bytes, -needs[n].host_bytes)):
-        if not (always + needs[name]).fits(room):
-            alone.append(Group((name,), together=False))
+    groups: list[dict[str, Need]] = []
+    apart = []
+    for name in _by_family(needs, company):
+        wanted = {one: needs[one] for one in (company.get(name, name), name)}
+        if not _total(always, wanted).fits(room):
+            apart.append(Group(tuple(wanted), together=False))
             continue
-        for number, total in enumerate(totals):
-            if (total + needs[name]).fits(room):
-                groups[number].append(name)
-                totals[number] = total + needs[name]
-                break
+        fitting = (group for group in groups if _total(always, group | wanted).fits(room))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(wanted)
         else:
-            groups.append([name])
-            totals.append(always + needs[name])
+            group.update(wanted)
     order = list(needs)
-    together = [Group(tuple(sorted(names, key=order.index)), True) for names in groups]
-    return [*together, *alone]
+    together = [Group(tuple(sorted(group, key=order.index)), True) for group in groups]
+    return [*together, *apart]
+
+
+def _by_family(needs: Mapping[str, Need], company: Mapping[str, str]) -> list[str]:
+    """The names in the order in which they are packed; a baseline with company comes with it."""
+    leaders = list(dict.fromkeys(company.get(name, name) for name in needs))
+    accompanied = set(company.values())
+
+    def order(name: str) -> tuple[float, ...]:
+        need = needs[name]
+        return (leaders.index(company.get(name, name)), -need.card_bytes, -need.host_bytes)
+
+    return sorted((name for name in needs if name not in accompanied), key=order)
+
+
+def _total(always: Need, group: Mapping[str, Need]) -> Need:
+    return sum(group.values(), start=always)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,20 @@ class Technique:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid whose names all exist, in canonical form, and the facts of its techniques."""
+    """A grid whose names all exist, in canonical form, and the facts of its techniques.
+
+    `tasks` names each model's data; a model without any is a task of its own.
+    """
 
     grid: Grid
     techniques: dict[str, Technique]
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         techniques = {name: vars(technique) for name, technique in self.techniques.items()}
-        return {"grid": self.grid.model_dump(mode="json"), "techniques": techniques}
+        grid = self.grid.model_dump(mode="json")
+        return {"grid": grid, "techniques": techniques, "tasks": self.tasks}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
@@ -45,24 +50,31 @@ class Plan:
             name: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
             for name, facts in data["techniques"].items()
         }
-        return cls(Grid.model_validate(data["grid"]), techniques)
+        return cls(Grid.model_validate(data["grid"]), techniques, data.get("tasks", {}))
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Cells to be timed together; `reference` is a baseline that has its result already."""
+    """Cells of a task to be timed together: those that a frontier compares.
 
+    `references` are their baselines that have their results already. Not `whole`, it is the rest of
+    a heat that was interrupted.
+    """
+
+    task: str
     cells: tuple[Cell, ...]
-    reference: Cell | None
+    references: tuple[Cell, ...] = ()
+    whole: bool = True
 
     @property
     def name(self) -> str:
-        """A name for people and for the samples: model, device, seed, threads, batch.
+        """A name for people and for the samples: task, device, seed, threads, batch.
 
-        The rest of a heat that was interrupted is another heat: its rounds are other rounds.
+        The rest of an interrupted heat is another heat: its rounds are other rounds.
         """
-        rest = [f"last-{len(self.cells)}"] if self.reference else []
-        return "/".join([*map(str, self.cells[0].place), *rest])
+        _, *shared = self.cells[0].place
+        rest = [] if self.whole else [f"last-{len(self.cells)}"]
+        return "/".join([self.task, *map(str, shared), *rest])
 
 
 def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
@@ -82,8 +94,7 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
             return facts
 
         models = {
-            text: ask("model", text, f"models[{number}]")["text"]
-            for number, text in enumerate(axes.models)
+            text: ask("model", text, f"models[{number}]") for number, text in enumerate(axes.models)
         }
         found = {
             text: ask("technique", text, f"techniques[{number}]")
@@ -97,7 +108,8 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
                     asked = ask(kind, str(rule[kind]), f"exclude[{number}].{kind}")
                     rule[kind] = asked["text"]
     data = grid.model_dump(mode="json")
-    data["grid"]["models"] = list(dict.fromkeys(models[text] for text in axes.models))
+    tasks = {facts["text"]: facts["task"] for facts in models.values()}
+    data["grid"]["models"] = list(dict.fromkeys(models[text]["text"] for text in axes.models))
     names = [found[text]["text"] for text in axes.techniques]
     data["grid"]["techniques"] = list(dict.fromkeys([BASELINE, *names]))
     data["exclude"] = rules
@@ -107,7 +119,7 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     }
     resolved = Grid.model_validate(data)
     check_exclusions(resolved, where)
-    return Plan(resolved, techniques)
+    return Plan(resolved, techniques, tasks)
 
 
 def _call(worker: Worker, operation: str, where: str, place: str, **arguments: Any) -> Any:
@@ -140,36 +152,47 @@ def import_folders(grid: Grid) -> list[str]:
     return list(dict.fromkeys(str(Path(file).expanduser().resolve().parent) for file in files))
 
 
-def plan_heats(
-    grid: Grid, finished: Collection[str]
-) -> Iterator[tuple[tuple[str, int], list[Heat]]]:
-    """Yield (model, seed) with its heats, for all cells that are not finished."""
-    axes = grid.grid
+def plan_heats(plan: Plan, finished: Collection[str]) -> Iterator[list[Heat]]:
+    """Yield the heats of each task and seed, for all cells that are not finished."""
+    axes = plan.grid.grid
+    tasks = list(dict.fromkeys(_task_of(model, plan) for model in axes.models))
 
-    def order(cell: Cell) -> tuple[int, ...]:
+    def owner(cell: Cell) -> tuple[int, ...]:
+        return (tasks.index(_task_of(cell.model, plan)), axes.seeds.index(cell.seed))
+
+    def place(cell: Cell) -> tuple[int, ...]:
         return (
-            axes.models.index(cell.model),
-            axes.seeds.index(cell.seed),
             axes.devices.index(cell.device),
             -cell.batch,  # large first: answers known there are only checked in small batches
             axes.threads.index(cell.threads),
         )
 
-    everything = sorted(grid.expand(), key=order)
-    for owner, group in itertools.groupby(everything, key=lambda cell: (cell.model, cell.seed)):
+    def order(cell: Cell) -> tuple[int, ...]:
+        return (*owner(cell), *place(cell), axes.models.index(cell.model))
+
+    everything = sorted(plan.grid.expand(), key=order)
+    for (task, _), group in itertools.groupby(everything, key=owner):
         heats = [
             heat
-            for _, members in itertools.groupby(group, key=lambda cell: cell.place)
-            if (heat := _make_heat(list(members), finished)) is not None
+            for _, members in itertools.groupby(group, key=place)
+            if (heat := _make_heat(tasks[task], list(members), finished)) is not None
         ]
         if heats:
-            yield owner, heats
+            yield heats
 
 
-def _make_heat(cells: Sequence[Cell], finished: Collection[str]) -> Heat | None:
+def _task_of(model: str, plan: Plan) -> str:
+    return plan.tasks.get(model, model)
+
+
+def _make_heat(task: str, cells: Sequence[Cell], finished: Collection[str]) -> Heat | None:
     todo = tuple(cell for cell in cells if cell.id not in finished)
     if not todo:
         return None
-    baselines = [cell for cell in cells if cell.technique == BASELINE]
-    reference = baselines[0] if baselines and baselines[0] not in todo else None
-    return Heat(todo, reference)
+    models = {cell.model for cell in todo}
+    references = tuple(
+        cell
+        for cell in cells
+        if cell.technique == BASELINE and cell.model in models and cell.id in finished
+    )
+    return Heat(task, todo, references, whole=len(todo) == len(cells))

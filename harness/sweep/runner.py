@@ -92,17 +92,16 @@ class Sweep:
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
         self.launcher.preload_training()
-        owners = list(plan_heats(self.plan.grid, self.run.finished()))
-        self.progress.begin(sum(len(heat.cells) for _, heats in owners for heat in heats))
-        for (model, seed), heats in owners:
+        tasks = list(plan_heats(self.plan, self.run.finished()))
+        self.progress.begin(sum(len(heat.cells) for heats in tasks for heat in heats))
+        for heats in tasks:
             known_answers: KnownAnswers = {}
-            prepared: dict[str, Prepared] = {}
+            prepared: dict[tuple[str, str], Prepared] = {}
             for heat in heats:
                 cells = self._skip_impossible(heat.cells)
                 if not cells:
                     continue
-                wanted = [*([heat.reference] if heat.reference else []), *cells]
-                self._prepare_missing(model, seed, wanted, prepared)
+                self._prepare_missing([*heat.references, *cells], prepared)
                 self._measure_heat(replace(heat, cells=tuple(cells)), prepared, known_answers)
 
     def _skip_impossible(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -144,17 +143,18 @@ class Sweep:
         return probed if isinstance(probed, dict) else {}
 
     def _prepare_missing(
-        self, model: str, seed: int, cells: Iterable[Cell], prepared: dict[str, Prepared]
+        self, cells: Iterable[Cell], prepared: dict[tuple[str, str], Prepared]
     ) -> None:
-        """Prepare and count each technique that the cells need and that is not there yet."""
-        for technique in dict.fromkeys(cell.technique for cell in cells):
-            if technique in prepared:
+        """Prepare and count each variant that the cells need and that is not there yet."""
+        for cell in cells:
+            variant = (cell.model, cell.technique)
+            if variant in prepared:
                 continue
-            self.progress.phase(f"preparing {model}: {technique}")
+            self.progress.phase(f"preparing {cell.model}: {cell.technique}")
             try:
-                prepared[technique] = self._prepare(model, seed, technique)
+                prepared[variant] = self._prepare(cell.model, cell.seed, cell.technique)
             except (WorkerFailure, WorkerRefusal) as problem:
-                prepared[technique] = Prepared(problem=problem)
+                prepared[variant] = Prepared(problem=problem)
 
     def _prepare(self, model: str, seed: int, technique: str) -> Prepared:
         steps = [] if technique == BASELINE else list(split_pipeline(technique))
@@ -182,15 +182,15 @@ class Sweep:
     def _measure_heat(
         self,
         heat: Heat,
-        prepared: dict[str, Prepared],
+        prepared: dict[tuple[str, str], Prepared],
         known_answers: KnownAnswers,
     ) -> None:
         first = heat.cells[0]
-        place = f"{first.model} on {first.device}, threads {first.threads}, batch {first.batch}"
-        self.progress.phase(place)
+        place = f"{heat.task} on {first.device}, threads {first.threads}, batch {first.batch}"
+        self.progress.phase(f"{place}: {len(heat.cells)} cells")
         seats = []
-        for cell in (*([heat.reference] if heat.reference else []), *heat.cells):
-            found, kept = prepared[cell.technique], cell is not heat.reference
+        for cell in (*heat.references, *heat.cells):
+            found, kept = prepared[cell.model, cell.technique], cell not in heat.references
             record = self._describe(self._start(cell), found)
             if found.problem is None:
                 seats.append(Seat(cell, found.variant, record, kept))

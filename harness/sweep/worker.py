@@ -102,16 +102,18 @@ class Workbench:
         }
 
     def resolve_model(self, text: str, plugins: list[str]) -> dict[str, Any]:
-        """Return a model's canonical name, after building it once to find mistakes early."""
+        """Return a model's canonical name and its task; built once, to find mistakes early."""
         registry.load_plugins(plugins)
         entry, call = registry.find("model", text)
+        task = str(call)
         try:
-            as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
+            subject = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
+            task = subject.data.name if subject.data else task
         except SpecError:
             raise
         except Exception:  # a model that cannot be built becomes failed cells, with its message
             pass
-        return {"text": str(call)}
+        return {"text": str(call), "task": task}
 
     def probe_device(self, device: str) -> dict[str, Any]:
         """Return what is known of a device; refused with the reason where there is none."""

@@ -29,8 +29,9 @@ def make_grid(exclude=(), **axes):
     return parse_grid({"grid": {"models": ["one"], **axes}, "exclude": list(exclude)}, "a test")
 
 
-def list_heats(grid, finished=()):
-    return [heat for _, heats in plan_heats(grid, finished) for heat in heats]
+def list_heats(grid, finished=(), tasks=None):
+    plan = Plan(grid, {}, tasks or {})
+    return [heat for heats in plan_heats(plan, finished) for heat in heats]
 
 
 def test_the_id_of_a_cell_never_changes():
@@ -90,19 +91,40 @@ def test_each_heat_begins_with_its_baseline_and_no_cell_is_lost(axes):
     assert all(len({cell.place for cell in heat.cells}) == 1 for heat in heats)
 
 
+@given(AXES)
+def test_cells_of_one_task_share_a_heat_with_the_baselines_of_their_models(axes):
+    grid = make_grid(**axes)
+    heats = list_heats(grid, tasks=dict.fromkeys(axes["models"], "digits"))
+    assert sorted(cell for heat in heats for cell in heat.cells) == sorted(grid.expand())
+    places = [cell.place[1:] for heat in heats for cell in heat.cells[:1]]
+    assert len(places) == len(set(places)), "a heat for each place"
+    for heat in heats:
+        assert len({cell.place[1:] for cell in heat.cells}) == 1
+        models = list(dict.fromkeys(cell.model for cell in heat.cells))
+        assert len(models) == len(set(axes["models"]))
+        assert [c.model for c in heat.cells if c.technique == BASELINE] == models
+        assert heat.name.startswith("digits/")
+
+
 @given(AXES, st.data())
 def test_what_is_left_of_a_run_still_meets_its_baselines(axes, data):
     grid = make_grid(**axes)
     cells = grid.expand()
     finished = set(data.draw(st.lists(st.sampled_from([cell.id for cell in cells]))))
-    heats = list_heats(grid, finished)
+    some = dict.fromkeys(axes["models"], st.sampled_from("xy"))
+    tasks = data.draw(st.fixed_dictionaries(some))
+    heats = list_heats(grid, finished, tasks)
     left = [cell.id for heat in heats for cell in heat.cells]
     assert sorted(left) == sorted(cell.id for cell in cells if cell.id not in finished)
     for heat in heats:
-        leader = heat.reference or heat.cells[0]
-        assert leader.technique == BASELINE
-        assert leader.place == heat.cells[0].place
-        assert (heat.reference is not None) == (leader.id in finished)
+        present = [*heat.references, *heat.cells]
+        assert all(cell.id in finished and cell.technique == BASELINE for cell in heat.references)
+        for cell in heat.cells:
+            (baseline,) = (c for c in present if c.place == cell.place and c.technique == BASELINE)
+            assert (baseline in heat.references) == (baseline.id in finished)
+        assert len({cell.id for cell in present}) == len(present)
+    whole = {heat.name for heat in list_heats(grid, (), tasks)}
+    assert all((heat.name in whole) == heat.whole for heat in heats), "no name is used again"
 
 
 def test_an_exclusion_is_applied_and_counted():
@@ -121,7 +143,7 @@ def test_an_exclusion_is_applied_and_counted():
 
 def test_a_plan_survives_being_written_down():
     grid = make_grid(techniques=["a"], exclude=[{"technique": "a", "threads": 1}], threads=[1, 2])
-    plan = Plan(grid, {"a": Technique(("cpu",), "executed", 1)})
+    plan = Plan(grid, {"a": Technique(("cpu",), "executed", 1)}, {"one": "digits"})
     assert Plan.from_json(plan.to_json()) == plan
 
 

@@ -21,6 +21,22 @@ def net():
 def tiny():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.ones(1, 8)
 """
+SAME_TASK = """
+from bench import Subject
+from bench.data import load_dataset
+from torch import nn
+
+def make(width):
+    examples = load_dataset("digits")
+    layers = [nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)]
+    return Subject(nn.Sequential(*layers), (examples.train.inputs[:64],), examples)
+
+def narrow():
+    return make(16)
+
+def wide():
+    return make(512)
+"""
 TECHNIQUES = ["int8-dynamic", "bf16", "prune-magnitude(0.5)"]
 
 
@@ -137,10 +153,42 @@ def test_the_rest_of_an_interrupted_heat_is_a_heat_of_its_own(
     from harness.grid_file import parse_grid
     from harness.sweep.plan import plan_heats, resolve
 
-    grid = resolve(
+    plan = resolve(
         parse_grid({"grid": {"models": [net], "techniques": TECHNIQUES}}, "t"), launcher, "t"
-    ).grid
-    ((_, (whole,)),) = plan_heats(grid, set())
-    ((_, (rest,)),) = plan_heats(grid, {whole.cells[0].id, whole.cells[1].id})
-    assert rest.reference == whole.cells[0]
+    )
+    ((whole,),) = plan_heats(plan, set())
+    ((rest,),) = plan_heats(plan, {whole.cells[0].id, whole.cells[1].id})
+    assert rest.references == whole.cells[:1]
     assert rest.name != whole.name
+
+
+def test_models_of_one_task_are_timed_in_one_heat_each_against_its_own_baseline(
+    measure: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text(SAME_TASK)
+    models = [f"{file}:narrow", f"{file}:wide"]
+    cells = measure(models=models, techniques=["bf16"])
+    assert cells["heat"].nunique() == 1
+    assert cells["task"].unique().tolist() == ["digits"]
+    samples = samples_of(tmp_path)
+    medians = samples.groupby(["cell_id", "round"])["seconds"].median().unstack(0)
+    for model in models:
+        mine = cells[cells["model"] == model].set_index("technique")
+        ratios = medians[mine.loc["bf16", "cell_id"]] / medians[mine.loc["baseline", "cell_id"]]
+        assert ratios.min() <= mine.loc["bf16", "latency_ratio"] <= ratios.max()
+        assert mine.loc["baseline", "latency_ratio"] == 1
+    assert medians.shape[1] == 5, "four cells and the control"
+
+
+def test_a_split_task_has_each_model_s_baseline_beside_its_cells(
+    measure: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text(SAME_TASK)
+    models = [f"{file}:narrow", f"{file}:wide"]
+    room = int(3.5 * WORKER_BYTES)  # control, baseline, and one more
+    cells = measure(models=models, techniques=["bf16"], budget={"max_heat_memory_bytes": room})
+    assert cells["latency_ratio"].notna().all()
+    assert cells.groupby("model")["heat"].nunique().tolist() == [1, 1]
+    assert cells["heat"].nunique() == 2

@@ -43,7 +43,22 @@ def scripted(
         clock.now += cost_s
         return Samples(1e-3 * np.exp(noise * rng.standard_normal(3)))
 
-    return Member(name, take, follows)
+    return Member(name, take, follows=follows)
+
+
+def test_a_family_is_timed_without_a_gap_in_every_round_and_in_every_order() -> None:
+    clock = Clock()
+    members = [scripted(clock, name, 0.5) for name in "abcxyz"]
+    for member in members:
+        member.family = "first" if member.name in "abc" else "second"
+    run_heat(members, replace(STOP, most_rounds=40), seed=0, clock=clock)
+    orders = set()
+    for number in range(40):
+        blocks = {b.position: m.name for m in members for b in m.blocks if b.round == number}
+        orders.add("".join(blocks[position] for position in range(6)))
+    halves = {frozenset(order[:3]) for order in orders}
+    assert halves == {frozenset("abc"), frozenset("xyz")}, "families stay whole, either is first"
+    assert len({order[:3] for order in orders}) == 12, "and each is shuffled"
 
 
 def failing_after(blocks: int, take: Callable[[], Samples]) -> Callable[[], Samples]:

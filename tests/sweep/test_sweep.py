@@ -181,8 +181,8 @@ def test_a_heat_that_is_resumed_brings_its_baseline_along(launcher: Launcher, ne
     data = {"grid": {"models": [f"{nets}:net"], "techniques": ["bf16"]}}
     plan = resolve(parse_grid(data, "test"), launcher, "test")
     baseline, _ = plan.grid.expand()
-    ((_, (heat,)),) = plan_heats(plan.grid, {baseline.id})
-    assert heat.reference == baseline
+    ((heat,),) = plan_heats(plan, {baseline.id})
+    assert heat.references == (baseline,)
     assert [cell.technique for cell in heat.cells] == ["bf16"]
 
 
