@@ -108,6 +108,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("machine_speed", pa.float64()),
     ("drift", pa.float64()),
     ("settled", pa.bool_()),
+    ("machine_drift", pa.float64()),
     ("bound", pa.string()),
     ("energy_source", pa.string()),
     ("test_examples", pa.int64()),

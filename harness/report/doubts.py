@@ -17,7 +17,10 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
         (_count(cells, "oversubscribed", True), "had more running threads than processors"),
         (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),
         (_count(cells, "headline_blocks", "all"), "had too few undisturbed blocks: all are taken"),
-        (_count(cells, "settled", False), "drifted by more than 5 % from first round to last"),
+        (
+            _count(cells, "settled", False),
+            "drifted by more than 5 %, beyond what the machine did",
+        ),
         (_count(cells, "together", False), "were too big to be alive together with their baseline"),
     ):
         if count:

@@ -24,7 +24,7 @@ HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "
 """What the headline is taken from, by the worst cause it had to admit."""
 DRIFT = 0.05
 DRIFT_P_VALUE = 0.01
-"""A cell has not settled if it changed by more than DRIFT from first round to last, surely."""
+"""What changed by more than DRIFT from first round to last, surely, has not settled."""
 OVERSUBSCRIBED_SHARE = 0.1
 """Share of blocks with more running threads than processors that makes a cell oversubscribed."""
 
@@ -38,6 +38,7 @@ def conclude(
         return with_problem(seat.record, problem)
     assert seat.member is not None
     record = with_latency(seat.record, seat.member)
+    record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
         heat=timed.name,
         together=timed.together,
@@ -84,7 +85,6 @@ def with_latency(record: Record, member: Member) -> Record:
     latency, level, batch = member.latency(), member.headline_level(), record.cell.batch
     pooled = np.concatenate([b.samples.seconds for b in member.blocks if b.level <= level])
     single = record.conditions.get("loops") == 1  # percentiles of means would be too low
-    trend = stats.find_trend(member.medians())
     return record.measured(
         latency_s=latency,
         throughput_per_s=stats.Estimate(
@@ -97,8 +97,26 @@ def with_latency(record: Record, member: Member) -> Record:
         samples=sum(len(block.samples.seconds) for block in member.blocks),
         stopped_by=member.stopped_by,
         headline_blocks=HEADLINES[CAUSES[level]],
+    )
+
+
+def with_drift(record: Record, member: Member, control: Member) -> Record:
+    """Return the record with how far the cell drifted, beyond what the machine did meanwhile.
+
+    The machine's drift is that of the control's latency; a cell's is that of its ratio to the
+    control in each round, or of its latency where the control was not timed.
+    """
+    medians, beside = member.medians(), control.rounds()
+    shared = [number for number in medians if number in beside]
+    if not shared:
+        trend, machine_drift = stats.find_trend(list(medians.values())), float("nan")
+    else:
+        trend = stats.find_trend([medians[n] / beside[n].median_s for n in shared])
+        machine_drift = stats.find_trend([beside[n].median_s for n in shared]).change
+    return record.under(
         drift=trend.change,
         settled=not (trend.p_value < DRIFT_P_VALUE and abs(trend.change) > DRIFT),
+        machine_drift=machine_drift,
     )
 
 

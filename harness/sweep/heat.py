@@ -96,13 +96,13 @@ class Member:
 
     def latency(self) -> Estimate:
         """Return the median over the headline's rounds, with its interval."""
-        return stats.median_interval(self.medians())
+        return stats.median_interval(list(self.medians().values()))
 
-    def medians(self) -> list[float]:
-        """Return the block medians of the headline's rounds, in seconds, in their order."""
+    def medians(self) -> dict[int, float]:
+        """Return the block median of each of the headline's rounds, in seconds, in their order."""
         rounds = self.rounds()
         chosen, _ = choose_rounds({number: block.level for number, block in rounds.items()})
-        return [rounds[number].median_s for number in chosen]
+        return {number: rounds[number].median_s for number in chosen}
 
     def headline_level(self) -> int:
         """Return how disturbed the blocks are that the headline had to take."""

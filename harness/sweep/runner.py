@@ -228,7 +228,8 @@ class Sweep:
         known_as = fingerprint({**self.machine, **self._facts_of(cell.device)})
         place, measure = f"{cell.device}-{cell.threads}", self.plan.grid.measure
         path = speed_file(cache_folder(), known_as, place, measure.wait_policy, measure.pin)
-        return find_speed(timed.control.latency().value, min(timed.control.medians()), path)
+        fastest_s = min(timed.control.medians().values())
+        return find_speed(timed.control.latency().value, fastest_s, path)
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""

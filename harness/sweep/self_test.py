@@ -60,7 +60,7 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
     series = [log_ratios(one, other) for one, other in pairs]
     found = [block.samples.disturbance for member in everyone for block in member.blocks]
     wall_s = sum(one.wall_s for one in found)
-    medians = [median_s for member in everyone for median_s in member.medians()]
+    medians = [median_s for member in everyone for median_s in member.medians().values()]
     return SelfTest(
         threads=threads,
         rounds=ROUNDS,

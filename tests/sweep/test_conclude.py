@@ -1,0 +1,65 @@
+"""What a heat's blocks say of a cell."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from harness.grid import Cell
+from harness.measure.disturbance import Disturbance
+from harness.record import Record
+from harness.sweep.conclude import with_drift
+from harness.sweep.heat import Member, TimedBlock
+
+ROUNDS = 40
+SLOWER = np.linspace(1.0, 1.3, ROUNDS)
+"""A machine, or a cell, that takes 30 % longer in the last round than in the first."""
+UNDISTURBED = Disturbance("")
+
+
+@dataclass(frozen=True)
+class Samples:
+    seconds: np.ndarray
+    loops: int = 1
+    disturbance: Disturbance = UNDISTURBED
+
+
+def timed(name: str, seconds: np.ndarray) -> Member:
+    """Return a member whose blocks took so long, with 1 % of noise."""
+    noise = np.exp(0.01 * np.random.default_rng(sum(map(ord, name))).standard_normal(len(seconds)))
+
+    def never() -> Samples:
+        raise AssertionError("it has been timed")
+
+    blocks = [
+        TimedBlock(number, number, 0, 0.1 * number, Samples(np.array([value])))
+        for number, value in enumerate(seconds * noise)
+    ]
+    return Member(name, never, blocks=blocks)
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record("run", Cell("m", "baseline", "cpu", 1, 1, "eager", 0), "measured")
+
+
+def test_a_cell_that_becomes_slower_on_a_steady_machine_has_not_settled(record: Record) -> None:
+    cell, control = timed("cell", 1e-3 * SLOWER), timed("control", np.full(ROUNDS, 2e-4))
+    found = with_drift(record, cell, control).conditions
+    assert not found["settled"]
+    assert found["drift"] == pytest.approx(0.3 / 1.15, rel=0.1)
+    assert abs(found["machine_drift"]) < 0.05
+
+
+def test_a_machine_that_becomes_slower_is_not_the_cell_s_drift(record: Record) -> None:
+    cell, control = timed("cell", 1e-3 * SLOWER), timed("control", 2e-4 * SLOWER)
+    found = with_drift(record, cell, control).conditions
+    assert found["settled"]
+    assert abs(found["drift"]) < 0.05
+    assert found["machine_drift"] == pytest.approx(0.3 / 1.15, rel=0.1)
+
+
+def test_without_a_control_every_drift_is_the_cell_s(record: Record) -> None:
+    found = with_drift(record, timed("cell", 1e-3 * SLOWER), timed("control", np.array([])))
+    assert not found.conditions["settled"]
+    assert np.isnan(found.conditions["machine_drift"])
