@@ -96,7 +96,7 @@ class Member:
 
     def latency(self) -> Estimate:
         """Return the median over the headline's rounds, with its interval."""
-        return stats.median_interval(list(self.medians().values()))
+        return stats.series_median_interval(list(self.medians().values()))
 
     def medians(self) -> dict[int, float]:
         """Return the block median of each of the headline's rounds, in seconds, in their order."""

@@ -2,8 +2,8 @@
 
 Two quiet heats differ by more than the bound here, because the host changes its speed within
 seconds: both cells run in the same rounds, and the neighbour is stopped while the twin is timed.
-Where the speed changed within the heat the headline's interval is wide, and says so: the bound is
-for heats whose interval is as narrow as the bound.
+Where the speed changed within the heat a headline's interval is wide, and says so: the bound is for
+turns in which both intervals are as narrow as the bound, and for the cells' paired ratio in all.
 """
 
 import signal
@@ -72,21 +72,20 @@ def test_a_neighbour_in_the_middle_moves_the_headline_by_less_than_5_percent(
             continue  # something else ran: less than a third of the blocks was clean
         middle = [b for b in disturbed.blocks if COMES <= b.round < LEAVES]
         marked.append(np.mean([b.level > 0 for b in middle]))
-        headline = disturbed.latency()
-        changes.append(headline.value / twin.latency().value - 1)
-        widths.append(headline.relative_half_width)
+        headline, theirs = disturbed.latency(), twin.latency()
+        changes.append(headline.value / theirs.value - 1)
+        widths.append(max(headline.relative_half_width, theirs.relative_half_width))
         ratios.append(compare(disturbed, twin).estimate.value - 1)
     found = {"change": changes, "half width": widths, "ratio": ratios}
     benchmark.extra_info |= found | {"marked": marked}
     narrow = [change for change, width in zip(changes, widths, strict=True) if width <= BOUND]
     wide = [change for change, width in zip(changes, widths, strict=True) if width > BOUND]
     print(f"\nheats with a third of clean blocks: {len(changes)} of {TURNS}")
-    print(f"headline to the twin's, interval within 5 %: {np.round(100 * np.sort(narrow), 1)} %")
-    print(f"headline to the twin's, interval wider: {np.round(100 * np.sort(wide), 1)} %")
+    print(f"headline to the twin's, intervals within 5 %: {np.round(100 * np.sort(narrow), 1)} %")
+    print(f"headline to the twin's, an interval wider: {np.round(100 * np.sort(wide), 1)} %")
     print(f"paired over the clean rounds, all heats: {np.round(100 * np.sort(ratios), 1)} %")
     print(f"blocks marked beside the neighbour: {np.mean(marked):.0%}")
     benchmark.pedantic(time_beside_twin, (launcher,), rounds=1)
     assert np.mean(marked) > 0.9
-    assert np.mean(np.abs(ratios) < BOUND) >= 0.95
-    assert len(narrow) >= TURNS / 4, "a machine this restless shows nothing"
-    assert np.mean(np.abs(narrow) < BOUND) >= 0.95
+    assert np.all(np.abs(ratios) < BOUND)
+    assert np.all(np.abs(narrow) < BOUND)

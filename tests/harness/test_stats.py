@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
@@ -25,6 +26,7 @@ from harness.stats import (
     percentile,
     relative_fidelity,
     robust_deviation,
+    series_median_interval,
     signed_rank_p_value,
     smallest_difference,
     wilson_interval,
@@ -98,6 +100,53 @@ def test_the_median_interval_covers_the_true_median():
         assert found.low <= found.value <= found.high
         covered += found.low <= truth <= found.high
     assert covered >= 0.92 * 300
+
+
+def phases(generator, change, count):
+    """A machine with two speeds, 1.5 times apart, that changes with some probability each round."""
+    slow = (np.cumsum(generator.random(count) < change) + generator.integers(2)) % 2
+    return slow, 0.003 * np.where(slow, 1.5, 1.0) * generator.lognormal(0, 0.05, count)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
+def test_the_interval_of_a_series_covers_the_true_median_where_neighbours_are_alike(memory):
+    generator = np.random.default_rng(5)
+    covered = plain = 0
+    for _ in range(400):
+        steps = generator.normal(0, sqrt(1 - memory**2), 80 + 50)
+        series = np.exp(0.1 * lfilter([1], [1, -memory], steps)[50:])
+        found = series_median_interval(series)
+        assert found.value == median_interval(series).value
+        covered += found.low <= 1 <= found.high
+        plain += median_interval(series).low <= 1 <= median_interval(series).high
+    assert 0.91 * 400 <= covered <= 0.99 * 400
+    if memory:
+        assert plain < 0.88 * 400, "as if they were independent: too narrow"
+
+
+def test_the_interval_of_a_series_spans_both_speeds_of_a_machine_that_seldom_changes():
+    generator = np.random.default_rng(6)
+    spanning, plain = [], []
+    for _ in range(600):
+        slow, series = phases(generator, 0.05, 60)
+        if 0.3 <= slow.mean() <= 0.7:
+            for estimates, found in (
+                (spanning, series_median_interval(series)),
+                (plain, median_interval(series)),
+            ):
+                estimates.append(found.high / found.low > 1.3)
+    assert len(spanning) > 200
+    assert np.mean(spanning) > 0.85 > np.mean(plain)
+
+
+def test_the_interval_of_a_series_never_leaves_its_values():
+    generator = np.random.default_rng(7)
+    for count in (6, 7, 20, 61):
+        series = np.sort(generator.lognormal(0, 1, count))
+        found = series_median_interval(series)
+        assert (found.low, found.high) == (series[0], series[-1]), "a series that only rises"
+    assert isnan(series_median_interval([1.0, 2.0]).low)
+    assert series_median_interval([2.0] * 9) == Estimate(2.0, 2.0, 2.0)
 
 
 def test_the_median_interval_narrows_with_more_rounds():
