@@ -15,9 +15,10 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from bench.errors import SpecError, suggest
 from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
@@ -52,6 +53,7 @@ class Entry:
         del fields["factory"]
         fields["parameters"] = [
             {"name": p.name, "default": _plain(p.default), "type": p.type, "range": str(p.range)}
+            | ({"words": list(p.words)} if p.words else {})
             for p in self.parameters
         ]
         return fields
@@ -129,12 +131,28 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
 
 def _make_parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
-    type_, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    name = type_.__name__ if type_ in (int, float, str, bool) else ""
-    limits = [extra for extra in extras if isinstance(extra, Range)]
+    types, limits, words = _read_hint(hint)
+    types = types or [str]  # words alone
+    name = types[0].__name__ if len(types) == 1 and types[0] in (int, float, str, bool) else ""
     keyword_only = parameter.kind is parameter.KEYWORD_ONLY
     limit = limits[0] if limits else Range()
-    return Parameter(parameter.name, default, name, limit, keyword_only)
+    return Parameter(parameter.name, default, name, limit, keyword_only, tuple(words))
+
+
+def _read_hint(hint: Any) -> tuple[list[Any], list[Range], list[str]]:
+    """The types, ranges and words of an annotation, such as `Annotated[int, …] | Literal["x"]`."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        inner, *extras = get_args(hint)
+        types, limits, words = _read_hint(inner)
+        return types, [*limits, *(e for e in extras if isinstance(e, Range))], words
+    if origin is Literal:
+        return [], [], list(get_args(hint))
+    if origin in (Union, UnionType):
+        parts = [_read_hint(part) for part in get_args(hint) if part is not type(None)]
+        types, limits, words = zip(*parts, strict=True)
+        return list(chain(*types)), list(chain(*limits)), list(chain(*words))
+    return [hint], [], []
 
 
 def load_built_ins() -> None:
@@ -230,7 +248,13 @@ def build(kind: Kind, text: str, *leading: Any) -> Any:
 
 def names(kind: Kind) -> list[str]:
     """Return the registered names of one kind, sorted."""
-    return sorted(name for entry_kind, name in _entries if entry_kind == kind)
+    return [entry.name for entry in entries(kind)]
+
+
+def entries(kind: Kind) -> list[Entry]:
+    """Return the registered entries of one kind, sorted by name."""
+    found = (entry for entry in _entries.values() if entry.kind == kind)
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def catalog() -> list[dict[str, Any]]:

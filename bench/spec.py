@@ -55,7 +55,8 @@ class Range:
 class Parameter:
     """One parameter of a factory; `default` is REQUIRED where there is none.
 
-    type: `int`, `float`, `str`, `bool`, or an empty string where any value is taken.
+    type: `int`, `float`, `str`, `bool`, or an empty string where any value is taken. words: the
+    texts that are taken beside a number, or the only ones where the type is `str`.
     """
 
     name: str
@@ -63,17 +64,22 @@ class Parameter:
     type: str = ""
     range: Range = field(default_factory=Range)
     keyword_only: bool = False
+    words: tuple[str, ...] = ()
 
     def read(self, value: object, call: Call) -> object:
         """Return the value, a whole number as a float where one is wanted.
 
         Raises SpecError unless the value has the right type and lies in the range.
         """
-        if not self.type or (value is None and self.default is None):
+        if not self.type or value in self.words or (value is None and self.default is None):
             return value
         kind = type(value).__name__
+        if self.words and kind == "str":
+            known = ", ".join(repr(word) for word in self.words)
+            hint = suggest(str(value), self.words)
+            raise SpecError(f"{call}: {self.name} must be one of {known}, got {value!r}.{hint}")
         if kind != self.type and not (kind == "int" and self.type == "float"):
-            wanted = TYPE_NAMES.get(self.type, self.type)
+            wanted = " or ".join([TYPE_NAMES.get(self.type, self.type), *map(repr, self.words)])
             raise SpecError(f"{call}: {self.name} must be {wanted}, got {value!r}.")
         if isinstance(value, int | float) and value not in self.range:
             raise SpecError(f"{call}: {self.name} must be {self.range}, got {value!r}.")

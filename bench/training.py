@@ -13,6 +13,7 @@ from bench.errors import Refusal
 from bench.subject import Recipe, Subject
 
 Loss = Callable[..., Tensor]
+EVALUATION_BATCH = 500
 
 
 def train(subject: Subject) -> Subject:
@@ -46,6 +47,22 @@ def finetune(
     loss = nn.functional.cross_entropy
     fit(subject.module, examples.inputs, (examples.labels,), loss, recipe, after_step)
     return subject
+
+
+def tune_accuracy(subject: Subject) -> float:
+    """Return the share of right answers on the tune split, which techniques may look at."""
+    if subject.data is None:
+        raise Refusal("the model has no data to tell its accuracy by")
+    examples = subject.data.tune
+    hits = scores(subject.module, examples.inputs).argmax(1) == examples.labels
+    return float(hits.double().mean())
+
+
+@torch.no_grad()
+def scores(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return a module's outputs over many inputs, computed in batches in evaluation mode."""
+    module.eval()
+    return torch.cat([module(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
 def fit(

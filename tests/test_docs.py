@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,15 @@ def test_every_column_is_documented() -> None:
     wanted = {name for name in schema().names if not name.endswith(("_low", "_high"))}
     assert wanted - named == set()
     assert len(IDENTITY) + len(METRICS) > 30
+
+
+def test_the_page_of_techniques_is_what_the_registry_says() -> None:
+    command = [sys.executable, "-P", "-m", "bench.technique_table"]
+    page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kept = (ROOT / "docs/techniques.md").read_text(encoding="utf-8")
+    assert page == kept, "run `python -m bench.technique_table > docs/techniques.md`"
+    for heading in re.findall(r"^## (.+)$", page, re.MULTILINE):
+        assert f"(#{heading})" in page
 
 
 def test_the_readmes_grid_is_a_grid() -> None:

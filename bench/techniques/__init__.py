@@ -1,5 +1,23 @@
 """Techniques: functions from a Subject to a smaller or faster one."""
 
-from bench.techniques import baseline, distillation, precision, pruning
+from bench.techniques import (
+    baseline,
+    distillation,
+    low_rank,
+    precision,
+    pruning,
+    quantization,
+    sharing,
+    structure,
+)
 
-__all__ = ["baseline", "distillation", "precision", "pruning"]
+__all__ = [
+    "baseline",
+    "distillation",
+    "low_rank",
+    "precision",
+    "pruning",
+    "quantization",
+    "sharing",
+    "structure",
+]

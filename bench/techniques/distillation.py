@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
 from bench.registry import find, technique
 from bench.spec import Range
 from bench.subject import Subject, as_subject
-from bench.training import fit
-
-EVALUATION_BATCH = 500
+from bench.training import fit, scores
 
 
 @technique("distill", realization="executed", needs=("training data",))
@@ -69,10 +66,3 @@ def _make_student(text: str, subject: Subject) -> Subject:
     ):
         raise Refusal(f"distill: the student {text!r} does not take the teacher's data")
     return student
-
-
-@torch.no_grad()
-def scores(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Return a module's outputs over many inputs, computed in batches in evaluation mode."""
-    module.eval()
-    return torch.cat([module(part) for part in inputs.split(EVALUATION_BATCH)])

@@ -44,6 +44,16 @@ def bf16(subject: Subject) -> Subject:
     return dataclasses.replace(subject, module=CastModule(subject.module, torch.bfloat16))
 
 
+@technique("fp16", stage="execution", realization="executed")
+def fp16(subject: Subject) -> Subject:
+    """Weights and activations in 16-bit floating point; inputs and outputs stay in 32 bits.
+
+    Numbers beyond 65,504 overflow. The cost of the two conversions is part of the measured latency.
+    Source: Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740.
+    """
+    return dataclasses.replace(subject, module=CastModule(subject.module, torch.float16))
+
+
 class CastModule(nn.Module):
     """A module in another floating-point type behind an interface in 32 bits."""
 

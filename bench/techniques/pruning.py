@@ -14,11 +14,10 @@ from torch.nn.utils import prune
 from bench.errors import Refusal
 from bench.registry import technique
 from bench.spec import Range
+from bench.storage import STORABLE as PRUNABLE
 from bench.subject import Subject
 from bench.training import finetune
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-PRUNABLE = (*CONVOLUTIONS, nn.Linear)
 Share = Annotated[float, Range(0, 1, below=True)]
 Epochs = Annotated[int, Range(0)]
 

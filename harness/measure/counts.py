@@ -20,11 +20,15 @@ FREE = {"empty", "empty_strided", "detach", "alias", "lift_fresh", "_unsafe_view
 def count_weights(module: nn.Module) -> dict[str, float]:
     """Return parameters, non-zero parameters and the bytes of all stored tensors.
 
-    Quantized layers keep their weights outside `parameters()`; they are counted from the state.
+    Quantized layers keep their weights outside `parameters()`; they are counted from the state. A
+    layer that stores its weight in a form of its own gives it back by `decode_weight()`: its
+    numbers count as parameters, its stored tensors as bytes.
     """
     state = module.state_dict()
     packed = [t for v in state.values() if not isinstance(v, Tensor) for t in _tensors(v)]
-    weights = [*module.parameters(), *packed]
+    decoders = (getattr(layer, "decode_weight", None) for layer in module.modules())
+    decoded = [decode() for decode in decoders if callable(decode)]
+    weights = [*module.parameters(), *packed, *decoded]
     everything = [tensor for value in state.values() for tensor in _tensors(value)]
     return {
         "params": float(sum(tensor.numel() for tensor in _distinct(weights))),

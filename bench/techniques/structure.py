@@ -1,0 +1,130 @@
+"""Structure: layers folded into others, layers left out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from bench.errors import Refusal
+from bench.registry import technique
+from bench.spec import Range
+from bench.storage import CONVOLUTIONS, STORABLE
+from bench.subject import Subject
+from bench.training import finetune, tune_accuracy
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@technique("fuse", realization="executed")
+def fuse(subject: Subject) -> Subject:
+    """Batch norms folded into the layers before them: the same outputs from fewer layers.
+
+    W' = W · γ/√(σ² + ε) and b' = (b − μ) · γ/√(σ² + ε) + β, with the running mean and variance.
+    Source: Jacob et al., arXiv:1712.05877, section 3.2; PyTorch, `torch.nn.utils.fusion`.
+    """
+    module = copy.deepcopy(subject.module).eval()
+    pairs = _foldable(module)
+    if not pairs:
+        raise Refusal("fuse found no batch norm behind a convolution or a linear layer")
+    for before, norm in pairs:
+        layer: Any = module.get_submodule(before)
+        merge: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+        module.set_submodule(before, merge(layer, module.get_submodule(norm)))
+        module.set_submodule(norm, nn.Identity())
+    return dataclasses.replace(subject, module=module)
+
+
+def _foldable(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of layers and the batch norms that alone read their outputs, each used once."""
+    try:
+        nodes = list(torch.fx.symbolic_trace(module).graph.nodes)
+    except Exception as error:  # tracing fails in many ways on what it cannot follow
+        raise Refusal(f"fuse cannot trace this model: {error}") from None
+    uses = Counter(node.target for node in nodes if node.op == "call_module")
+    pairs = []
+    for node in nodes:
+        before = node.args[0] if node.args else None
+        if not (node.op == "call_module" and isinstance(before, torch.fx.Node)):
+            continue
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        first, second = (module.get_submodule(str(n.target)) for n in (before, node))
+        once = uses[before.target] == uses[node.target] == 1
+        if once and type(first) in (*CONVOLUTIONS, nn.Linear) and type(second) in NORMS:
+            pairs.append((str(before.target), str(node.target)))
+    return pairs
+
+
+@technique("drop-layers", realization="executed", needs=("training data",))
+def drop_layers(
+    subject: Subject,
+    layers: Annotated[int, Range(1)] = 1,
+    finetune_epochs: Annotated[int, Range(0)] = 0,
+) -> Subject:
+    """So many layers or blocks left out: those whose absence costs the least on the tune split.
+
+    Only what returns the shape that it takes can be left out; one after the other is tried, the
+    best is dropped, and so on. Source: Elhoushi et al., "What Matters In Transformers", arXiv:
+    2406.15786; Fan et al., "Reducing Transformer Depth on Demand", arXiv:1909.11556.
+    """
+    if subject.data is None:
+        raise Refusal("drop-layers judges by the tune split, and this model has no data")
+    module = copy.deepcopy(subject.module).eval()
+    dropped: list[str] = []
+    for _ in range(layers):
+        candidates = _droppable(module, subject.inputs)
+        if not candidates:
+            raise Refusal(
+                f"drop-layers({layers}): only {len(dropped)} layers return the shape they take"
+            )
+        best = max(candidates, key=lambda name: tune_accuracy(_without(subject, module, name)))
+        module = _without(subject, module, best).module
+        dropped.append(best)
+    made = dataclasses.replace(subject, module=module).with_note(f"without {', '.join(dropped)}")
+    return finetune(made, finetune_epochs)
+
+
+def _without(subject: Subject, module: nn.Module, name: str) -> Subject:
+    shorter = copy.deepcopy(module)
+    shorter.set_submodule(name, nn.Identity())
+    return dataclasses.replace(subject, module=shorter)
+
+
+def _droppable(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
+    """Names of modules with weights that return a tensor of the shape they take, outermost only."""
+    shapes: dict[str, bool] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
+            kept = len(given) == 1 and isinstance(returned, Tensor)
+            shapes[name] = kept and given[0].shape == returned.shape and shapes.get(name, True)
+
+        return hook
+
+    named = [(name, part) for name, part in module.named_modules() if name]
+    hooks = [part.register_forward_hook(note(name)) for name, part in named]
+    with torch.no_grad():
+        module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    weighted = {
+        name for name, part in named if any(isinstance(m, STORABLE) for m in part.modules())
+    }
+    found: list[str] = []
+    for name, keeps in shapes.items():
+        # A container that keeps its shape is not dropped whole while its parts can be.
+        inner = any(other.startswith(f"{name}.") and shapes[other] and other in weighted
+                    for other in shapes)  # fmt: skip
+        if keeps and name in weighted and not (inner and _is_container(module, name)):
+            found.append(name)
+    return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+
+
+def _is_container(module: nn.Module, name: str) -> bool:
+    return isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList)
