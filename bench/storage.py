@@ -69,23 +69,21 @@ class StoredLayer(nn.Module):
         return weight
 
 
-def find_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return by name the layers whose weights can be stored otherwise; no subclasses of them.
+def find_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers whose weights can be stored otherwise; no subclasses of them.
 
     A subclass may use its weight in a way of its own, as nn.MultiheadAttention's output does.
     """
-    return {name: layer for name, layer in module.named_modules() if type(layer) in STORABLE}
+    return [layer for layer in module.modules() if type(layer) in STORABLE]
 
 
-def replace_layers(module: nn.Module, make: Callable[[str, Any], nn.Module]) -> nn.Module:
-    """Return a copy of a module with `make(name, layer)` in the place of each storable layer.
+def replace_layers(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
+    """Return a copy of a module with `make(layer)` in the place of each storable layer.
 
     A layer that is used in several places is replaced by one and the same in all of them.
     """
     whole = nn.Sequential(copy.deepcopy(module))  # the module itself may be a linear layer
-    made: dict[nn.Module, nn.Module] = {}
-    for name, layer in find_layers(whole).items():
-        made[layer] = make(name.removeprefix("0").removeprefix("."), layer)
+    made = {layer: make(layer) for layer in find_layers(whole)}
     for parent in list(whole.modules()):
         for name, child in list(parent.named_children()):
             if child in made:

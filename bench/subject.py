@@ -38,6 +38,10 @@ class Subject:
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
 
+    def task(self, model: str) -> str:
+        """Return what the model is judged by: its data's name, its own where there is none."""
+        return self.data.name if self.data else model
+
     def with_note(self, note: str) -> Subject:
         """Return the subject with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))

@@ -16,6 +16,8 @@ from harness.stats import Estimate
 SCHEMA_VERSION = 2
 VERSION_KEY = b"paretogrid.schema_version"
 METRICS_KEY = b"paretogrid.metrics"
+SLOW_SPEED = 0.9
+"""A `machine_speed` below this is worth a word."""
 
 Status = Literal["measured", "skipped", "failed"]
 Direction = Literal["lower", "higher", "none"]

@@ -32,7 +32,7 @@ def low_rank(
     """
     split = 0
 
-    def replace(_: str, layer: Any) -> nn.Module:
+    def replace(layer: Any) -> nn.Module:
         nonlocal split
         made = split_layer(layer, energy, rank)
         split += made is not layer

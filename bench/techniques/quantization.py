@@ -119,7 +119,7 @@ def store(subject: Subject, name: str, make_code: Callable[[Tensor], Code]) -> S
     if not find_layers(subject.module):
         raise Refusal(f"{name} stores linear layers and convolutions; this model has none")
     module = replace_layers(
-        subject.module, lambda _, layer: StoredLayer(layer, make_code(layer.weight))
+        subject.module, lambda layer: StoredLayer(layer, make_code(layer.weight))
     ).eval()
     return dataclasses.replace(subject, module=module)
 
@@ -129,7 +129,7 @@ def train_through(subject: Subject, make_code: Callable[[Tensor], Code], epochs:
     if epochs == 0:
         return subject
     module = copy.deepcopy(subject.module)
-    layers = list(find_layers(module).values())
+    layers = find_layers(module)
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", StraightThrough(make_code))
     trained = finetune(dataclasses.replace(subject, module=module), epochs)

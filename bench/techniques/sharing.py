@@ -7,7 +7,6 @@ from typing import Annotated
 
 from bench.registry import technique
 from bench.spec import Range
-from bench.storage import StoredLayer
 from bench.subject import Subject
 from bench.techniques.codes import SharedCode
 from bench.techniques.quantization import store
@@ -28,7 +27,7 @@ def share_weights(
     """
     stored = store(subject, "share-weights", partial(SharedCode, clusters=clusters))
     stored = finetune(stored, finetune_epochs)
-    for layer in stored.module.modules():
-        if isinstance(layer, StoredLayer) and isinstance(layer.code, SharedCode):
-            layer.code.freeze()
+    for code in stored.module.modules():
+        if isinstance(code, SharedCode):
+            code.freeze()
     return stored

@@ -116,15 +116,16 @@ def _droppable(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
     weighted = {
         name for name, part in named if any(isinstance(m, STORABLE) for m in part.modules())
     }
-    found: list[str] = []
-    for name, keeps in shapes.items():
-        # A container that keeps its shape is not dropped whole while its parts can be.
-        inner = any(other.startswith(f"{name}.") and shapes[other] and other in weighted
-                    for other in shapes)  # fmt: skip
-        if keeps and name in weighted and not (inner and _is_container(module, name)):
-            found.append(name)
-    return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+    keeping = [name for name, keeps in shapes.items() if keeps and name in weighted]
+    # A container that keeps its shape is not dropped whole while its parts can be.
+    found = [
+        name
+        for name in keeping
+        if not isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList)
+        or not any(_is_inside(other, name) for other in keeping)
+    ]
+    return [name for name in found if not any(_is_inside(name, other) for other in found)]
 
 
-def _is_container(module: nn.Module, name: str) -> bool:
-    return isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList)
+def _is_inside(name: str, other: str) -> bool:
+    return name.startswith(f"{other}.")

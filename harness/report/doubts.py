@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-SLOW_SPEED = 0.9
-"""A machine below this share of its known speed is worth a word."""
+from harness.record import SLOW_SPEED
 
 
 def find_doubts(cells: pd.DataFrame) -> list[str]:

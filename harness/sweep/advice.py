@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.record import SLOW_SPEED
 from harness.sweep.self_test import SelfTest
 
 STOLEN_SHARE = 0.01
 PREEMPTED_SHARE = 0.1
-SLOW_SPEED = 0.9
 SLOW_GOVERNORS = ("powersave", "ondemand", "conservative")
 LEAST_MEMORY_BYTES = 2 * 2**30
 

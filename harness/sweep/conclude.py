@@ -17,7 +17,7 @@ from harness.measure.disturbance import CAUSES, Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import CONTROL_PREFIX
-from harness.sweep.crew import Answers, Seat, Timed
+from harness.sweep.crew import Answers, Seat, Timed, find_baseline
 from harness.sweep.heat import Member, TimedBlock, compare
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
@@ -49,7 +49,7 @@ def conclude(
     )
     if timed.control.blocks:
         record = record.measured(control_latency_s=timed.control.latency())
-    baseline = timed.baseline_of(seat.cell)
+    baseline = find_baseline(timed.seats, seat.cell)
     record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
         ratio = compare(seat.member, baseline.member)

@@ -90,13 +90,9 @@ class Timed:
     stalled_share: float
     machine_speed: float = float("nan")
 
-    def baseline_of(self, cell: Cell) -> Seat | None:
-        """Return the seat that a cell is compared with: its model's baseline."""
-        return find_baseline(self.seats, cell)
-
 
 def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:
-    """Return the seat of a cell's baseline, if it is among these."""
+    """Return the seat that a cell is compared with: its model's baseline, if it is among these."""
     same = (seat for seat in seats if seat.cell.place == cell.place)
     return next((seat for seat in same if seat.cell.technique == BASELINE), None)
 
@@ -123,9 +119,9 @@ class Crew:
         if not ready:
             return []
         needs = {name: need_of(seat.record.metrics) for name, seat in ready.items()}
-        company = {}
+        seats, company = list(ready.values()), {}
         for name, seat in ready.items():
-            baseline = find_baseline(list(ready.values()), seat.cell)
+            baseline = find_baseline(seats, seat.cell)
             if baseline is not None and baseline is not seat:
                 company[name] = baseline.cell.id
         device = self.seats[0].cell.device

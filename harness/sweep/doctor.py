@@ -53,11 +53,10 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
                 roofs[f"{device}, threads {count}"] = worker.call(
                     "roofs", TIMEOUT_S, device=device, threads=count, pin=True, machine=machine
                 )
+    known_as = fingerprint(machine)
     for count in threads:
         tell(f"comparing the same work with itself, threads {count}")
-        facts = devices["cpu"] if isinstance(devices["cpu"], dict) else {}
-        known_as = fingerprint({**machine, **facts})
         speeds = speed_file(cache_folder(), known_as, f"cpu-{count}", "active", pin=True)
         tests.append(run_self_test(launcher, count, speeds))
     advice = advise(machine, available_memory_bytes(), tests)
-    return Examination(machine, fingerprint(machine), devices, roofs, tuple(tests), tuple(advice))
+    return Examination(machine, known_as, devices, roofs, tuple(tests), tuple(advice))

@@ -56,7 +56,7 @@ def prepare_base(model: str, recipes: list[str], seed: int) -> dict[str, Any]:
         seed_everything(seed, "train")
         return train(subject)
 
-    return _keep(key, make, data, subject.data.name if subject.data else model, 0.0, begin)
+    return _keep(key, make, data, subject.task(model), 0.0, begin)
 
 
 def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:

@@ -107,8 +107,7 @@ class Workbench:
         entry, call = registry.find("model", text)
         task = str(call)
         try:
-            subject = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
-            task = subject.data.name if subject.data else task
+            task = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text).task(task)
         except SpecError:
             raise
         except Exception:  # a model that cannot be built becomes failed cells, with its message

@@ -40,10 +40,10 @@ def time_copies(
 
 
 @contextmanager
-def busy_neighbour() -> Iterator[None]:
-    """Keep one processor busy with another process for the length of a `with` block."""
+def busy_neighbour() -> Iterator[subprocess.Popen[bytes]]:
+    """Keep one processor busy with another process, which is given, in a `with` block."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
-            yield
+            yield busy
         finally:
             busy.kill()

@@ -7,8 +7,6 @@ turns in which both intervals are as narrow as the bound, and for the cells' pai
 """
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from copies import BLOCK_S, TIMEOUT_S
+from copies import BLOCK_S, TIMEOUT_S, busy_neighbour
 
 from harness.sweep.heat import Member, Samples, Stop, compare, run_heat
 from harness.sweep.launcher import Launcher
@@ -30,10 +28,7 @@ COMES, LEAVES = ROUNDS // 3, 2 * ROUNDS // 3
 def time_beside_twin(launcher: Launcher) -> tuple[Member, Member]:
     """Return the control workload disturbed in the middle third of its rounds, and its twin."""
     with ExitStack() as stack:
-        busy = stack.enter_context(
-            subprocess.Popen([sys.executable, "-c", "while True: pass"])  # a neighbour
-        )
-        stack.callback(busy.kill)
+        busy = stack.enter_context(busy_neighbour())
         busy.send_signal(signal.SIGSTOP)
         disturbed = Member("disturbed", _worker_blocks(launcher, stack))
         twin = Member("twin", _worker_blocks(launcher, stack))

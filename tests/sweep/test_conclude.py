@@ -1,12 +1,10 @@
 """What a heat's blocks say of a cell."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from scripted import Samples
 
 from harness.grid import Cell
-from harness.measure.disturbance import Disturbance
 from harness.record import Record
 from harness.sweep.conclude import with_drift
 from harness.sweep.heat import Member, TimedBlock
@@ -14,14 +12,6 @@ from harness.sweep.heat import Member, TimedBlock
 ROUNDS = 40
 SLOWER = np.linspace(1.0, 1.3, ROUNDS)
 """A machine, or a cell, that takes 30 % longer in the last round than in the first."""
-UNDISTURBED = Disturbance("")
-
-
-@dataclass(frozen=True)
-class Samples:
-    seconds: np.ndarray
-    loops: int = 1
-    disturbance: Disturbance = UNDISTURBED
 
 
 def timed(name: str, seconds: np.ndarray) -> Member:

@@ -47,6 +47,14 @@ def net(tmp_path: Path) -> str:
     return f"{file}:net"
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    """Two models of one task."""
+    file = tmp_path / "nets.py"
+    file.write_text(SAME_TASK)
+    return [f"{file}:narrow", f"{file}:wide"]
+
+
 def samples_of(tmp_path: Path) -> pd.DataFrame:
     (folder,) = (tmp_path / "results").iterdir()
     found: pd.DataFrame = Run(folder).read("samples").to_pandas()
@@ -163,11 +171,8 @@ def test_the_rest_of_an_interrupted_heat_is_a_heat_of_its_own(
 
 
 def test_models_of_one_task_are_timed_in_one_heat_each_against_its_own_baseline(
-    measure: Callable[..., pd.DataFrame], tmp_path: Path
+    measure: Callable[..., pd.DataFrame], models: list[str], tmp_path: Path
 ) -> None:
-    file = tmp_path / "nets.py"
-    file.write_text(SAME_TASK)
-    models = [f"{file}:narrow", f"{file}:wide"]
     cells = measure(models=models, techniques=["bf16"])
     assert cells["heat"].nunique() == 1
     assert cells["task"].unique().tolist() == ["digits"]
@@ -182,11 +187,8 @@ def test_models_of_one_task_are_timed_in_one_heat_each_against_its_own_baseline(
 
 
 def test_a_split_task_has_each_model_s_baseline_beside_its_cells(
-    measure: Callable[..., pd.DataFrame], tmp_path: Path
+    measure: Callable[..., pd.DataFrame], models: list[str]
 ) -> None:
-    file = tmp_path / "nets.py"
-    file.write_text(SAME_TASK)
-    models = [f"{file}:narrow", f"{file}:wide"]
     room = int(3.5 * WORKER_BYTES)  # control, baseline, and one more
     cells = measure(models=models, techniques=["bf16"], budget={"max_heat_memory_bytes": room})
     assert cells["latency_ratio"].notna().all()

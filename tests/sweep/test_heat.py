@@ -1,11 +1,12 @@
 """Heats with scripted members: order, pairs, stopping, failures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
 import pytest
+from scripted import Samples
 
 from harness.errors import WorkerFailure
 from harness.measure.disturbance import Disturbance
@@ -13,14 +14,6 @@ from harness.stats import LEAST_FOR_INTERVAL
 from harness.sweep.heat import Member, Stop, choose_rounds, compare, run_heat
 
 TICK_S = 1 / 128  # exact in binary, so that budgets are spent to the tick
-UNDISTURBED = Disturbance("")
-
-
-@dataclass(frozen=True)
-class Samples:
-    seconds: np.ndarray
-    loops: int = 1
-    disturbance: Disturbance = UNDISTURBED
 
 
 class Clock:
