@@ -1,4 +1,4 @@
-"""How each harness compares two identical modules: a function each, about 3 s a module."""
+"""How each harness compares two identical modules: a function each, about 6 s a module."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from harness.sweep.heat import Stop, compare
 from harness.sweep.launcher import Launcher
 
 HERE = Path(__file__).parent
-SECONDS = 3.0
+SECONDS = 6.0
 PYPERF = """
 import pyperf, torch
 torch.set_num_threads(1)
@@ -73,14 +73,14 @@ def torch_benchmark(folder: Path) -> float:
 
 
 def pyperf(folder: Path) -> float:
-    """pyperf: two processes a module, five values of about 0.3 s; the ratio of the medians."""
+    """pyperf: two processes a module, ten values of about 0.3 s; the ratio of the medians."""
     import pyperf as library
 
     script, result = folder / "pyperf_pair.py", folder / "pyperf.json"
     script.write_text(PYPERF)
     result.unlink(missing_ok=True)
     subprocess.run(
-        [sys.executable, str(script), "--processes=2", "--values=5", "--warmups=1",
+        [sys.executable, str(script), "--processes=2", "--values=10", "--warmups=1",
          "--loops=1024", "--quiet", "-o", str(result)],
         env={"PYTHONPATH": str(HERE)}, check=True, capture_output=True,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def pyperf(folder: Path) -> float:
 
 
 def pytest_benchmark(folder: Path) -> float:
-    """pytest-benchmark with three times its default time; the ratio of the medians."""
+    """pytest-benchmark with six times its default time; the ratio of the medians."""
     script, result = folder / "test_pair.py", folder / "pytest-benchmark.json"
     script.write_text(PYTEST_BENCHMARK)
     subprocess.run(

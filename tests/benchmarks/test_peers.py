@@ -15,18 +15,19 @@ import pytest
 from harness.stats import robust_deviation
 from harness.sweep.launcher import Launcher
 
-REPEATS = 10
+TURNS = {"idle": 8, "loaded": 16}
+"""A robust sd of few turns is uncertain, and the least of four of them too small."""
 SEQUENTIAL = (
     peers.plain_loop, peers.torch_benchmark, peers.pyperf, peers.pytest_benchmark,
 )  # fmt: skip
 Found = dict[str, list[float]]
 
 
-def repeat(methods: dict[str, Callable[[Path], float]], folder: Path) -> Found:
+def repeat(methods: dict[str, Callable[[Path], float]], turns: int, folder: Path) -> Found:
     """Let the methods take turns in shuffled order, so that all see the same machine."""
     found: Found = {name: [] for name in methods}
     order = random.Random(0)
-    for _ in range(REPEATS):
+    for _ in range(turns):
         for name in order.sample(sorted(methods), len(methods)):
             found[name].append(methods[name](folder))
     return found
@@ -58,14 +59,14 @@ def test_beside_a_busy_neighbour_heats_hold_and_sequences_do_not(
     launcher: Launcher, tmp_path: Path, benchmark: Any
 ) -> None:
     if benchmark.disabled:
-        pytest.skip("a quarter of an hour on a quiet machine: run `make bench`")
+        pytest.skip("half an hour on a quiet machine: run `make bench`")
     variant = copies.prepare(launcher, f"{peers.HERE / 'pair.py'}:net")
     heat = partial(peers.paretogrid, launcher, variant)
     methods = {"paretogrid": heat} | {method.__name__: method for method in SEQUENTIAL}
     results = {}
     for name, neighbour in (("idle", nullcontext), ("loaded", copies.busy_neighbour)):
         with neighbour():
-            results[name] = repeat(methods, tmp_path)
+            results[name] = repeat(methods, TURNS[name], tmp_path)
     benchmark.extra_info |= results
     benchmark(heat, tmp_path)
     print("\n" + table(**results))
