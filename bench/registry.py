@@ -18,10 +18,23 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from bench.errors import SpecError, suggest
+from bench.errors import Refusal, SpecError, suggest
 from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
+
+if TYPE_CHECKING:
+    from bench.subject import Subject
 
 Kind = Literal["model", "technique", "dataset"]
 Stage = Literal["recipe", "compression", "execution"]
@@ -29,6 +42,7 @@ Realization = Literal["", "simulated", "packed", "executed"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 ENTRY_POINTS = "paretogrid.plugins"
+TRAINING_DATA = "training data"
 BUILT_IN = ("bench.data", "bench.models", "bench.techniques")
 
 
@@ -46,11 +60,12 @@ class Entry:
     realization: Realization = ""
     devices: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    check: Callable[..., None] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return the entry as plain data: everything but the factory itself."""
+        """Return the entry as plain data: everything but its functions."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        del fields["factory"]
+        del fields["factory"], fields["check"]
         fields["parameters"] = [
             {"name": p.name, "default": _plain(p.default), "type": p.type, "range": str(p.range)}
             | ({"words": list(p.words)} if p.words else {})
@@ -84,17 +99,20 @@ def technique(
     realization: Realization = "",
     devices: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Register a function `(subject, **parameters) -> Subject`.
 
     stage: `recipe` changes how the model is trained, `compression` the trained model,
     `execution` its precision or layout. realization: see the documentation of records.
     devices: device types with kernels for the result; empty means all. needs: `training data`,
-    `calibration data`, or nothing.
+    without which it is refused, and words for what it needs only sometimes. check: takes what the
+    function takes and raises SpecError or Refusal; is asked before anything is trained too.
     """
     return _register(
-        "technique", name, stage=stage, realization=realization, devices=devices, needs=needs
-    )
+        "technique", name, stage=stage, realization=realization, devices=devices, needs=needs,
+        check=check,
+    )  # fmt: skip
 
 
 def _register(kind: Kind, name: str, **facts: Any) -> Callable[[Factory], Factory]:
@@ -243,7 +261,26 @@ def _find_in_file(kind: Kind, file: str, function: str, name: str) -> Entry:
 def build(kind: Kind, text: str, *leading: Any) -> Any:
     """Call the factory that `text` names, with its parameters; `leading` come first."""
     entry, call = find(kind, text)
+    if kind == "technique":
+        _check(entry, call, *leading)
     return entry.factory(*leading, *call.args, **dict(call.kwargs))
+
+
+def check_technique(text: str, subject: Subject) -> None:
+    """Raise SpecError or Refusal if a technique cannot be applied to a subject, trained or not."""
+    entry, call = find("technique", text)
+    _check(entry, call, subject)
+
+
+def _check(entry: Entry, call: Call, subject: Subject) -> None:
+    if TRAINING_DATA in entry.needs and subject.data is None:
+        raise Refusal(f"{entry.name} needs training data, and this model has none")
+    if entry.check is None:
+        return
+    try:
+        entry.check(subject, *call.args, **dict(call.kwargs))
+    except SpecError as error:
+        raise SpecError(f"{call}: {error}") from None
 
 
 def names(kind: Kind) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import SpecError
 
@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from bench.data.splits import Dataset
 
 
+Optimizer = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "adamw"]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: AdamW with a one-cycle schedule."""
+    """How a model is trained: by an optimizer with a one-cycle learning rate.
+
+    learning_rate: its peak. weight_decay: of adamw. gd takes all examples for each update. l1 and
+    l2: added to the loss, times Σ|w| and Σw². dropout: share of activations set to zero.
+    """
 
     epochs: int
     batch_size: int = 100
     learning_rate: float = 1e-2
     weight_decay: float = 1e-2
+    optimizer: Optimizer = "adamw"
+    l1: float = 0.0
+    l2: float = 0.0
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class Subject:
     """A module with example inputs (first dimension: batch), and what it is judged by.
 
     data: labelled splits, or None: then there is no accuracy. recipe: how to train the module;
-    None means that it is used as it is. notes: what a person should know of this variant.
+    None means that it is used as it is. notes: what a person should know of this variant. origin:
+    the registered model as it is written, until a recipe changes its module.
     """
 
     module: nn.Module
@@ -37,6 +49,7 @@ class Subject:
     data: Dataset | None = None
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
+    origin: str = ""
 
     def task(self, model: str) -> str:
         """Return what the model is judged by: its data's name, its own where there is none."""

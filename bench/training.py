@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
 from bench.subject import Recipe, Subject
+from bench.tasks import predict, task_loss
 
 Loss = Callable[..., Tensor]
 EVALUATION_BATCH = 500
+MOMENTUM = 0.9
+ACTIVATIONS = (
+    nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.ReLU6,
+)  # fmt: skip
+"""Modules that recipes know as activations."""
 
 
-def train(subject: Subject) -> Subject:
-    """Return the subject trained by its recipe on its train split; as it is where it has none."""
+def train(subject: Subject, way: list[float] | None = None) -> Subject:
+    """Return the subject trained by its recipe on its train split; as it is where it has none.
+
+    `way` is given the quality on the tune split after each epoch.
+    """
     if subject.recipe is None or subject.data is None:
         return subject
-    module = copy.deepcopy(subject.module)
+    made = dataclasses.replace(subject, module=copy.deepcopy(subject.module))
     examples = subject.data.train
-    fit(module, examples.inputs, (examples.labels,), nn.functional.cross_entropy, subject.recipe)
-    return dataclasses.replace(subject, module=module)
+
+    def note() -> None:
+        if way is not None:
+            way.append(tune_quality(made))
+
+    fit(made.module, examples.inputs, (examples.labels,), task_loss, subject.recipe,
+        after_epoch=note)  # fmt: skip
+    return made
 
 
 def finetune(
@@ -44,18 +62,27 @@ def finetune(
         return subject.with_note("not fine-tuned: the model has no training data")
     recipe = dataclasses.replace(subject.recipe, epochs=epochs)
     examples = subject.data.train
-    loss = nn.functional.cross_entropy
-    fit(subject.module, examples.inputs, (examples.labels,), loss, recipe, after_step)
+    fit(subject.module, examples.inputs, (examples.labels,), task_loss, recipe, after_step)
     return subject
 
 
 def tune_accuracy(subject: Subject) -> float:
     """Return the share of right answers on the tune split, which techniques may look at."""
-    if subject.data is None:
-        raise Refusal("the model has no data to tell its accuracy by")
+    if subject.data is None or not subject.data.classes:
+        raise Refusal("the model has no labelled classes to tell its accuracy by")
     examples = subject.data.tune
-    hits = scores(subject.module, examples.inputs).argmax(1) == examples.labels
+    hits = predict(scores(subject.module, examples.inputs), examples.labels) == examples.labels
     return float(hits.double().mean())
+
+
+def tune_quality(subject: Subject) -> float:
+    """Return the accuracy on the tune split, or R² where labels are numbers."""
+    assert subject.data is not None
+    if subject.data.classes:
+        return tune_accuracy(subject)
+    labels = subject.data.tune.labels
+    rest = labels - predict(scores(subject.module, subject.data.tune.inputs), labels)
+    return float(1 - rest.square().sum() / (labels - labels.mean()).square().sum())
 
 
 @torch.no_grad()
@@ -65,6 +92,25 @@ def scores(module: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([module(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
+def sum_gradients(subject: Subject, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return Σ |∂L/∂w| of each weight over the batches of the train split, in evaluation mode.
+
+    L is the loss of a batch. Raises Refusal where there is no data.
+    """
+    if subject.data is None:
+        raise Refusal("the model has no training data to take gradients of")
+    examples, module = subject.data.train, subject.module.eval()
+    size = subject.recipe.batch_size if subject.recipe else EVALUATION_BATCH
+    sums = [torch.zeros_like(weight) for weight in weights]
+    for rows in torch.arange(len(examples)).split(size):
+        loss = task_loss(module(examples.inputs[rows]), examples.labels[rows])
+        gradients = torch.autograd.grad(loss, list(weights), allow_unused=True)
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:  # a weight that is not used has none
+                sums[place] += gradient.abs()
+    return sums
+
+
 def fit(
     module: nn.Module,
     inputs: Tensor,
@@ -72,31 +118,102 @@ def fit(
     loss: Loss,
     recipe: Recipe,
     after_step: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a module in place; `loss(outputs, *targets of the batch)` gives a scalar.
 
     Shuffles with the global generator: seed it first. Leaves the module in evaluation mode.
     Raises Refusal where there is nothing to train.
     """
+    size, steps = split_epoch(recipe, len(inputs))
+    optimizer = build_optimizer(module, recipe)
+    # OneCycleLR divides by zero where 20 % is one step.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(6, recipe.epochs * steps), pct_start=0.2,
+        cycle_momentum=recipe.optimizer in ("momentum", "adam", "adamw"),
+    )  # fmt: skip
+    with dropping(module, recipe.dropout):
+        for _ in range(recipe.epochs):
+            set_training(module)
+            for rows in torch.randperm(len(inputs)).split(size):
+                if len(rows) == 1 and len(inputs) > 1:
+                    continue  # batch norm cannot train on a single example
+                optimizer.zero_grad(set_to_none=True)
+                cost = loss(module(inputs[rows]), *(target[rows] for target in targets))
+                (cost + penalize(module, recipe)).backward()
+                optimizer.step()
+                schedule.step()
+                after_step()
+            after_epoch()
+    module.eval()
+
+
+def split_epoch(recipe: Recipe, examples: int) -> tuple[int, int]:
+    """Return the examples of an update and the updates of an epoch."""
+    size = examples if recipe.optimizer == "gd" else recipe.batch_size
+    return size, -(-examples // size)
+
+
+def updates_per_epoch(subject: Subject) -> int:
+    """Return how often an epoch of the subject's recipe updates the weights."""
+    assert subject.recipe is not None and subject.data is not None
+    return split_epoch(subject.recipe, len(subject.data.train))[1]
+
+
+def build_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over what is trainable; raise Refusal where nothing is."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
         raise Refusal("the model has no trainable parameters")
-    steps = -(-len(inputs) // recipe.batch_size)
-    total_steps = max(6, recipe.epochs * steps)  # OneCycleLR divides by zero where 20 % is one step
-    optimizer = torch.optim.AdamW(
-        parameters, recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=total_steps, pct_start=0.2
-    )
+    make: Any = {
+        "gd": torch.optim.SGD,
+        "sgd": torch.optim.SGD,
+        "momentum": partial(torch.optim.SGD, momentum=MOMENTUM),
+        "rmsprop": torch.optim.RMSprop,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }[recipe.optimizer]
+    decay = recipe.weight_decay if recipe.optimizer == "adamw" else 0.0  # elsewhere it is l2
+    optimizer: torch.optim.Optimizer = make(parameters, lr=recipe.learning_rate, weight_decay=decay)
+    return optimizer
+
+
+def penalize(module: nn.Module, recipe: Recipe) -> Tensor | float:
+    """Return l1 · Σ|w| + l2 · Σw² over the trainable weights that are not biases or norms."""
+    if not recipe.l1 and not recipe.l2:
+        return 0.0
+    weights = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+    cost: Tensor | float = 0.0
+    if recipe.l1:
+        cost = cost + recipe.l1 * sum(weight.abs().sum() for weight in weights)
+    if recipe.l2:
+        cost = cost + recipe.l2 * sum(weight.square().sum() for weight in weights)
+    return cost
+
+
+def set_training(module: nn.Module) -> None:
+    """Set a module to training mode, frozen layers left out: their norms keep their statistics."""
     module.train()
-    for _ in range(recipe.epochs):
-        for rows in torch.randperm(len(inputs)).split(recipe.batch_size):
-            if len(rows) == 1 and len(inputs) > 1:
-                continue  # batch norm cannot train on a single example
-            optimizer.zero_grad(set_to_none=True)
-            loss(module(inputs[rows]), *(target[rows] for target in targets)).backward()
-            optimizer.step()
-            schedule.step()
-            after_step()
-    module.eval()
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
+@contextmanager
+def dropping(module: nn.Module, rate: float) -> Iterator[None]:
+    """Zero that share of every activation's outputs in training, in a `with` block."""
+
+    def drop(part: nn.Module, _: Any, outputs: Tensor) -> Tensor:
+        return nn.functional.dropout(outputs, rate, part.training)
+
+    with ExitStack() as hooks:
+        for part in module.modules() if rate else ():
+            if is_activation(part):
+                hooks.callback(part.register_forward_hook(drop).remove)
+        yield
+
+
+def is_activation(part: nn.Module) -> bool:
+    """Tell whether a module is an activation that recipes know."""
+    return isinstance(part, ACTIVATIONS)

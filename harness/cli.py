@@ -19,6 +19,7 @@ from harness.console import (
     print_answers,
     print_examination,
     print_json,
+    print_layers,
     print_outcome,
     print_rows,
     show_progress,
@@ -27,7 +28,7 @@ from harness.decide.answer import answer
 from harness.decide.frame import load_frame
 from harness.decide.frontier import choose_objectives
 from harness.errors import ExitCode, UserError, WorkerFailure
-from harness.grid import Grid
+from harness.grid import BASELINE, Grid
 from harness.grid_file import built_in_grids, parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.measure.speed import CONTROL_VERSION
@@ -36,6 +37,7 @@ from harness.sweep import runner
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve
+from harness.sweep.variants import list_variant
 
 app = typer.Typer(
     help="Benchmarks of smaller and faster models, with numbers that hold on a noisy machine.",
@@ -144,6 +146,26 @@ def list_(
         print_json("list", {"kind": kind.value, "rows": rows})
     else:
         print_rows(kind.value, rows)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A model, or file.py:function.")],
+    technique: Annotated[str, typer.Option(help="A technique or a + b.")] = BASELINE,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+    plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the layers of a model, prepared as a run would: shapes, parameters, bytes, bits."""
+    axes = {"models": [model], "techniques": [technique], "seeds": [seed], "plugins": plugin or []}
+    wanted = parse_grid({"grid": axes}, "the command line")
+    with Launcher() as launcher:
+        layers = list_variant(resolve(wanted, launcher, "the command line"), launcher)
+    if as_json:
+        rows = [layer.to_json() for layer in layers]
+        print_json("inspect", {"model": model, "technique": technique, "layers": rows})
+    else:
+        print_layers(layers)
 
 
 @app.command()

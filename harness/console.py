@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.decide.answer import Answer
 from harness.decide.frame import Frame
+from harness.layer import Layer
 from harness.measure.roofline import Roofs
 from harness.record import METRICS, Record
 from harness.report import text
@@ -162,6 +163,31 @@ def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
             f"{test.machine_speed:.0%}",
         )
     return table
+
+
+def print_layers(layers: Sequence[Layer]) -> None:
+    """Print a model's layers as a table with their sums."""
+    table = Table(box=None, show_footer=True)
+    sums = [sum(getattr(layer, name) for layer in layers)
+            for name in ("params", "macs", "weight_bytes")]  # fmt: skip
+    counts = [text.format_count(value) for value in sums[:2]]
+    footers = ("all", "", "", *counts, text.format_value(sums[2], "B"), "", "")
+    headings = ("layer", "kind", "output", "parameters", "MACs", "stored", "zero", "bits")
+    for heading, footer in zip(headings, footers, strict=True):
+        justify: Any = "left" if heading in ("layer", "kind", "output") else "right"
+        table.add_column(heading, footer, justify=justify, overflow="fold")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            "×".join(map(str, layer.shape)),
+            text.format_count(layer.params),
+            text.format_count(layer.macs),
+            text.format_value(layer.weight_bytes, "B") if layer.weight_bytes else "–",
+            f"{layer.sparsity:.1%}" if layer.params else "–",
+            text.format_value(layer.bits, "") if layer.params else "–",
+        )
+    out.print(table)
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:

@@ -14,7 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from bench.errors import suggest
 
 BASELINE = "baseline"
+ANY_TEXT = "*"
 RUNTIMES = ("eager",)
+TRAINING = "training"
+"""The runtime of a cell that is a training step: what `task = "training"` measures."""
 
 
 @dataclass(frozen=True, order=True)
@@ -96,7 +99,10 @@ class Axes(Strict):
 
 
 class Exclude(Strict):
-    """One `[[exclude]]` table: a combination of axes that is not measured."""
+    """One `[[exclude]]` table: a combination of axes that is not measured.
+
+    A `*` in the name of a model or technique stands for any text.
+    """
 
     model: str | None = None
     technique: str | None = None
@@ -111,9 +117,21 @@ class Exclude(Strict):
         return self.model_dump(exclude_none=True)
 
     def matches(self, cell: Cell) -> bool:
-        """Tell whether the cell has every named value."""
+        """Tell whether the cell has every named value; its baseline is matched by name only."""
         axes = cell.axes()
-        return all(axes[name] == value for name, value in self.rule().items())
+        return all(_matches(axes[name], value) for name, value in self.rule().items())
+
+
+def _matches(value: str | int, wanted: str | int) -> bool:
+    if not is_pattern(wanted):
+        return value == wanted
+    words = ".*".join(map(re.escape, str(wanted).split(ANY_TEXT)))
+    return value != BASELINE and re.fullmatch(words, str(value)) is not None
+
+
+def is_pattern(value: str | int) -> bool:
+    """Tell whether a name in an exclusion stands for several."""
+    return isinstance(value, str) and ANY_TEXT in value
 
 
 class Budget(Strict):
@@ -137,10 +155,18 @@ class Measure(Strict):
     flush_cache: bool = False
 
 
+class Training(Strict):
+    """The `[training]` table: when a training has arrived."""
+
+    target: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
 class Grid(Strict):
     """What is measured, and within which budget."""
 
     grid: Axes
+    task: Literal["inference", "training"] = "inference"
+    training: Training = Training()
     exclude: Annotated[tuple[Exclude, ...], Field(strict=False)] = ()
     budget: Budget = Budget()
     measure: Measure = Measure()
@@ -149,11 +175,12 @@ class Grid(Strict):
         """Return every combination of the axes, the baseline first, excluded ones too."""
         axes = self.grid
         techniques = dict.fromkeys((BASELINE, *axes.techniques))
+        runtimes = (TRAINING,) if self.task == TRAINING else axes.runtimes
         seen = dict.fromkeys(
             Cell(model, technique, device, threads, batch, runtime, seed)
             for model, device, seed, threads, batch, technique, runtime in itertools.product(
                 axes.models, axes.devices, axes.seeds, axes.threads, axes.batch, techniques,
-                axes.runtimes,
+                runtimes,
             )
         )  # fmt: skip
         return tuple(seen)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import suggest
 from harness.errors import UserError
-from harness.grid import BASELINE, Axes, Budget, Exclude, Grid, Measure
+from harness.grid import BASELINE, Axes, Budget, Exclude, Grid, Measure, Training
 
 BUILT_IN_GRIDS = Path(__file__).parent.parent / "bench" / "grids"
 LONGEST_SHOWN = 60
@@ -153,6 +153,7 @@ def _format_place(location: Iterable[int | str]) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "grid": Axes, "exclude": Exclude, "budget": Budget, "measure": Measure,
+        "training": Training,
     }  # fmt: skip
     table = tables[str(location[0])] if location else Grid
     return list(table.model_fields)
@@ -179,6 +180,9 @@ EXAMPLES = {
     "budget.prepare_timeout_s": "prepare_timeout_s = 3600",
     "budget.max_memory_bytes": "max_memory_bytes = 4_000_000_000",
     "budget.max_heat_memory_bytes": "max_heat_memory_bytes = 16_000_000_000",
+    "task": 'task = "training" before the first table',
+    "training": "[training] with target = 0.9",
+    "training.target": "target = 0.9",
     "measure": "[measure] with pin = false",
     "measure.wait_policy": 'wait_policy = "passive"',
     "measure.pin": "pin = false",

@@ -70,8 +70,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("fraction_of_roof", "1", "none", "share of the speed the machine could reach"),
     Metric("accuracy", "1", "higher", "accuracy", interval=True),
     Metric("macro_f1", "1", "higher", "macro F1"),
+    Metric("r2", "1", "higher", "R²", interval=True),
     Metric("fidelity", "1", "higher", "fidelity to the baseline's outputs"),
     Metric("agreement", "1", "higher", "same answer as the baseline"),
+    Metric("time_to_target_s", "s", "lower", "training time to the target", interval=True),
+    Metric("epochs_to_target", "1", "lower", "epochs to the target"),
     Metric("prepare_s", "s", "lower", "time to prepare the variant"),
 )
 METRIC_NAMES = {column for metric in METRICS for column in metric.columns()}
@@ -100,6 +103,9 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("rounds", pa.int64()),
     ("samples", pa.int64()),
     ("loops", pa.int64()),
+    ("call_examples", pa.int64()),
+    ("updates_per_epoch", pa.int64()),
+    ("tune_quality", pa.list_(pa.float64())),
     ("warm_up_calls", pa.int64()),
     ("headline_blocks", pa.string()),
     ("disturbed_share", pa.float64()),

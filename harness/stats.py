@@ -20,6 +20,7 @@ POWER_DRAWS, POWER_STEPS = 200, 8
 LARGEST_LOG_RATIO = 3.0
 LEAST_FOR_P99 = 662
 """Samples that a 99th percentile needs; MLPerf Inference rules, early stopping, p = 0.99."""
+BOOTSTRAPS = 1_000
 LEAST_FOR_P90 = 64
 """The same count for a 90th percentile."""
 
@@ -243,6 +244,23 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def r2_interval(predicted: ArrayLike, labels: ArrayLike) -> Estimate:
+    """Return R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² with its 95 % percentile bootstrap over examples.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+    """
+    answers, truth = np.asarray(predicted, float), np.asarray(labels, float)
+    rows = np.random.default_rng(0).integers(0, len(truth), (BOOTSTRAPS, len(truth)))
+
+    def r2(guessed: Floats, true: Floats) -> Floats:
+        spread = np.square(true - true.mean(-1, keepdims=True)).sum(-1)
+        rest: Floats = 1 - np.square(true - guessed).sum(-1) / np.where(spread > 0, spread, np.nan)
+        return rest
+
+    low, high = np.nanquantile(r2(answers[rows], truth[rows]), [0.025, 0.975])
+    return Estimate(float(r2(answers, truth)), float(low), float(high))
 
 
 def percentile(samples: ArrayLike, percent: float, least: int) -> float:

@@ -42,9 +42,13 @@ def launcher(own_cache: Path) -> Iterator[Launcher]:
 def measure(launcher: Launcher, tmp_path: Path) -> Callable[..., pd.DataFrame]:
     """Measure a grid given as axes and tables; return its cells."""
 
-    def run(budget: dict[str, Any] | None = None, **axes: Any) -> pd.DataFrame:
+    def run(
+        budget: dict[str, Any] | None = None, task: str = "inference",
+        training: dict[str, Any] | None = None, **axes: Any,
+    ) -> pd.DataFrame:  # fmt: skip
         quick = {"max_seconds_per_cell": 0.3, "relative_ci": 0.01, **(budget or {})}
-        grid = parse_grid({"grid": axes, "budget": quick}, "the test")
+        tables = {"grid": axes, "budget": quick, "task": task, "training": training or {}}
+        grid = parse_grid(tables, "the test")
         plan = resolve(grid, launcher, "the test")
         made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
         Sweep(plan, made, launcher, Progress()).measure()

@@ -65,7 +65,8 @@ def test_the_readmes_model_and_plugin_run_as_written(
     (tmp_path / "my_plugin.py").write_text(block("python", "# my_plugin.py"))
     done = command(
         "run", "--plugin", "my_plugin.py", "--model", "my.py:net", "--model", "data.py:net",
-        "--technique", "no-op", "--technique", "int8-dynamic", "--max-seconds-per-cell", "0.2",
+        "--technique", "ternary(0.5)", "--technique", "int8-dynamic",
+        "--max-seconds-per-cell", "0.2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "6 cells: 6 measured" in done.stdout

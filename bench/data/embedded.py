@@ -1,4 +1,4 @@
-"""Real data that needs no download: scikit-learn's digits, and the generated MNIST-1D."""
+"""Real data that needs no download: what scikit-learn ships, and the generated MNIST-1D."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.cache import cache_folder
-from bench.data.splits import Dataset, divide
+from bench.data.splits import Dataset, Split, divide
 from bench.registry import dataset
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -27,6 +28,49 @@ def digits() -> Dataset:
     inputs, labels = _cached("digits-1", _load_digits)
     return divide(
         "digits", torch.from_numpy(inputs), torch.from_numpy(labels), tune=200, test=597, classes=10
+    )
+
+
+@dataset("digits-standardised")
+def digits_standardised() -> Dataset:
+    """The digits as 64 features, each with mean 0 and deviation 1 over the train split.
+
+    Source: as `digits`; features that never change are 0.
+    """
+    plain = digits()
+    features = plain.train.inputs.flatten(1)
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    train, tune, test = (
+        Split((split.inputs.flatten(1) - mean) / scale, split.labels)
+        for split in (plain.train, plain.tune, plain.test)
+    )
+    return Dataset("digits-standardised", train, tune, test, 10)
+
+
+@dataset("tumours")
+def tumours() -> Dataset:
+    """569 tumours by 30 standardised features, malignant or benign (350 train, 70 tune, 149 test).
+
+    Source: UCI "Breast Cancer Wisconsin (Diagnostic)", as shipped by scikit-learn.
+    """
+    inputs, labels = _cached("tumours-1", partial(_load_table, "load_breast_cancer", np.int64))
+    return divide(
+        "tumours", torch.from_numpy(inputs), torch.from_numpy(labels), tune=70, test=149, classes=2
+    )
+
+
+@dataset("diabetes")
+def diabetes() -> Dataset:
+    """442 patients by 10 standardised features; the label is the disease's progress, a number.
+
+    272 train, 60 tune, 110 test; the progress is standardised too. Source: Efron et al., "Least
+    Angle Regression", Annals of Statistics 32 (2004), as shipped by scikit-learn.
+    """
+    inputs, labels = _cached("diabetes-1", partial(_load_table, "load_diabetes", np.float32))
+    labels = (labels - labels.mean()) / labels.std()
+    return divide(
+        "diabetes", torch.from_numpy(inputs), torch.from_numpy(labels), tune=60, test=110, classes=0
     )
 
 
@@ -53,6 +97,14 @@ def _load_digits() -> Arrays:
 
     images, labels = load_digits(return_X_y=True)
     return (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32), labels.astype(np.int64)
+
+
+def _load_table(loader: str, label_type: type[np.generic]) -> Arrays:
+    import sklearn.datasets
+
+    features, labels = getattr(sklearn.datasets, loader)(return_X_y=True)
+    standard = (features - features.mean(0)) / features.std(0)
+    return standard.astype(np.float32), labels.astype(label_type)
 
 
 def _generate_mnist1d() -> Arrays:

@@ -37,6 +37,35 @@ def digits_cnn(data: str | Dataset = "digits", width: Size = 16) -> Subject:
     return Subject(module, (examples.train.inputs[:64],), examples, Recipe(epochs=20))
 
 
+@model("cnn-64-128")
+def cnn_64_128(data: str | Dataset = "digits", hidden: Size = 1024) -> Subject:
+    """The network of the literature: convolutions of 64 and 128, pooled, and a layer of 1,024.
+
+    Takes images of 8×8 pixels and more.
+    """
+    examples = load_dataset(data)
+    if len(examples.shape) != 3 or min(examples.shape[1:]) < 8:
+        raise Refusal(
+            f"cnn-64-128 needs images (channels, height, width) of 8×8 and more; "
+            f"{examples.name} has the shape {examples.shape}."
+        )
+    channels, height, width = examples.shape
+    module = nn.Sequential(
+        nn.Conv2d(channels, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128 * (height // 4) * (width // 4), hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, examples.classes),
+    )
+    recipe = Recipe(epochs=10, learning_rate=2e-3)
+    return Subject(module, (examples.train.inputs[:64],), examples, recipe)
+
+
 @model("mnist1d-cnn")
 def mnist1d_cnn(data: str | Dataset = "mnist1d", width: Size = 16) -> Subject:
     """Small 1-D CNN of three convolutions with batch norm; takes (channels, samples ≥ 20)."""

@@ -3,55 +3,97 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from bench.errors import Refusal
 from bench.registry import find, technique
-from bench.spec import Range
+from bench.spec import Range, parse_call
 from bench.subject import Subject, as_subject
-from bench.training import fit, scores
+from bench.tasks import task_loss
+from bench.techniques.parameters import Epochs, Share
+from bench.techniques.structure import shrink_untrained
+from bench.training import finetune, fit, scores
 
 
-@technique("distill", realization="executed", needs=("training data",))
+def check_student(subject: Subject, student: str, **_: object) -> None:
+    """Raise Refusal where the student has more parameters than its teacher."""
+    learner = make_student(student, subject)
+    sizes = [sum(p.numel() for p in one.module.parameters()) for one in (learner, subject)]
+    if sizes[0] > sizes[1]:
+        raise Refusal(
+            f"distill: the student {student!r} has {sizes[0]:,} parameters, more than its teacher "
+            f"({sizes[1]:,}); name a smaller one"
+        )
+
+
+@technique("distill", realization="executed", needs=("training data",), check=check_student)
 def distill(
     subject: Subject,
     student: str,
     temperature: Annotated[float, Range(1e-3)] = 5.0,
-    weight: Annotated[float, Range(0, 1)] = 0.7,
+    weight: Share = 0.7,
+    loss: Literal["kl", "mse"] = "kl",
+    labels: bool = True,
+    finetune_epochs: Epochs = 0,
 ) -> Subject:
     """A smaller model (`student`) trained on the labels and on the teacher's softened outputs.
 
-    Loss: weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T)) + (1 − weight) · cross-entropy.
-    The student is a registered model, built on the teacher's data and trained by its own recipe.
-    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
+    Loss: weight · soft + (1 − weight) · task loss, with soft = T² · KL(softmax(teacher/T) ‖
+    softmax(student/T)), or for mse the mean squared error of the scores. Without `labels` soft
+    alone: inputs suffice, those that few-labels has left too. `finetune_epochs` on the labels
+    follow. The student is a registered model on the teacher's data, trained by its own recipe, or
+    `shrink(width, depth)` of the teacher, by the teacher's.
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531; Ba and
+    Caruana, "Do Deep Nets Really Need to be Deep?", arXiv:1312.6184 (mse, without labels).
     """
-    if subject.data is None:
-        raise Refusal("distill needs training data, and this model has none")
-    learner = _make_student(student, subject)
+    assert subject.data is not None
+    learner = make_student(student, subject)
     if learner.recipe is None:
         raise Refusal(f"distill: the student {student!r} has no training recipe")
-    teacher_scores = scores(subject.module, subject.data.train.inputs)
+    share = weight if labels else 1.0
+    examples = subject.data.train if labels else subject.data.unlabelled
+    teacher_scores = scores(subject.module, examples.inputs)
 
-    def loss(outputs: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
-        soft = nn.functional.kl_div(
-            (outputs / temperature).log_softmax(1),
-            (teacher / temperature).log_softmax(1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        hard = nn.functional.cross_entropy(outputs, labels)
-        return weight * temperature**2 * soft + (1 - weight) * hard
+    def total(outputs: Tensor, answers: Tensor, teacher: Tensor) -> Tensor:
+        soft = soften(outputs, teacher, temperature) if loss == "kl" else square(outputs, teacher)
+        return share * soft + (1 - share) * task_loss(outputs, answers) if labels else soft
 
-    examples = subject.data.train
-    fit(learner.module, examples.inputs, (examples.labels, teacher_scores), loss, learner.recipe)
-    return dataclasses.replace(
+    fit(learner.module, examples.inputs, (examples.labels, teacher_scores), total, learner.recipe)
+    made = dataclasses.replace(
         learner, data=subject.data, notes=(*subject.notes, f"student of the model: {student}")
     )
+    return finetune(made, finetune_epochs)
 
 
-def _make_student(text: str, subject: Subject) -> Subject:
+def soften(outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T² · KL(softmax(teacher/T) ‖ softmax(outputs/T)), a mean over examples."""
+    if outputs.shape[1] == 1:
+        raise Refusal("distill: kl compares scores of classes, and there is one output; use mse")
+    divergence = nn.functional.kl_div(
+        (outputs / temperature).log_softmax(1),
+        (teacher / temperature).log_softmax(1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * divergence
+
+
+def square(outputs: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of scores."""
+    return nn.functional.mse_loss(outputs, teacher)
+
+
+def make_student(text: str, subject: Subject) -> Subject:
+    """Return the untrained student: a registered model on the teacher's data, or it shrunk.
+
+    Raises SpecError for an unknown one, Refusal for one that does not take the teacher's data.
+    """
+    if parse_call(text).name == "shrink":
+        _, call = find("technique", text)
+        given: dict[str, Any] = dict(zip(("width", "depth"), call.args, strict=False))
+        return shrink_untrained(subject, **(given | dict(call.kwargs)))
     entry, call = find("model", text)
     options = dict(call.kwargs)
     named = [parameter.name for parameter in entry.parameters]

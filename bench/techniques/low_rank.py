@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
 from bench.registry import technique
-from bench.spec import Range
 from bench.storage import replace_layers
 from bench.subject import Subject
+from bench.techniques.parameters import IF_TUNED, Count, Epochs, Share
 from bench.training import finetune
 
 
-@technique("low-rank", realization="executed")
+@technique("low-rank", realization="executed", needs=IF_TUNED)
 def low_rank(
     subject: Subject,
-    energy: Annotated[float, Range(0, 1)] = 0.9,
-    rank: Annotated[int, Range(1)] | None = None,
-    finetune_epochs: Annotated[int, Range(0)] = 0,
+    energy: Share = 0.9,
+    rank: Count | None = None,
+    finetune_epochs: Epochs = 0,
 ) -> Subject:
     """Linear layers and convolutions split in two by SVD, where that takes fewer weights.
 

@@ -18,23 +18,22 @@ from bench.spec import Range
 from bench.storage import Code, StoredLayer, find_layers, replace_layers
 from bench.subject import Subject
 from bench.techniques.codes import AffineCode, BinaryCode, PowerOfTwoCode, SymmetricCode
+from bench.techniques.parameters import IF_TUNED, Epochs, Share
 from bench.training import finetune, tune_accuracy
 
 Bits = Annotated[int, Range(1, 8)]
 SignedBits = Annotated[int, Range(2, 8)]
-Epochs = Annotated[int, Range(0)]
 GroupSize = Annotated[int, Range(2)]
-Share = Annotated[float, Range(0, 1)]
 ERROR_LIMITS = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005)
 """Relative errors of a layer's weight that `affine('auto')` tries, the largest first."""
 
 
-@technique("affine", stage="execution", realization="packed", needs=("training data",))
+@technique("affine", stage="execution", realization="packed", needs=("tune split for max_loss",))
 def affine(
     subject: Subject,
     bits: Bits | Literal["auto"],
     max_error: Share = 0.1,
-    max_loss: Annotated[float, Range(0, 1)] | None = None,
+    max_loss: Share | None = None,
 ) -> Subject:
     """Weights of linear layers and convolutions in 1 to 8 bits, min to max of each layer.
 
@@ -90,7 +89,7 @@ def int4_weight_only(subject: Subject, group: GroupSize = 32) -> Subject:
     return store(subject, "int4-weight-only", partial(SymmetricCode, bits=4, row_length=group))
 
 
-@technique("binary", stage="execution", realization="packed", needs=("training data",))
+@technique("binary", stage="execution", realization="packed", needs=IF_TUNED)
 def binary(subject: Subject, finetune_epochs: Epochs = 0) -> Subject:
     """Weights of +α or −α: one bit each, with α the mean of |w| of the output channel.
 

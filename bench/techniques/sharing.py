@@ -9,15 +9,16 @@ from bench.registry import technique
 from bench.spec import Range
 from bench.subject import Subject
 from bench.techniques.codes import SharedCode
+from bench.techniques.parameters import IF_TUNED, Epochs
 from bench.techniques.quantization import store
 from bench.training import finetune
 
 
-@technique("share-weights", stage="execution", realization="packed", needs=("training data",))
+@technique("share-weights", stage="execution", realization="packed", needs=IF_TUNED)
 def share_weights(
     subject: Subject,
     clusters: Annotated[int, Range(2, 256)],
-    finetune_epochs: Annotated[int, Range(0)] = 0,
+    finetune_epochs: Epochs = 0,
 ) -> Subject:
     """Each layer's weights become one of so many values: a codebook and packed indices.
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from bench.errors import Refusal
+from bench.errors import Refusal, SpecError
 from bench.registry import technique
 from bench.spec import Range
 from bench.storage import CONVOLUTIONS, STORABLE
 from bench.subject import Subject
-from bench.training import finetune, tune_accuracy
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from bench.techniques.channels import NORMS, remove_outputs
+from bench.techniques.parameters import Count, Epochs
+from bench.training import finetune, train, tune_accuracy
 
 
 @technique("fuse", realization="executed")
@@ -64,8 +64,8 @@ def _foldable(module: nn.Module) -> list[tuple[str, str]]:
 @technique("drop-layers", realization="executed", needs=("training data",))
 def drop_layers(
     subject: Subject,
-    layers: Annotated[int, Range(1)] = 1,
-    finetune_epochs: Annotated[int, Range(0)] = 0,
+    layers: Count = 1,
+    finetune_epochs: Epochs = 0,
 ) -> Subject:
     """So many layers or blocks left out: those whose absence costs the least on the tune split.
 
@@ -73,8 +73,6 @@ def drop_layers(
     best is dropped, and so on. Source: Elhoushi et al., "What Matters In Transformers", arXiv:
     2406.15786; Fan et al., "Reducing Transformer Depth on Demand", arXiv:1909.11556.
     """
-    if subject.data is None:
-        raise Refusal("drop-layers judges by the tune split, and this model has no data")
     module = copy.deepcopy(subject.module).eval()
     dropped: list[str] = []
     for _ in range(layers):
@@ -88,6 +86,41 @@ def drop_layers(
         dropped.append(best)
     made = dataclasses.replace(subject, module=module).with_note(f"without {', '.join(dropped)}")
     return finetune(made, finetune_epochs)
+
+
+def check_size(subject: Subject, width: float = 1.0, depth: int = 0) -> None:
+    """Raise SpecError where nothing would shrink."""
+    if width == 1 and not depth:
+        raise SpecError("nothing shrinks: give a width below 1, or a depth.")
+
+
+@technique("shrink", realization="executed", needs=("training data",), check=check_size)
+def shrink(
+    subject: Subject, width: Annotated[float, Range(0.01, 1)] = 1.0, depth: Epochs = 0
+) -> Subject:
+    """A smaller model of the same kind, trained from scratch: what the full one has to beat.
+
+    `width` is the share of channels and neurons that each layer keeps, `depth` the number of layers
+    or blocks left out, the last ones first. Weights begin anew and learn by the model's recipe.
+    Source: Howard et al., "MobileNets", arXiv:1704.04861 (width multiplier).
+    """
+    return train(shrink_untrained(subject, width, depth))
+
+
+def shrink_untrained(subject: Subject, width: float = 1.0, depth: int = 0) -> Subject:
+    """Return the subject with fewer channels and layers and with fresh weights."""
+    made = dataclasses.replace(subject, module=copy.deepcopy(subject.module).eval())
+    for _ in range(depth):
+        candidates = _droppable(made.module, made.inputs)
+        if not candidates:
+            raise Refusal(f"shrink: fewer than {depth} layers return the shape they take")
+        made = _without(made, made.module, candidates[-1])
+    if width < 1:
+        made = remove_outputs(made, 1 - width, "l1", STORABLE)
+    for part in made.module.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+    return made
 
 
 def _without(subject: Subject, module: nn.Module, name: str) -> Subject:

@@ -86,6 +86,9 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     }
     grouped = cells.groupby(keys, sort=False, dropna=False)
     averaged = grouped.agg({**kept, **rules}).reset_index()
+    # A mean of some seeds is none of all: where a seed did not reach a target, there is none.
+    complete = (grouped.size().to_numpy() == grouped[list(rules)].count().to_numpy().T).T
+    averaged[list(rules)] = averaged[list(rules)].where(complete)
     undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
     averaged[[name for name in undirected if name in averaged]] = float("nan")
     return averaged.assign(seeds=grouped.size().to_numpy())

@@ -88,5 +88,5 @@ def choose_objectives(
 
 
 def quality_metric(frame: Frame) -> str:
-    """Return `accuracy` where any cell has it, else `fidelity`."""
-    return "accuracy" if frame.has("accuracy") else "fidelity"
+    """Return `accuracy` where any cell has it, else `r2`, else `fidelity`."""
+    return next((name for name in ("accuracy", "r2") if frame.has(name)), "fidelity")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -13,8 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from harness.measure.runtimes import Program, TrainingStep, ready
+
 FREE = {"empty", "empty_strided", "detach", "alias", "lift_fresh", "_unsafe_view", "clone"}
 """Operators that compute nothing and so are not worth naming as uncounted."""
+PACKED = ("linear_dynamic", "linear", "linear_relu", "conv1d", "conv1d_relu", "conv2d",
+          "conv2d_relu", "linear_with_input_q_dq_qweight_dq_output_fp32",
+          "linear_with_input_q_dq_qweight_dq_relu_output_fp32")  # fmt: skip
+"""Operators in `torch.ops.quantized` that multiply by packed weights."""
 
 
 def count_weights(module: nn.Module) -> dict[str, float]:
@@ -44,25 +51,29 @@ def disk_bytes(module: nn.Module) -> float:
     return float(len(file.getvalue()))
 
 
-def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, list[str]]:
+def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, list[str]]:
     """Return multiply-accumulates for one example, and the operators that were not counted.
+
+    Of a training step they are those of the whole step, forward and backward, for one example.
 
     A MAC is half of what `torch.utils.flop_counter` counts: one multiplication and one addition.
     Fused attention is counted by its parts. Uncounted operators are named, views left out.
     """
-    one = tuple(value[:1] for value in inputs)
+    training = isinstance(program, TrainingStep)
+    few = inputs if training else tuple(value[:1] for value in inputs)
     names = OperatorNames()
-    quantized = {torch.ops.quantized.linear_dynamic: _linear_dynamic_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=quantized)
-    with torch.no_grad(), _unfused_attention(), counter, names:
-        module.eval()(*one)
+    quantized = {getattr(torch.ops.quantized, name): _packed_flops for name in PACKED}
+    own = {**quantized, torch.ops.aten.mm: _mm_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=own)
+    with torch.set_grad_enabled(training), _unfused_attention(), counter, names:
+        ready(program)(*few)
     counted = set(flop_registry) | set(quantized)
     uncounted = {
         str(packet)
         for packet, view in names.seen.items()
         if packet not in counted and not view and packet.__name__ not in FREE
     }
-    return counter.get_total_flops() / 2, sorted(uncounted)
+    return counter.get_total_flops() / 2 / len(few[0]), sorted(uncounted)
 
 
 class OperatorNames(TorchDispatchMode):
@@ -78,12 +89,19 @@ class OperatorNames(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _linear_dynamic_flops(inputs: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """2 · rows · in · out of a quantized linear layer, whose packed weight has no shape here."""
-    rows_and_outputs = 1
-    for size in out_shape:
-        rows_and_outputs *= size
-    return int(2 * rows_and_outputs * inputs[-1])
+def _packed_flops(*given: Any, out_shape: Any = None, **_: Any) -> int:
+    """2 · outputs · weights that make each of them; a packed weight tells its shape itself."""
+    packed: Any = next(value for value in given if isinstance(value, torch.ScriptObject))
+    return int(2 * prod(out_shape) * prod(packed.unpack()[0].shape[1:]))
+
+
+def _mm_flops(first: Tensor, second: Tensor, *_: Any, **__: Any) -> int:
+    """2 · rows · inner · columns; of a sparse matrix only what is not zero is multiplied."""
+    stored = first._nnz() if first.layout is torch.sparse_csr else first.numel()
+    return 2 * stored * second.shape[1]
+
+
+_mm_flops._get_raw = True  # type: ignore[attr-defined]  # how PyTorch asks for tensors, not shapes
 
 
 @contextlib.contextmanager

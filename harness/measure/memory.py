@@ -10,6 +10,7 @@ import ctypes
 import gc
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 CALLS = 3
+Mode = Callable[[], AbstractContextManager[Any]]
 MADV_POPULATE_READ = 22
 M_MMAP_THRESHOLD = -3
 
@@ -97,8 +99,10 @@ def release_free_memory() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def measure_memory(load: Callable[[], Callable[[], Any]]) -> dict[str, float]:
-    """Return the model's memory in bytes; `load` loads it and returns the call.
+def measure_memory(
+    load: Callable[[], tuple[Callable[[], Any], Mode]],
+) -> dict[str, float]:
+    """Return the model's memory in bytes; `load` loads it and returns the call and its mode.
 
     peak_memory_bytes: the most that the loaded model and its calls took together.
     load_memory_bytes: the most while it was loaded. weight_memory_bytes: what stays after loading.
@@ -110,11 +114,11 @@ def measure_memory(load: Callable[[], Callable[[], Any]]) -> dict[str, float]:
     release_free_memory()
     before = read_usage()
     reset_peak()
-    call = load()
+    call, mode = load()
     loading = read_usage()
     release_free_memory()
     loaded = read_usage()
-    with torch.inference_mode():
+    with mode():
         reset_peak()
         for _ in range(CALLS):
             call()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bench.subject import Subject
+from bench.tasks import predict
 from harness.measure.devices import Device
 from harness.measure.runtimes import Program, first_tensor, take_batch
 from harness.stats import relative_fidelity
@@ -28,6 +29,8 @@ def collect_answers(
 ) -> dict[str, np.ndarray] | None:
     """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
 
+    Labels are whole numbers of classes, or numbers (float32), and so are the predictions.
+
     Runs in the batch that is timed: some techniques (dynamic quantization) answer differently in
     another. `known` are the outputs in another batch: where the first PROBED examples come out the
     same, None is returned and the known answers hold here too. The last batch is filled up. Without
@@ -42,11 +45,14 @@ def collect_answers(
             return None
     outputs = _run_in_batches(program, inputs, device, batch)
     found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
-    if outputs.dim() >= 2 and outputs.shape[1] > 1:
+    if examples is not None:
+        kind = np.float32 if examples.labels.is_floating_point() else np.int32
+        found["labels"] = examples.labels.numpy().astype(kind)
+        if len(outputs) == len(examples):
+            found["predicted"] = predict(outputs, examples.labels).numpy().astype(kind)
+    elif outputs.dim() >= 2 and outputs.shape[1] > 1:
         predicted = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS]
         found["predicted"] = predicted.numpy().astype(np.int32)
-    if examples is not None:
-        found["labels"] = examples.labels.numpy().astype(np.int32)
     return found
 
 

@@ -1,18 +1,23 @@
-"""Runtimes: how a module is executed. So far only PyTorch's eager mode."""
+"""Runtimes: how a module is executed: PyTorch's eager mode, for inference or a training step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.subject import Recipe
+from bench.tasks import task_loss
+from bench.training import build_optimizer, dropping, penalize, set_training
 from harness.errors import WorkerRefusal
 from harness.measure.devices import Device
 
 Program = Callable[..., Any]
+TRAINING = "training"
 
 
 def build_program(module: nn.Module, runtime: str) -> Program:
@@ -20,6 +25,46 @@ def build_program(module: nn.Module, runtime: str) -> Program:
     if runtime != "eager":
         raise WorkerRefusal(f"no runtime {runtime!r}")
     return module.eval()
+
+
+class TrainingStep:
+    """One update of a module by its recipe: forward, loss, backward, optimizer.
+
+    At a learning rate of 0 the update is computed and the weights stay: every step does the same
+    work, however often it is timed. Dropout is in force as long as the step exists.
+    """
+
+    def __init__(self, module: nn.Module, recipe: Recipe, labels: Tensor) -> None:
+        self.module, self.recipe, self.labels = module, recipe, labels
+        self.optimizer = build_optimizer(module, recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        self._hooks = ExitStack()
+        self._hooks.enter_context(dropping(module, recipe.dropout))
+        set_training(module)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the loss of the inputs, after an update."""
+        self.optimizer.zero_grad(set_to_none=True)
+        cost = task_loss(self.module(*inputs), self.labels) + penalize(self.module, self.recipe)
+        cost.backward()
+        self.optimizer.step()
+        return cost.detach()
+
+
+def ready(program: Program) -> Program:
+    """Return a program as it is run to be counted: a module in evaluation mode."""
+    return program.eval() if isinstance(program, nn.Module) else program
+
+
+def mode_of(program: Program) -> Callable[[], AbstractContextManager[Any]]:
+    """Return the context in which a program runs: with gradients only where it trains."""
+    return torch.enable_grad if isinstance(program, TrainingStep) else torch.inference_mode
+
+
+def make_labels(classes: int, batch: int) -> Tensor:
+    """Return labels for a batch, the classes in turn, or zeros where labels are numbers."""
+    return torch.arange(batch) % classes if classes else torch.zeros(batch)
 
 
 def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) -> Callable[[], Any]:

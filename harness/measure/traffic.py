@@ -13,20 +13,23 @@ from torch.utils.flop_counter import flop_registry
 
 from harness.measure.counts import FREE
 from harness.measure.roofline import Traffic
+from harness.measure.runtimes import Program, TrainingStep, ready
 
 IDLE = (FREE - {"clone"}) | {"empty_like", "new_empty", "new_empty_strided", "_fused_sdp_choice"}
 """Operators that move no data, beside those that PyTorch itself calls views."""
 LOOK_UPS = {"embedding", "index", "index_select", "gather"}
 """Operators that read no more of their first tensor than they write."""
+PLAIN = {Tensor, nn.Parameter}
 OVERWRITING = {"copy_", "fill_", "zero_"}
 """Operators in place that do not read what they overwrite."""
 PRODUCTS = {"_scaled_dot_product_flash_attention_for_cpu", "_native_multi_head_attention",
             "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "mkldnn_linear",
-            "mkldnn_convolution", "_cudnn_rnn", "_int_mm", "mv", "addmv", "dot"}  # fmt: skip
+            "mkldnn_convolution", "_cudnn_rnn", "_int_mm", "mv", "addmv", "dot",
+            "_cslt_sparse_mm", "cusparselt_mm"}  # fmt: skip
 """Operators that multiply matrices and are not in PyTorch's registry of those."""
 
 
-def count_traffic(module: nn.Module, inputs: tuple[Tensor, ...]) -> Traffic:
+def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
     """Return what one call with these inputs moves, operator by operator, as it really runs.
 
     Each operator reads its inputs once and writes its outputs once, in bytes; views are free.
@@ -35,8 +38,8 @@ def count_traffic(module: nn.Module, inputs: tuple[Tensor, ...]) -> Traffic:
     those of the inputs of products, "int8" where packed quantized weights are among them.
     """
     counter = _Counter()
-    with torch.no_grad(), counter:
-        module.eval()(*inputs)
+    with torch.set_grad_enabled(isinstance(program, TrainingStep)), counter:
+        ready(program)(*inputs)
     return Traffic(counter.bytes_moved, counter.operators, tuple(sorted(counter.dtypes)))
 
 
@@ -51,7 +54,9 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and add its traffic."""
-        if types:  # a tensor subclass: the operators on what it is made of come here by themselves
+        if not PLAIN.issuperset(
+            types
+        ):  # a tensor subclass: the operators on what it is made of come here by themselves
             return NotImplemented
         kwargs = kwargs or {}
         outputs = func(*args, **kwargs)
@@ -97,8 +102,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(value, torch.ScriptObject):
         packed: Any = value  # its methods are registered at run time
-        unpack = packed.unpack if packed._has_method("unpack") else packed.__getstate__
-        yield from _tensors(unpack())
+        for name in ("unpack", "__getstate__"):
+            if packed._has_method(name):  # a profiler's record has neither, and no tensors
+                yield from _tensors(getattr(packed, name)())
+                break
     elif isinstance(value, Tensor):
         if value.layout in (torch.sparse_csr, torch.sparse_bsr):
             yield from (value.crow_indices(), value.col_indices(), value.values())

@@ -26,14 +26,12 @@ from harness.decide.frame import Frame, average_seeds, variant_name
 from harness.decide.frontier import Objective, mark_frontier
 from harness.record import Metric
 from harness.report.labels import place_labels
+from harness.report.style import LEGEND_ROW_IN, MARKERS, Style, draw_legend
 from harness.report.text import choose_scale, format_value
 
 # Okabe and Ito, "Color Universal Design", 2008; in an order that also differs in lightness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
 PANELS_PER_ROW = 2
 LABEL_SIZE = 7.5
-LEGEND_ROW_IN = 0.2
 LEAST_FOR_LOG = 5.0
 """From this factor on, ticks at 1, 2 and 5 (or at powers of two) are two at least."""
 SHARE_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -45,23 +43,6 @@ class Panel:
 
     heading: str
     cells: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Style:
-    """Colours of models and markers of techniques, the same in every picture of a report."""
-
-    colours: dict[str, str]
-    markers: dict[str, str]
-
-    @classmethod
-    def of(cls, cells: pd.DataFrame) -> Style:
-        """Give each model a colour and each technique a marker, in order of appearance."""
-        models, techniques = dict.fromkeys(cells["model"]), dict.fromkeys(cells["technique"])
-        return cls(
-            {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)},
-            {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(techniques)},
-        )
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -79,7 +60,7 @@ def draw_trade_off(
     rows = ceil(len(panels) / columns)
     cells = pd.concat([panel.cells for panel in panels])
     models = list(dict.fromkeys(cells["model"]))
-    techniques = list(dict.fromkeys(cells["technique"]))
+    techniques = list(dict.fromkeys(cells["technique"])) if style.tells_techniques else []
     legend_rows = ceil(len(techniques) / 3) + (ceil(len(models) / 4) if len(models) > 1 else 0)
     height = 3.6 * rows + 0.5 + LEGEND_ROW_IN * legend_rows
     figure = Figure(figsize=(5.6 * columns + (1.6 if columns == 1 else 0), height))
@@ -91,7 +72,7 @@ def draw_trade_off(
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_points(axes, panel, x, y, style)
     _scale_shares(grid.flat[0], cells[y.name], y)  # the panels share this axis
-    _draw_legend(figure, models, techniques, style)
+    draw_legend(figure, models, techniques, style)
     bottom = (0.1 + LEGEND_ROW_IN * legend_rows) / height
     figure.tight_layout(rect=(0, bottom, 1, 1 - 0.1 / height))
     figure.canvas.draw()
@@ -235,32 +216,6 @@ def _name_members(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) 
     names = list(front["technique"])  # the colour says which model
     obstacles = points(panel.cells[~members])
     place_labels(axes, points(front), names, colours, obstacles, LABEL_SIZE)
-
-
-def _draw_legend(
-    figure: Figure, models: Sequence[str], techniques: Sequence[str], style: Style
-) -> None:
-    shapes = [
-        Line2D([], [], marker=style.markers[name], color="0.3", linestyle="", label=name,
-               markerfacecolor="white", markersize=6)
-        for name in techniques
-    ]  # fmt: skip
-    figure.legend(
-        handles=shapes, loc="lower left", ncols=3, fontsize=8, frameon=False,
-        bbox_to_anchor=(0.01, 0),
-    )  # fmt: skip
-    if len(models) > 1:
-        rows = ceil(len(techniques) / 3)
-        offset = LEGEND_ROW_IN * rows / figure.get_figheight()
-        colours = [
-            Line2D([], [], marker="o", color=style.colours[name], linestyle="", label=name,
-                   markersize=6)
-            for name in models
-        ]  # fmt: skip
-        figure.legend(
-            handles=colours, loc="lower left", ncols=4, fontsize=8, frameon=False,
-            bbox_to_anchor=(0.01, offset),
-        )  # fmt: skip
 
 
 def _draw_speedups(

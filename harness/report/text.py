@@ -30,6 +30,11 @@ def format_interval(value: float, low: float, high: float, unit: str) -> str:
     return f"{number} ({bounds}){' ' + named if named else ''}"
 
 
+def format_count(value: int) -> str:
+    """Return a whole number with its thousands apart; nothing is "–"."""
+    return f"{value:,}" if value else "–"
+
+
 def choose_scale(value: float, unit: str) -> tuple[float, str]:
     """Return what a value is divided by to be read, and the name of the unit it then has."""
     if unit == "B":

@@ -17,19 +17,22 @@ from harness.decide.frame import Frame, average_seeds, load_frame
 from harness.decide.frontier import quality_metric
 from harness.errors import UserError
 from harness.record import METRICS, Metric
-from harness.report import figures, text
+from harness.report import figures, strengths, text
+from harness.report.claims import find_claims
 from harness.report.doubts import find_doubts
+from harness.report.style import Style
 from harness.store import Run
 
 TRADE_OFFS = (
     ("latency", "latency_s", ("device", "threads", "batch")),
     ("size", "weight_bytes", ()),
     ("memory", "peak_memory_bytes", ("batch",)),
+    ("training", "time_to_target_s", ("device", "threads", "batch")),
 )
 TABLE = (
     "latency_s", "latency_ratio", "latency_p99_s", "throughput_per_s", "accuracy", "macro_f1",
-    "fidelity", "params", "nonzero_params", "weight_bytes", "disk_bytes", "peak_memory_bytes",
-    "macs", "prepare_s",
+    "r2", "fidelity", "params", "nonzero_params", "weight_bytes", "disk_bytes", "peak_memory_bytes",
+    "macs", "time_to_target_s", "epochs_to_target", "prepare_s",
 )  # fmt: skip
 
 
@@ -70,7 +73,7 @@ def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
     if not frame.has("latency_s"):
         return []
     cells = average_seeds(frame)
-    style = figures.Style.of(cells)
+    style = Style.of(cells)
     pictures = []
     parts = {task: part for task, part in frame.by_task().items() if part.has("latency_s")}
     tasks = list(parts)
@@ -82,6 +85,13 @@ def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
                 title = f"{frame.metric(metric).label.capitalize()} against {quality.label}: {task}"
                 drawn = figures.draw_trade_off(panels, frame.metric(metric), quality, title, style)
                 pictures.append(_keep(drawn, folder, _file_name(name, task, tasks), title))
+    for task, part in parts.items():
+        quality = part.metric(quality_metric(part))
+        curves = strengths.find_curves(part.measured, quality.name)
+        if curves:
+            title = f"{quality.label.capitalize()} by strength: {task}"
+            drawn = strengths.draw_strengths(curves, quality, title)
+            pictures.append(_keep(drawn, folder, _file_name("strengths", task, tasks), title))
     if cells["threads"].nunique() > 1:
         for task, part in parts.items():
             title = f"Thread scaling: {task}"
@@ -107,6 +117,7 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "columns": columns,
         "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
         "doubts": find_doubts(frame.measured),
+        "claims": find_claims(frame),
         "bounds": [_bound_row(row) for _, row in explained(frame).iterrows()],
         "bound_columns": BOUND_COLUMNS,
         "roof_columns": ROOF_COLUMNS,

@@ -38,6 +38,7 @@ def conclude(
         return with_problem(seat.record, problem)
     assert seat.member is not None
     record = with_latency(seat.record, seat.member)
+    record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
         heat=timed.name,
@@ -65,30 +66,39 @@ def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Reco
 
 
 def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
-    """Return accuracy and macro F1 where labels are known; fidelity and agreement to a baseline."""
+    """Return how good the answers are, and fidelity and agreement to a baseline's.
+
+    Where labels are known: accuracy and macro F1, or for labels that are numbers R².
+    """
     found: dict[str, Any] = {}
     predicted, labels = answers.get("predicted"), answers.get("labels")
-    if predicted is not None and labels is not None and len(predicted) == len(labels):
+    if predicted is None or labels is None or len(predicted) != len(labels):
+        pass
+    elif labels.dtype.kind == "f":
+        found["r2"] = stats.r2_interval(predicted, labels)
+    else:
         hits = int(np.sum(predicted == labels))
         found["accuracy"] = stats.wilson_interval(hits, len(labels))
         found["macro_f1"] = stats.macro_f1(predicted, labels)
     if baseline:
         found["fidelity"] = stats.relative_fidelity(answers["outputs"], baseline["outputs"])
         wanted = baseline.get("predicted")
-        if predicted is not None and wanted is not None and len(wanted) == len(predicted):
-            found["agreement"] = float(np.mean(predicted == wanted))
+        classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
+        if classes is not None and wanted is not None and len(wanted) == len(classes):
+            found["agreement"] = float(np.mean(classes == wanted))
     return found
 
 
 def with_latency(record: Record, member: Member) -> Record:
     """Return the record with latency, throughput and tails, from the least disturbed blocks."""
-    latency, level, batch = member.latency(), member.headline_level(), record.cell.batch
+    latency, level = member.latency(), member.headline_level()
+    examples = record.conditions.get("call_examples") or record.cell.batch
     pooled = np.concatenate([b.samples.seconds for b in member.blocks if b.level <= level])
     single = record.conditions.get("loops") == 1  # percentiles of means would be too low
     return record.measured(
         latency_s=latency,
         throughput_per_s=stats.Estimate(
-            batch / latency.value, batch / latency.high, batch / latency.low
+            examples / latency.value, examples / latency.high, examples / latency.low
         ),
         latency_p90_s=stats.percentile(pooled, 90, stats.LEAST_FOR_P90) if single else float("nan"),
         latency_p99_s=stats.percentile(pooled, 99, stats.LEAST_FOR_P99) if single else float("nan"),
@@ -98,6 +108,21 @@ def with_latency(record: Record, member: Member) -> Record:
         stopped_by=member.stopped_by,
         headline_blocks=HEADLINES[CAUSES[level]],
     )
+
+
+def with_time_to_target(record: Record) -> Record:
+    """Return the record with the time that its training takes to its target, at this latency.
+
+    Epochs to the target × updates in an epoch × the latency of an update: what the updates take on
+    this device with these threads; reading data and looking at the tune split are left out.
+    """
+    epochs = record.metrics.get("epochs_to_target")
+    if epochs is None:
+        return record
+    updates = epochs * record.conditions["updates_per_epoch"]
+    low, high = (record.metrics[f"latency_s_{bound}"] for bound in ("low", "high"))
+    total = stats.Estimate(updates * record.metrics["latency_s"], updates * low, updates * high)
+    return record.measured(time_to_target_s=total)
 
 
 def with_drift(record: Record, member: Member, control: Member) -> Record:
@@ -191,9 +216,11 @@ def control_id(heat: str) -> str:
 
 
 def examples_table(seat: Seat) -> pa.Table:
-    """Return label and prediction of every test example of a seat."""
+    """Return label and prediction of every test example of a seat, where these are classes."""
     predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
     if predicted is None or labels is None or len(predicted) != len(labels):
+        return EXAMPLES_SCHEMA.empty_table()
+    if labels.dtype.kind == "f":
         return EXAMPLES_SCHEMA.empty_table()
     columns = {
         "cell_id": [seat.cell.id] * len(labels),

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.measure.control import build_control
 from harness.measure.devices import Device, open_device
-from harness.measure.runtimes import Program, bind_inputs, build_program, take_batch
+from harness.measure.runtimes import (
+    TRAINING,
+    Program,
+    TrainingStep,
+    bind_inputs,
+    build_program,
+    make_labels,
+    mode_of,
+    take_batch,
+)
 from harness.sweep import prepare
 
 
@@ -26,9 +36,20 @@ class Loaded:
     module: nn.Module
     inputs: tuple[Tensor, ...]
 
+    @property
+    def mode(self) -> Callable[[], AbstractContextManager[Any]]:
+        """The context in which the call is made."""
+        return mode_of(self.program)
+
+    def answering_program(self) -> Program:
+        """Return what answers the test split: the program, or a copy of what is trained."""
+        if not isinstance(self.program, TrainingStep):
+            return self.program
+        return copy.deepcopy(self.module).eval()
+
     def device_times(self) -> dict[str, float]:
         """Return the metrics that only a device with a clock and a memory of its own has."""
-        with torch.inference_mode():
+        with self.mode():
             outputs = self.call()
             # Unfinished calls: one that waits for the card would have the wait between its events.
             device_s = self.device.device_time_s(partial(self.program, *self.inputs))
@@ -39,9 +60,15 @@ class Loaded:
 def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     """Load a prepared variant on a device, with inputs of the batch's size resident there."""
     opened = open_device(device)
-    subject = prepare.load_subject(variant)
+    subject, facts = prepare.load_subject(variant), prepare.read_facts(variant)
     module = opened.place(subject.module)
-    program = build_program(module, runtime)
+    recipe = subject.recipe
+    if runtime == TRAINING and recipe is not None:
+        batch = facts["train_examples"] if recipe.optimizer == "gd" else batch
+        labels = opened.place(make_labels(facts["classes"], batch))
+        program: Program = TrainingStep(module, recipe, labels)
+    else:
+        program = build_program(module, runtime)
     inputs = tuple(opened.place(value) for value in take_batch(subject.inputs, batch))
     return Loaded(bind_inputs(program, inputs, opened), opened, program, module, inputs)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.spec import split_pipeline
 from harness.errors import UserError, WorkerFailure
-from harness.grid import BASELINE, Cell, Grid
+from harness.grid import BASELINE, TRAINING, Cell, Grid, is_pattern
 from harness.grid_file import check_exclusions
 from harness.sweep.launcher import Launcher, Worker
 
@@ -30,18 +31,21 @@ class Technique:
 class Plan:
     """A grid whose names all exist, in canonical form, and the facts of its techniques.
 
-    `tasks` names each model's data; a model without any is a task of its own.
+    `tasks` names each model's data; a model without any is a task of its own. `refusals` says by
+    model and technique what will not be prepared, and why.
     """
 
     grid: Grid
     techniques: dict[str, Technique]
     tasks: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         techniques = {name: vars(technique) for name, technique in self.techniques.items()}
         grid = self.grid.model_dump(mode="json")
-        return {"grid": grid, "techniques": techniques, "tasks": self.tasks}
+        return {"grid": grid, "techniques": techniques, "tasks": self.tasks,
+                "refusals": self.refusals}  # fmt: skip
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
@@ -50,7 +54,8 @@ class Plan:
             name: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
             for name, facts in data["techniques"].items()
         }
-        return cls(Grid.model_validate(data["grid"]), techniques, data.get("tasks", {}))
+        grid = Grid.model_validate(data["grid"])
+        return cls(grid, techniques, data.get("tasks", {}), data.get("refusals", {}))
 
 
 @dataclass(frozen=True)
@@ -86,31 +91,32 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
             place = f"plugins[{number}]"
             _call(worker, "resolve_technique", where, place, text=BASELINE, plugins=[file])
 
-        def ask(kind: str, text: str, place: str) -> dict[str, Any]:
+        def ask(kind: str, text: str, place: str, **more: Any) -> dict[str, Any]:
             operation = f"resolve_{kind}"
             facts: dict[str, Any] = _call(
-                worker, operation, where, place, text=text, plugins=plugins
+                worker, operation, where, place, text=text, plugins=plugins, **more
             )
             return facts
 
-        models = {
-            text: ask("model", text, f"models[{number}]") for number, text in enumerate(axes.models)
-        }
         found = {
             text: ask("technique", text, f"techniques[{number}]")
             for number, text in enumerate(axes.techniques)
         }
         found[BASELINE] = ask("technique", BASELINE, "techniques")
+        names = [found[text]["text"] for text in axes.techniques]
+        models = {
+            text: ask("model", text, f"models[{number}]", techniques=names)
+            for number, text in enumerate(axes.models)
+        }
         rules = [rule.rule() for rule in grid.exclude]
         for number, rule in enumerate(rules):
             for kind in ("model", "technique"):
-                if kind in rule:
+                if kind in rule and not is_pattern(rule[kind]):
                     asked = ask(kind, str(rule[kind]), f"exclude[{number}].{kind}")
                     rule[kind] = asked["text"]
     data = grid.model_dump(mode="json")
     tasks = {facts["text"]: facts["task"] for facts in models.values()}
     data["grid"]["models"] = list(dict.fromkeys(models[text]["text"] for text in axes.models))
-    names = [found[text]["text"] for text in axes.techniques]
     data["grid"]["techniques"] = list(dict.fromkeys([BASELINE, *names]))
     data["exclude"] = rules
     techniques = {
@@ -119,7 +125,34 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     }
     resolved = Grid.model_validate(data)
     check_exclusions(resolved, where)
-    return Plan(resolved, techniques, tasks)
+    if grid.task == TRAINING:
+        _check_recipes(names, techniques, where)
+    _check_mistakes(names, [facts["mistakes"] for facts in models.values()], where)
+    refusals = {facts["text"]: facts["refusals"] | facts["mistakes"] for facts in models.values()}
+    return Plan(resolved, techniques, tasks, refusals)
+
+
+def _check_recipes(names: Sequence[str], techniques: dict[str, Technique], where: str) -> None:
+    """Raise UserError for a technique that is more than a recipe where training is measured."""
+    for number, name in enumerate(names):
+        steps = split_pipeline(name)
+        if name != BASELINE and techniques[name].recipes < len(steps):
+            step = steps[techniques[name].recipes]
+            raise UserError(
+                f"techniques[{number}] in {where}: {step} changes a trained model, and "
+                'task = "training" measures how models are trained. Name recipes, such as '
+                "optimizer('sgd'), or leave the task out."
+            )
+
+
+def _check_mistakes(
+    techniques: Sequence[str], mistakes: Sequence[dict[str, str]], where: str
+) -> None:
+    """Raise UserError for a technique that is a mistake for every model; for one it is skipped."""
+    for number, technique in enumerate(techniques):
+        if all(technique in found for found in mistakes):
+            why = mistakes[0][technique]
+            raise UserError(_with_place(why, where, f"techniques[{number}]"))
 
 
 def _call(worker: Worker, operation: str, where: str, place: str, **arguments: Any) -> Any:

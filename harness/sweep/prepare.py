@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +27,51 @@ import torch
 from bench import registry
 from bench.cache import cache_folder, code_version
 from bench.data import Dataset
-from bench.errors import SpecError
+from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject
-from bench.training import train
+from bench.training import train, updates_per_epoch
 
-FORMAT = 1
+FORMAT = 2
 """Of a variant's folder; raise it when what is stored changes."""
 
 
-def prepare_base(model: str, recipes: list[str], seed: int) -> dict[str, Any]:
+def prepare_base(
+    model: str, recipes: list[str], seed: int, batch: int | None = None
+) -> dict[str, Any]:
     """Return the facts of a trained model: `variant`, `prepare_s`, `task`, `notes`.
 
-    The model is always built, because its key contains its weights and its data.
+    With `batch` it is trained in that batch, and `tune_quality` tells after each epoch how good it
+    was on the tune split. The model is always built: its key contains its weights and its data.
     """
     seed_everything(seed, model)
     begin = time.perf_counter()
-    subject = as_subject(registry.build("model", model), model)
+    subject = dataclasses.replace(as_subject(registry.build("model", model), model), origin=model)
     for recipe in recipes:
         subject = registry.build("technique", recipe, subject)
+    if batch is not None:
+        subject = with_batch(subject, batch, model)
     data = store_dataset(subject.data) if subject.data else ""
     key = digest(
         code_version(), source_digest("model", model), model, recipes, seed, torch.__version__,
         torch.get_num_threads(), data, repr(subject.recipe), repr(subject.module),
-        weights_digest(subject.module),
+        weights_digest(subject.module), batch,
     )  # fmt: skip
+    way: list[float] = []
 
-    def make() -> Subject:
+    def make() -> tuple[Subject, str]:
         seed_everything(seed, "train")
-        return train(subject)
+        return train(subject, None if batch is None else way), data
 
-    return _keep(key, make, data, subject.task(model), 0.0, begin)
+    return _keep(key, make, subject.task(model), 0.0, begin, way)
+
+
+def with_batch(subject: Subject, batch: int, model: str) -> Subject:
+    """Return the subject with a recipe of that batch; Refusal where it is not trained."""
+    if subject.recipe is None or subject.data is None:
+        raise Refusal(f"task = 'training' needs data and a recipe, and {model} has none")
+    return dataclasses.replace(
+        subject, recipe=dataclasses.replace(subject.recipe, batch_size=batch)
+    )
 
 
 def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
@@ -64,7 +79,7 @@ def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
     before = read_facts(base)
     key = digest(base, step, seed, code_version(), source_digest("technique", step))
 
-    def make() -> Subject:
+    def make() -> tuple[Subject, str]:
         subject = load_subject(base, with_data=True)
         seed_everything(seed, step)
         made = registry.build("technique", step, subject)
@@ -72,9 +87,11 @@ def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
             raise SpecError(
                 f"Technique {step!r} returned {type(made).__name__}; it must return a Subject."
             )
-        return made
+        if made.data is None or made.data is subject.data:
+            return made, before["data"]
+        return made, store_dataset(made.data)
 
-    return _keep(key, make, before["data"], before["task"], before["prepare_s"])
+    return _keep(key, make, before["task"], before["prepare_s"])
 
 
 def load_subject(variant: str, with_data: bool = False) -> Subject:
@@ -101,24 +118,31 @@ def variant_folder(variant: str) -> Path:
 
 def _keep(
     key: str,
-    make: Callable[[], Subject],
-    data: str,
+    make: Callable[[], tuple[Subject, str]],
     task: str,
     earlier_s: float,
     begin: float | None = None,
+    way: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return the facts in the cache under `key`, making the variant first if it is not there."""
+    """Return the facts in the cache under `key`, making the variant first if it is not there.
+
+    `make` gives the subject and the key of its data.
+    """
     folder = variant_folder(key)
     if (folder / "facts.json").is_file():
         return read_facts(key)
     begin = time.perf_counter() if begin is None else begin
-    subject = make()
+    subject, data = make()
     facts = {
         "variant": key,
         "prepare_s": earlier_s + time.perf_counter() - begin,
         "task": task,
         "data": data,
         "notes": list(subject.notes),
+        "classes": subject.data.classes if subject.data else 0,
+        "train_examples": len(subject.data.train) if subject.data else 0,
+        "tune_quality": list(way),
+        "updates_per_epoch": updates_per_epoch(subject) if way else 0,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
@@ -154,7 +178,8 @@ def save_subject(subject: Subject, path: Path) -> None:
 def store_dataset(data: Dataset) -> str:
     """Keep a data set by the hash of its content; return the hash."""
     content = hashlib.sha256(f"{data.name} {data.classes}".encode())
-    for split in (data.train, data.tune, data.test):
+    splits = [data.train, data.tune, data.test, *([data.spare] if data.spare else [])]
+    for split in splits:
         content.update(split.inputs.contiguous().numpy().data)
         content.update(split.labels.contiguous().numpy().data)
     key = content.hexdigest()[:24]

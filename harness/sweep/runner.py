@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import psutil
 import pyarrow as pa
 
 from bench.cache import cache_folder
-from bench.spec import split_pipeline
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.grid import BASELINE, Cell
+from harness.grid import Cell
 from harness.measure.machine import (
     available_memory_bytes,
     describe_machine,
@@ -42,9 +41,15 @@ from harness.sweep.crew import Crew, KnownAnswers, Seat, Shop, Timed
 from harness.sweep.launcher import Launcher
 from harness.sweep.pack import Need
 from harness.sweep.plan import Heat, Plan, plan_heats
+from harness.sweep.variants import (
+    Prepared,
+    Variant,
+    count_variant,
+    describe_variant,
+    prepare_variant,
+    variant_of,
+)
 
-PREPARE_THREADS = 1
-"""One thread trains small models fastest, and makes training the same on every machine."""
 MEMORY_SHARE = 0.8
 """Share of the available memory that one worker may take unless the grid says otherwise."""
 HEAT_MEMORY_SHARE = 0.7
@@ -58,18 +63,6 @@ class Progress:
     begin: Callable[[int], None] = lambda cells: None
     phase: Callable[[str], None] = lambda text: None
     done: Callable[[Record], None] = lambda record: None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A variant in the cache with what was counted of it, or why there is none."""
-
-    variant: str = ""
-    task: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    uncounted_ops: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    problem: WorkerFailure | WorkerRefusal | None = None
 
 
 class Sweep:
@@ -96,7 +89,7 @@ class Sweep:
         self.progress.begin(sum(len(heat.cells) for heats in tasks for heat in heats))
         for heats in tasks:
             known_answers: KnownAnswers = {}
-            prepared: dict[tuple[str, str], Prepared] = {}
+            prepared: dict[Variant, Prepared] = {}
             for heat in heats:
                 cells = self._skip_impossible(heat.cells)
                 if not cells:
@@ -126,7 +119,7 @@ class Sweep:
                 f'{cell.technique} has {only} kernels only. Use device "{kernels[0]}" '
                 "or exclude the pair."
             )
-        return ""
+        return self.plan.refusals.get(cell.model, {}).get(cell.technique, "")
 
     def _probe(self, device: str) -> dict[str, Any] | WorkerRefusal:
         if device not in self._devices:
@@ -142,47 +135,28 @@ class Sweep:
         probed = self._probe(device)
         return probed if isinstance(probed, dict) else {}
 
-    def _prepare_missing(
-        self, cells: Iterable[Cell], prepared: dict[tuple[str, str], Prepared]
-    ) -> None:
+    def _prepare_missing(self, cells: Iterable[Cell], prepared: dict[Variant, Prepared]) -> None:
         """Prepare and count each variant that the cells need and that is not there yet."""
         for cell in cells:
-            variant = (cell.model, cell.technique)
+            variant = variant_of(cell)
             if variant in prepared:
                 continue
             self.progress.phase(f"preparing {cell.model}: {cell.technique}")
             try:
-                prepared[variant] = self._prepare(cell.model, cell.seed, cell.technique)
+                prepared[variant] = self._prepare(cell)
             except (WorkerFailure, WorkerRefusal) as problem:
                 prepared[variant] = Prepared(problem=problem)
 
-    def _prepare(self, model: str, seed: int, technique: str) -> Prepared:
-        steps = [] if technique == BASELINE else list(split_pipeline(technique))
-        recipes = steps[: self.plan.techniques[technique].recipes]
-        plugins = list(self.plan.grid.grid.plugins)
-        common = {"seed": seed, "plugins": plugins, "threads": PREPARE_THREADS}
-        timeout_s = self.plan.grid.budget.prepare_timeout_s
+    def _prepare(self, cell: Cell) -> Prepared:
         with ExitStack() as stack:
             worker = self.shop.hire(stack)
-            facts = worker.call("prepare_base", timeout_s, model=model, recipes=recipes, **common)
-            for step in steps[len(recipes) :]:
-                base = facts["variant"]
-                facts = worker.call("prepare_step", timeout_s, base=base, step=step, **common)
-            counted = worker.call(
-                "count", self.plan.grid.budget.timeout_s, variant=facts["variant"]
-            )
-        return Prepared(
-            variant=facts["variant"],
-            task=facts["task"],
-            metrics={**counted["metrics"], "prepare_s": facts["prepare_s"]},
-            uncounted_ops=tuple(counted["uncounted_ops"]),
-            notes=tuple(facts["notes"]),
-        )
+            facts = prepare_variant(worker, self.plan, cell)
+            return count_variant(worker, self.plan, cell, facts)
 
     def _measure_heat(
         self,
         heat: Heat,
-        prepared: dict[tuple[str, str], Prepared],
+        prepared: dict[Variant, Prepared],
         known_answers: KnownAnswers,
     ) -> None:
         first = heat.cells[0]
@@ -190,7 +164,7 @@ class Sweep:
         self.progress.phase(f"{place}: {len(heat.cells)} cells")
         seats = []
         for cell in (*heat.references, *heat.cells):
-            found, kept = prepared[cell.model, cell.technique], cell not in heat.references
+            found, kept = prepared[variant_of(cell)], cell not in heat.references
             record = self._describe(self._start(cell), found)
             if found.problem is None:
                 seats.append(Seat(cell, found.variant, record, kept))
@@ -272,9 +246,7 @@ class Sweep:
 
     def _describe(self, record: Record, found: Prepared) -> Record:
         described = replace(record, task=found.task or record.cell.model)
-        return described.measured(**found.metrics).under(
-            uncounted_ops=list(found.uncounted_ops), notes=list(found.notes)
-        )
+        return describe_variant(described, found, self.plan.grid.training.target)
 
     def _keep(
         self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None

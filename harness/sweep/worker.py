@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,22 @@ from bench import registry
 from bench.cache import cache_folder
 from bench.errors import Refusal, SpecError
 from bench.spec import parse_pipeline
-from bench.subject import as_subject
+from bench.subject import Subject, as_subject
 from harness.errors import WorkerRefusal
+from harness.layer import Layer
 from harness.measure import counts, memory, quality, settings, timing, traffic
 from harness.measure.devices import open_device
 from harness.measure.disturbance import Watch
 from harness.measure.energy import find_counter, measure_energy
+from harness.measure.layers import list_layers
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
 from harness.stats import Estimate
 from harness.sweep import prepare
 from harness.sweep.loaded import Loaded, open_control, open_variant
 
+COUNTED_EXAMPLES = 2
+"""Batch norm cannot train on a single example."""
 STAGES = ("recipe", "compression", "execution")
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -68,6 +72,19 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
 
 
+def check_pipeline(text: str, subject: Subject) -> None:
+    """Raise SpecError or Refusal where a pipeline does not suit a model that is not trained yet.
+
+    A later step can be refused only when it is applied: the steps before it change the model.
+    """
+    for number, call in enumerate(parse_pipeline(text)):
+        try:
+            registry.check_technique(str(call), subject)
+        except Refusal:
+            if number == 0:
+                raise
+
+
 class Workbench:
     """What a worker can be asked; each public method is an operation of the protocol."""
 
@@ -101,18 +118,31 @@ class Workbench:
             "recipes": sum(entry.stage == "recipe" for entry, _ in kept),
         }
 
-    def resolve_model(self, text: str, plugins: list[str]) -> dict[str, Any]:
-        """Return a model's canonical name and its task; built once, to find mistakes early."""
+    def resolve_model(
+        self, text: str, plugins: list[str], techniques: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Return a model's canonical name and its task; built once, to find mistakes early.
+
+        `refusals` and `mistakes` say, by pipeline, which of them do not suit it and why.
+        """
         registry.load_plugins(plugins)
         entry, call = registry.find("model", text)
-        task = str(call)
+        found: dict[str, Any] = {"text": str(call), "task": str(call)}
+        reasons: dict[str, dict[str, str]] = {"refusals": {}, "mistakes": {}}
         try:
-            task = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text).task(task)
+            subject = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
         except SpecError:
             raise
         except Exception:  # a model that cannot be built becomes failed cells, with its message
-            pass
-        return {"text": str(call), "task": task}
+            return found | reasons
+        for technique in techniques:
+            try:
+                check_pipeline(technique, subject)
+            except Refusal as refusal:
+                reasons["refusals"][technique] = str(refusal)
+            except SpecError as mistake:
+                reasons["mistakes"][technique] = str(mistake)
+        return found | reasons | {"task": subject.task(str(call))}
 
     def probe_device(self, device: str) -> dict[str, Any]:
         """Return what is known of a device; refused with the reason where there is none."""
@@ -131,7 +161,7 @@ class Workbench:
         counter = find_counter(loaded.device)
         if isinstance(counter, str):
             raise WorkerRefusal(counter)
-        with torch.inference_mode():
+        with loaded.mode():
             timing.warm_up(loaded.call)
             return measure_energy(loaded.call, counter)
 
@@ -141,12 +171,13 @@ class Workbench:
         return roofs_for(open_device(device), threads, machine, cache_folder() / "roofs")
 
     def prepare_base(
-        self, model: str, recipes: list[str], seed: int, plugins: list[str], threads: int
-    ) -> dict[str, Any]:
+        self, model: str, recipes: list[str], seed: int, plugins: list[str], threads: int,
+        batch: int | None,
+    ) -> dict[str, Any]:  # fmt: skip
         """Build and train a model, or find it in the cache; return its facts."""
         torch.set_num_threads(threads)
         registry.load_plugins(plugins)
-        return prepare.prepare_base(model, recipes, seed)
+        return prepare.prepare_base(model, recipes, seed, batch)
 
     def prepare_step(
         self, base: str, step: str, seed: int, plugins: list[str], threads: int
@@ -168,11 +199,11 @@ class Workbench:
         settings.apply_threads(threads, pin)
         begin = time.perf_counter()
         loaded = open_variant(variant, device, runtime, batch)
-        with torch.inference_mode():
+        with loaded.mode():
             loaded.call()
         cold_start_s = time.perf_counter() - begin
         pace = self._warm_up(loaded, flush_cache, pin)
-        moved = traffic.count_traffic(loaded.module, loaded.inputs)
+        moved = traffic.count_traffic(loaded.program, loaded.inputs)
         found = settings.read_settings(moved.dtypes, pace.processors_used)
         wanted = {"threads": threads, "pin": pin, "wait_policy": wait_policy}
         return {
@@ -183,6 +214,7 @@ class Workbench:
                 "warnings": settings.compare_settings(wanted, found),
                 "loops": pace.loops,
                 "warm_up_calls": pace.warm_up_calls,
+                "call_examples": len(loaded.inputs[0]),
             },
             "traffic": moved,
         }
@@ -196,7 +228,7 @@ class Workbench:
         self._loaded = loaded
         self._watch = Watch(loaded.device.read_state)
         self._flush = loaded.device.flush_cache if flush_cache else None
-        with torch.inference_mode():
+        with loaded.mode():
             self._pace = timing.warm_up(loaded.call, looped=not flush_cache)
         if pin:
             settings.pin_pool(torch.get_num_threads())
@@ -208,13 +240,13 @@ class Workbench:
         """Return the loaded variant's answers, or None if those known from another batch hold."""
         assert self._loaded is not None
         subject = prepare.load_subject(variant, with_data=True)
-        program, device = self._loaded.program, self._loaded.device
+        program, device = self._loaded.answering_program(), self._loaded.device
         return quality.collect_answers(subject, program, device, batch, known)
 
     def block(self, block_s: float) -> timing.Block:
         """Return one block of samples of what is loaded."""
         assert self._loaded is not None and self._pace is not None and self._watch is not None
-        with torch.inference_mode():
+        with self._loaded.mode():
             return timing.time_block(
                 self._loaded.call, self._pace, block_s, self._watch, self._flush
             )
@@ -226,16 +258,22 @@ class Workbench:
         opened = open_device(device)
         memory.prime(opened.place)
 
-        def load() -> Callable[[], Any]:
+        def load() -> tuple[Callable[[], Any], memory.Mode]:
             opened.reset_peak()
-            return open_variant(variant, device, runtime, batch).call
+            loaded = open_variant(variant, device, runtime, batch)
+            return loaded.call, loaded.mode
 
         return memory.measure_memory(load) | opened.memory()
 
-    def count(self, variant: str) -> dict[str, Any]:
+    def count(self, variant: str, runtime: str) -> dict[str, Any]:
         """Return parameters, bytes and multiply-accumulates of a variant."""
-        subject = prepare.load_subject(variant)
-        macs, uncounted = counts.count_macs(subject.module, subject.inputs)
-        found = counts.count_weights(subject.module)
-        found["disk_bytes"] = counts.disk_bytes(subject.module)
+        loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
+        macs, uncounted = counts.count_macs(loaded.program, loaded.inputs)
+        found = counts.count_weights(loaded.module)
+        found["disk_bytes"] = counts.disk_bytes(loaded.module)
         return {"metrics": found | {"macs": macs}, "uncounted_ops": uncounted}
+
+    def inspect(self, variant: str) -> list[Layer]:
+        """Return the layers of a variant."""
+        subject = prepare.load_subject(variant)
+        return list_layers(subject.module, subject.inputs)

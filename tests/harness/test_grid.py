@@ -167,3 +167,18 @@ def test_only_devices_that_torch_names_so_are_taken(device):
 def test_whole_numbers_are_taken_where_seconds_are_asked_for():
     grid = parse_grid({"grid": {"models": ["one"]}, "budget": {"timeout_s": 5}}, "a test")
     assert grid.budget.timeout_s == 5.0
+
+
+def test_a_star_in_an_exclusion_stands_for_any_text_but_never_for_the_baseline():
+    names = ["prune(0.5)", "prune(0.9) + x", "x + prune(0.1)", "pruned"]
+    grid = make_grid([{"technique": "prune(*"}], techniques=names)
+    assert [cell.technique for cell in grid.expand()] == [BASELINE, "x + prune(0.1)", "pruned"]
+    everything = make_grid([{"model": "o*", "technique": "*"}], techniques=names)
+    assert [cell.technique for cell in everything.expand()] == [BASELINE]
+    assert everything.exclusions() == [({"model": "o*", "technique": "*"}, 4)]
+
+
+def test_training_is_a_runtime_of_its_own():
+    data = {"task": "training", "grid": {"models": ["one"], "techniques": ["a"]}}
+    assert {cell.runtime for cell in parse_grid(data, "a test").expand()} == {"training"}
+    assert {cell.runtime for cell in make_grid().expand()} == {"eager"}

@@ -17,8 +17,9 @@ from PIL import Image
 from harness.grid import Cell
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Metric, Record
 from harness.report import text
-from harness.report.figures import Panel, Style, draw_trade_off
+from harness.report.figures import Panel, draw_trade_off
 from harness.report.labels import place_labels
+from harness.report.style import Style
 from harness.report.write import write_report
 from harness.stats import Estimate, wilson_interval
 from harness.store import Run

@@ -1,0 +1,77 @@
+"""Claims: techniques that promise less work and yet take longer, in words and with the reason."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.decide.frame import Frame, average_seeds, baseline_of
+from harness.report import text
+
+LESS = 0.95
+"""Share of the baseline's MACs or bytes from which on a variant claims to be lighter."""
+
+
+def find_claims(frame: Frame) -> list[str]:
+    """Return a sentence for each technique and bound where less work took more time.
+
+    A cell counts where the whole interval of its latency ratio is above 1. Cells of one technique
+    that promise the same and are bound by the same are told together, by the slowest of them.
+    """
+    if not (frame.has("latency_ratio") and frame.has("bound")):
+        return []
+    cells = average_seeds(frame)
+    groups: dict[tuple[str, str, str], list[tuple[pd.Series, float]]] = {}
+    for _, cell in cells[cells["latency_ratio_low"] > 1].iterrows():
+        baseline = baseline_of(cell, cells)
+        promise = None if baseline is None else _find_promise(cell, baseline)
+        if promise is not None:
+            kind, share = promise
+            key = (str(cell["technique"]), kind, str(cell["bound"]))
+            groups.setdefault(key, []).append((cell, share))
+    return [_tell(key, found) for key, found in groups.items()]
+
+
+def _find_promise(cell: pd.Series, baseline: pd.Series) -> tuple[str, float] | None:
+    """What a variant has less of than its baseline, and the share that is left."""
+    for kind, name in (
+        ("of the multiply-accumulates", "macs"),
+        ("of the stored bytes", "weight_bytes"),
+        ("of the weights are not zero", "nonzero_params"),
+    ):
+        share = cell[name] / baseline[name] if baseline[name] else float("nan")
+        if share < LESS:
+            return kind, float(share)
+    return None
+
+
+def _tell(key: tuple[str, str, str], found: list[tuple[pd.Series, float]]) -> str:
+    technique, kind, bound = key
+    cell, share = max(found, key=lambda one: one[0]["latency_ratio"])
+    ratio = text.format_interval(
+        cell["latency_ratio"], cell["latency_ratio_low"], cell["latency_ratio_high"], "1"
+    )
+    place = f"{cell['model']}, {cell['device']}, threads {cell['threads']}, batch {cell['batch']}"
+    more = f" (the slowest of {len(found)} such cells)" if len(found) > 1 else ""
+    return (
+        f"{technique}: {share:.0%} {kind}, yet {ratio} times the latency of its baseline on "
+        f"{place}{more}. {_explain(cell, kind, bound)}"
+    )
+
+
+def _explain(cell: pd.Series, kind: str, bound: str) -> str:
+    if bound == "overhead":
+        return (
+            "The call is bound by overhead: starting operators takes longer than what they "
+            "compute, and there are no fewer of them."
+        )
+    roof = f"{cell['fraction_of_roof']:.0%} of the roof"
+    if str(cell["realization"]).endswith("packed"):
+        return (
+            f"Bound by {bound}, at {roof}: the weights are unpacked for every call, which is work "
+            "that the count does not see."
+        )
+    if bound == "memory":
+        return f"Bound by memory, at {roof}: it is bytes moved that count, not multiplications."
+    if "zero" in kind:
+        return f"Bound by compute, at {roof}: the kernels are dense and multiply the zeros too."
+    return f"Bound by compute, at {roof}: its kernels come less near to what the machine can do."

@@ -1,0 +1,108 @@
+"""Variants: what a worker prepares for a cell, and what is counted of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.spec import split_pipeline
+from harness.errors import UserError, WorkerFailure, WorkerRefusal
+from harness.grid import BASELINE, TRAINING, Cell
+from harness.layer import Layer
+from harness.record import Record
+from harness.sweep.launcher import Launcher, Worker
+from harness.sweep.plan import Plan, import_folders
+
+PREPARE_THREADS = 1
+"""One thread trains small models fastest, and makes training the same on every machine."""
+Variant = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A variant in the cache with what was counted of it, or why there is none.
+
+    tune_quality: on the tune split after each epoch, where a training was asked for.
+    """
+
+    variant: str = ""
+    task: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    uncounted_ops: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    tune_quality: tuple[float, ...] = ()
+    updates_per_epoch: int = 0
+    problem: WorkerFailure | WorkerRefusal | None = None
+
+
+def variant_of(cell: Cell) -> Variant:
+    """Return what a cell shares with those that are prepared alike."""
+    return (cell.model, cell.technique, cell.batch if cell.runtime == TRAINING else 0)
+
+
+def prepare_variant(worker: Worker, plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Return the facts of a cell's variant, which is in the cache then."""
+    steps = [] if cell.technique == BASELINE else list(split_pipeline(cell.technique))
+    recipes = steps[: plan.techniques[cell.technique].recipes]
+    common = {
+        "seed": cell.seed, "plugins": list(plan.grid.grid.plugins), "threads": PREPARE_THREADS,
+    }  # fmt: skip
+    batch = cell.batch if cell.runtime == TRAINING else None
+    timeout_s = plan.grid.budget.prepare_timeout_s
+    facts: dict[str, Any] = worker.call(
+        "prepare_base", timeout_s, model=cell.model, recipes=recipes, batch=batch, **common
+    )
+    for step in steps[len(recipes) :]:
+        base = facts["variant"]
+        facts = worker.call("prepare_step", timeout_s, base=base, step=step, **common)
+    return facts
+
+
+def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any]) -> Prepared:
+    """Return a prepared variant with what is counted of it."""
+    counted = worker.call(
+        "count", plan.grid.budget.timeout_s, variant=facts["variant"], runtime=cell.runtime
+    )
+    return Prepared(
+        variant=facts["variant"],
+        task=facts["task"],
+        metrics={**counted["metrics"], "prepare_s": facts["prepare_s"]},
+        uncounted_ops=tuple(counted["uncounted_ops"]),
+        notes=tuple(facts["notes"]),
+        tune_quality=tuple(facts["tune_quality"]),
+        updates_per_epoch=facts["updates_per_epoch"],
+    )
+
+
+def describe_variant(record: Record, found: Prepared, target: float | None) -> Record:
+    """Return the record with what is known of its variant, and the epoch that reached a target."""
+    record = record.measured(**found.metrics).under(
+        uncounted_ops=list(found.uncounted_ops), notes=list(found.notes)
+    )
+    if not found.tune_quality:
+        return record
+    record = record.under(
+        tune_quality=list(found.tune_quality), updates_per_epoch=found.updates_per_epoch
+    )
+    qualities = enumerate(found.tune_quality, 1)
+    arrived = [epoch for epoch, quality in qualities if target is not None and quality >= target]
+    return record.measured(epochs_to_target=arrived[0]) if arrived else record
+
+
+def list_variant(plan: Plan, launcher: Launcher) -> list[Layer]:
+    """Return the layers of the last cell of a plan; raise UserError where it cannot be made."""
+    cell = plan.grid.expand()[-1]
+    refused = plan.refusals.get(cell.model, {}).get(cell.technique)
+    if refused:
+        raise UserError(f"{cell.technique} of {cell.model}: {refused}.")
+    with launcher.worker() as worker:
+        timeout_s = plan.grid.budget.timeout_s
+        worker.call("set_up", timeout_s, limit_bytes=0, folders=import_folders(plan.grid))
+        try:
+            facts = prepare_variant(worker, plan, cell)
+            layers: list[Layer] = worker.call("inspect", timeout_s, variant=facts["variant"])
+        except WorkerRefusal as refusal:
+            raise UserError(f"{cell.technique} of {cell.model}: {refusal}.") from None
+        except WorkerFailure as failure:
+            raise UserError(f"{cell.model} cannot be inspected: {failure.message}") from None
+    return layers

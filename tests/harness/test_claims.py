@@ -1,0 +1,113 @@
+"""Less work that takes more time is told in words, with the reason; nothing else is."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.decide.frame import Frame
+from harness.record import METRICS
+from harness.report.claims import find_claims
+from harness.report.strengths import draw_strengths, estimate_mean, find_curves
+
+QUALITY = next(metric for metric in METRICS if metric.name == "accuracy")
+
+
+def cell(technique: str, ratio: float, low: float, bound: str = "overhead", **more: Any) -> Any:
+    return {
+        "model": "net", "technique": technique, "device": "cpu", "threads": 1, "batch": 1,
+        "runtime": "eager", "seed": 0, "task": "t", "status": "measured", "realization": "executed",
+        "latency_ratio": ratio, "latency_ratio_low": low, "latency_ratio_high": 2 * ratio - low,
+        "bound": bound, "fraction_of_roof": 0.25, "macs": 100.0, "weight_bytes": 400.0,
+        "nonzero_params": 100.0, **more,
+    }  # fmt: skip
+
+
+def tell(*cells: dict[str, Any]) -> list[str]:
+    table = pd.DataFrame([cell("baseline", 1.0, 1.0), *cells])
+    return find_claims(Frame("run", table, {metric.name: metric for metric in METRICS}))
+
+
+def test_fewer_multiplications_and_more_time_are_named_with_the_bound() -> None:
+    (told,) = tell(cell("prune(0.5)", 1.1, 1.05, macs=50.0))
+    assert told == (
+        "prune(0.5): 50% of the multiply-accumulates, yet 1.10 (1.05–1.15) times the latency of "
+        "its baseline on net, cpu, threads 1, batch 1. The call is bound by overhead: starting "
+        "operators takes longer than what they compute, and there are no fewer of them."
+    )
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        cell("faster", 0.5, 0.4, macs=50.0),
+        cell("not surely slower", 1.02, 0.99, macs=50.0),
+        cell("slower and no lighter", 1.5, 1.4),
+    ],
+)
+def test_nothing_is_told_of_what_keeps_its_promise_or_makes_none(cells: dict[str, Any]) -> None:
+    assert tell(cells) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"weight_bytes": 100.0, "bound": "compute", "realization": "packed"},
+         "25% of the stored bytes, yet 1.20 (1.10–1.30) times"),
+        ({"weight_bytes": 100.0, "bound": "compute", "realization": "packed"},
+         "Bound by compute, at 25% of the roof: the weights are unpacked for every call"),
+        ({"nonzero_params": 10.0, "bound": "compute", "realization": "simulated"},
+         "10% of the weights are not zero, yet"),
+        ({"nonzero_params": 10.0, "bound": "compute", "realization": "simulated"},
+         "the kernels are dense and multiply the zeros too"),
+        ({"macs": 30.0, "bound": "memory"}, "it is bytes moved that count"),
+        ({"macs": 30.0, "bound": "compute"}, "come less near to what the machine can do"),
+    ],
+)  # fmt: skip
+def test_the_reason_follows_from_bound_and_realization(more: dict[str, Any], words: str) -> None:
+    (told,) = tell(cell("x", 1.2, 1.1, **more))
+    assert words in told
+
+
+def test_cells_of_one_technique_and_bound_are_told_once_by_the_slowest() -> None:
+    slow = cell("x", 1.5, 1.4, macs=50.0, batch=64)
+    base = cell("baseline", 1.0, 1.0, batch=64)
+    (told,) = tell(cell("x", 1.2, 1.1, macs=50.0), slow, base)
+    assert "batch 64 (the slowest of 2 such cells)" in told
+
+
+# Strength curves
+
+
+def strengths() -> pd.DataFrame:
+    rows = [
+        {"model": "net", "technique": technique, "seed": seed, "accuracy": value + 0.01 * seed}
+        for technique, value in (
+            ("baseline", 0.9), ("prune(0.5, epochs=3)", 0.8), ("prune(0.9, epochs=3)", 0.5),
+            ("prune(0.7, epochs=3)", 0.7), ("prune(0.5)", 0.6), ("conv-2-4", 0.5),
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_curve_is_of_techniques_that_differ_in_one_number() -> None:
+    (curve,) = find_curves(strengths(), "accuracy")
+    assert curve.technique == "prune(·, epochs=3)"
+    assert curve.values[:, 0].tolist() == [0.5, 0.7, 0.9]
+    assert curve.values[:, 1] == pytest.approx([0.81, 0.71, 0.51])
+
+
+def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
+    assert estimate_mean(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, -0.484, 4.484), abs=1e-3)
+    mean, low, high = estimate_mean(np.array([0.5]))
+    assert mean == 0.5
+    assert np.isnan([low, high]).all()
+
+
+def test_every_curve_is_drawn_with_its_model() -> None:
+    figure = draw_strengths(find_curves(strengths(), "accuracy"), QUALITY, "By strength")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == ["prune(·, epochs=3)"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["net"]

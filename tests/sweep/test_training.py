@@ -1,0 +1,145 @@
+"""Training as what is measured: the step, the way to quality, and what may stand in such a grid."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from bench import registry
+from bench.subject import Recipe
+from harness.errors import UserError
+from harness.grid_file import parse_grid
+from harness.measure.counts import count_macs
+from harness.measure.runtimes import TrainingStep, make_labels
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import resolve
+
+MLP = "digits-mlp(width=16)"
+
+
+def make_step(recipe: Recipe, module: nn.Module | None = None) -> TrainingStep:
+    torch.manual_seed(0)
+    module = module or nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    return TrainingStep(module, recipe, make_labels(10, 8))
+
+
+def test_a_step_computes_every_gradient_and_leaves_the_weights() -> None:
+    step = make_step(Recipe(epochs=1))
+    before = [parameter.detach().clone() for parameter in step.module.parameters()]
+    inputs = torch.randn(8, 64)
+    losses = [float(step(inputs)) for _ in range(3)]
+    after = list(step.module.parameters())
+    assert losses[0] == losses[1] == losses[2]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert all(parameter.grad.abs().sum() > 0 for parameter in after)
+
+
+def test_a_step_multiplies_forward_and_twice_backward_but_for_the_inputs() -> None:
+    step = make_step(Recipe(epochs=1))
+    macs, _ = count_macs(step, (torch.randn(8, 64),))
+    first, second = 64 * 128, 128 * 10
+    assert macs == 2 * first + 3 * second
+
+
+def test_dropout_and_penalties_are_part_of_the_step() -> None:
+    inputs = torch.randn(8, 64)
+    plain = make_step(Recipe(epochs=1))(inputs)
+    assert make_step(Recipe(epochs=1, l2=1.0))(inputs) > plain + 1
+    dropping = make_step(Recipe(epochs=1, dropout=0.9))
+    assert dropping(inputs) != dropping(inputs)
+
+
+def test_a_training_grid_measures_steps_and_the_way_to_quality(
+    measure: Callable[..., pd.DataFrame],
+) -> None:
+    found = measure(
+        models=[MLP], techniques=["optimizer('gd')", "l2(0.01)"], batch=[20, 100],
+        task="training", training={"target": 0.8},
+    ).set_index(["technique", "batch"])  # fmt: skip
+    assert (found["status"] == "measured").all(), found["message"].tolist()
+    assert (found["runtime"] == "training").all()
+    base = found.loc["baseline", 100]
+    assert len(base["tune_quality"]) == 40
+    assert base["updates_per_epoch"] == 10
+    assert found.loc["baseline", 20]["updates_per_epoch"] == 50
+    epoch = int(base["epochs_to_target"])
+    assert base["tune_quality"][epoch - 1] >= 0.8 > max(base["tune_quality"][: epoch - 1])
+    assert base["time_to_target_s"] == pytest.approx(epoch * 10 * base["latency_s"])
+    assert base["time_to_target_s_low"] < base["time_to_target_s"]
+    # A step of 100 examples does more than one of 20, and each of them costs less.
+    assert base["latency_s"] > found.loc["baseline", 20]["latency_s"]
+    assert base["throughput_per_s"] > found.loc["baseline", 20]["throughput_per_s"]
+    descent = found.loc["optimizer('gd')", 100]
+    assert descent["call_examples"] == 1000
+    assert descent["updates_per_epoch"] == 1
+    assert descent["throughput_per_s"] == pytest.approx(1000 / descent["latency_s"])
+    assert base["accuracy"] > 0.9
+    assert base["peak_memory_bytes"] > base["weight_memory_bytes"] > 0
+
+
+def test_a_target_that_is_never_reached_stays_empty(
+    measure: Callable[..., pd.DataFrame],
+) -> None:
+    found = measure(models=["linear-classifier"], task="training", training={"target": 1.0})
+    assert found["status"].tolist() == ["measured"]
+    assert found["time_to_target_s"].isna().all()
+    assert found["epochs_to_target"].isna().all()
+    assert found["accuracy"].notna().all()
+
+
+def test_a_model_that_is_not_trained_is_skipped_with_the_reason(
+    measure: Callable[..., pd.DataFrame], tmp_path: Any
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import torch\ndef net():\n    return torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
+    )
+    found = measure(models=[f"{file}:net"], task="training")
+    assert found["status"].tolist() == ["skipped"]
+    assert "needs data and a recipe" in found["message"].iloc[0]
+
+
+def test_compressions_are_refused_where_training_is_measured(launcher: Launcher) -> None:
+    grid = parse_grid(
+        {"task": "training", "grid": {"models": [MLP], "techniques": ["l1(0.1) + affine(4)"]}},
+        "mine.toml",
+    )
+    with pytest.raises(UserError) as raised:
+        resolve(grid, launcher, "mine.toml")
+    assert "techniques[0] in mine.toml: affine(4) changes a trained model" in str(raised.value)
+
+
+def test_an_unknown_task_is_explained() -> None:
+    with pytest.raises(UserError) as raised:
+        parse_grid({"task": "trainig", "grid": {"models": [MLP]}}, "mine.toml")
+    message = str(raised.value)
+    assert "task in mine.toml must be 'inference' or 'training', got 'trainig'." in message
+    assert "Did you mean 'training'?" in message
+
+
+def test_a_technique_that_is_a_mistake_for_every_model_is_refused_before_training(
+    launcher: Launcher,
+) -> None:
+    registry.load_built_ins()
+    for technique, words in (
+        ("finetune('6')", "no layer '6'"),
+        ("prune-magnitude(0.5, steps=3)", "needs finetune_epochs=3 or more"),
+        ("shrink(1.0)", "nothing shrinks"),
+    ):
+        grid = parse_grid({"grid": {"models": [MLP], "techniques": [technique]}}, "mine.toml")
+        with pytest.raises(UserError, match=r"techniques\[0\] in mine.toml") as raised:
+            resolve(grid, launcher, "mine.toml")
+        assert words in str(raised.value)
+
+
+def test_a_student_larger_than_its_teacher_is_skipped_without_training(
+    measure: Callable[..., pd.DataFrame],
+) -> None:
+    found = measure(models=[MLP], techniques=["distill('digits-mlp')"]).set_index("technique")
+    assert found.loc["baseline", "status"] == "measured"
+    student = found.loc["distill('digits-mlp')"]
+    assert student["status"] == "skipped"
+    assert "more than its teacher" in student["message"]
