@@ -74,7 +74,10 @@ def linear_regression(data: str | Dataset = "diabetes") -> Subject:
     """One linear layer to a number, by gradient descent over all examples."""
     examples = load_dataset(data)
     if examples.classes:
-        raise Refusal(f"linear-regression needs labels that are numbers; {examples.name} has none.")
+        raise Refusal(
+            f"linear-regression needs labels that are numbers; {examples.name} has "
+            f"{examples.classes} classes."
+        )
     module = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(examples.shape), 1))
     recipe = Recipe(epochs=300, learning_rate=0.1, optimizer="gd")
     return Subject(module, (examples.train.inputs[:64],), examples, recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
@@ -19,7 +20,8 @@ from bench.training import finetune, fit, scores
 
 def check_student(subject: Subject, student: str, **_: object) -> None:
     """Raise Refusal where the student has more parameters than its teacher."""
-    learner = make_student(student, subject)
+    with torch.random.fork_rng(devices=[]):  # a check draws nothing from what follows
+        learner = make_student(student, subject)
     sizes = [sum(p.numel() for p in one.module.parameters()) for one in (learner, subject)]
     if sizes[0] > sizes[1]:
         raise Refusal(

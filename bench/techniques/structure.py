@@ -14,7 +14,7 @@ from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 from bench.errors import Refusal, SpecError
 from bench.registry import technique
 from bench.spec import Range
-from bench.storage import CONVOLUTIONS, STORABLE
+from bench.storage import STORABLE
 from bench.subject import Subject
 from bench.techniques.channels import NORMS, remove_outputs
 from bench.techniques.parameters import Count, Epochs
@@ -56,7 +56,8 @@ def _foldable(module: nn.Module) -> list[tuple[str, str]]:
             continue
         first, second = (module.get_submodule(str(n.target)) for n in (before, node))
         once = uses[before.target] == uses[node.target] == 1
-        if once and type(first) in (*CONVOLUTIONS, nn.Linear) and type(second) in NORMS:
+        known = getattr(second, "running_mean", None) is not None  # a norm may keep none
+        if once and known and type(first) in STORABLE and type(second) in NORMS:
             pairs.append((str(before.target), str(node.target)))
     return pairs
 

@@ -15,11 +15,12 @@ from harness.measure.counts import FREE
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
 
+PLAIN = {Tensor, nn.Parameter}
+"""Types of which no subclass runs operators in its own way."""
 IDLE = (FREE - {"clone"}) | {"empty_like", "new_empty", "new_empty_strided", "_fused_sdp_choice"}
 """Operators that move no data, beside those that PyTorch itself calls views."""
 LOOK_UPS = {"embedding", "index", "index_select", "gather"}
 """Operators that read no more of their first tensor than they write."""
-PLAIN = {Tensor, nn.Parameter}
 OVERWRITING = {"copy_", "fill_", "zero_"}
 """Operators in place that do not read what they overwrite."""
 PRODUCTS = {"_scaled_dot_product_flash_attention_for_cpu", "_native_multi_head_attention",
@@ -54,10 +55,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and add its traffic."""
-        if not PLAIN.issuperset(
-            types
-        ):  # a tensor subclass: the operators on what it is made of come here by themselves
-            return NotImplemented
+        if not PLAIN.issuperset(types):
+            return NotImplemented  # the operators on what such a tensor is made of come here
         kwargs = kwargs or {}
         outputs = func(*args, **kwargs)
         packet = func._overloadpacket

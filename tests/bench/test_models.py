@@ -17,8 +17,15 @@ from bench.training import finetune, fit, train
 registry.load_built_ins()
 
 MODELS = registry.names("model")
-ANY_SHAPE = ("digits-mlp", "mnist1d-mlp")
+OTHER_OUTPUTS = {"dense-64-32-1": "tumours", "linear-regression": "diabetes"}
+"""Models that give one number, not a score for each class, and their data."""
+CLASSIFIERS = [name for name in MODELS if name not in OTHER_OUTPUTS]
+ANY_SHAPE = ("digits-dense-16", "digits-mlp", "linear-classifier", "mlp-100", "mnist1d-mlp")
 FITTING = {
+    "cnn-64-128": [(1, 8, 8), (3, 12, 9)],
+    "digits-dense-16": [(7,), (2, 5)],
+    "linear-classifier": [(7,), (2, 5)],
+    "mlp-100": [(7,), (1, 28, 28)],
     "digits-cnn": [(1, 8, 8), (3, 12, 9)],
     "digits-mlp": [(7,), (2, 5), (2, 3, 5)],
     "mnist1d-cnn": [(1, 20), (3, 33)],
@@ -27,6 +34,7 @@ FITTING = {
     "mnist1d-transformer": [(1, 40), (3, 12), (2, 4)],
 }
 NOT_FITTING = {
+    "cnn-64-128": [(64,), (1, 8, 7)],
     "digits-cnn": [(64,), (1, 40), (1, 8, 7), (1, 7, 8)],
     "mnist1d-cnn": [(40,), (1, 19), (1, 40, 40)],
     "mnist1d-cnn-wide": [(40,), (1, 19), (1, 40, 40)],
@@ -67,15 +75,16 @@ def accuracy(subject: Subject) -> float:
 
 
 def test_every_model_says_which_data_it_takes() -> None:
-    assert sorted(FITTING) == MODELS
-    assert sorted([*NOT_FITTING, *ANY_SHAPE]) == MODELS
+    assert sorted(FITTING) == CLASSIFIERS
+    assert sorted([*NOT_FITTING, *ANY_SHAPE]) == CLASSIFIERS
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_model_gives_scores_of_the_classes_of_its_own_data(name: str) -> None:
     subject = build(name)
     assert subject.data is not None
-    assert subject.data.name == name.split("-", maxsplit=1)[0]
+    (own,) = [p.default for p in registry.find("model", name)[0].parameters if p.name == "data"]
+    assert subject.data.name == own
     assert subject.inputs[0].shape == (64, *subject.data.shape)
     outputs = subject.module.eval()(*subject.inputs)
     assert outputs.shape == (64, 10)
@@ -126,9 +135,12 @@ def test_a_number_in_the_place_of_data_is_refused() -> None:
         build("digits-mlp(64)")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_wider_model_has_more_weights(name: str, make_data: Callable[..., Dataset]) -> None:
-    factory = registry.find("model", name)[0].factory
+    entry = registry.find("model", name)[0]
+    if "width" not in {parameter.name for parameter in entry.parameters}:
+        pytest.skip(f"{name} has its width from the literature")
+    factory = entry.factory
     data = make_data(*FITTING[name][0])
     sizes = [sum(map(Tensor.numel, weights(factory(data, width=width)))) for width in (8, 16)]
     assert sizes[0] < sizes[1]
@@ -144,7 +156,7 @@ def test_a_width_of_nothing_is_refused() -> None:
         build("mnist1d-cnn(width=0)")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_training_is_the_same_under_the_same_seed(
     name: str, make_data: Callable[..., Dataset]
 ) -> None:
@@ -263,3 +275,49 @@ def test_trained_models_are_as_accurate_as_published(
     trained: Callable[[str], Subject], name: str, low: float, high: float
 ) -> None:
     assert low <= accuracy(trained(name)) <= high
+
+
+# The models of the literature
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "parameters"),
+    [
+        ("mlp-100", (1, 28, 28), 10, 784 * 100 + 100 + 100 * 10 + 10),
+        ("linear-classifier", (1, 28, 28), 10, 784 * 10 + 10),
+        ("digits-dense-16", (64,), 10, 1210),
+        ("dense-64-32-1", (30,), 2, 30 * 64 + 64 + 64 * 32 + 32 + 32 + 1),
+        ("cnn-64-128", (1, 28, 28), 10,
+         64 * 10 + 128 * (64 * 9 + 1) + 1024 * (128 * 49 + 1) + 10 * 1025),
+    ],
+)  # fmt: skip
+def test_a_model_of_the_literature_has_its_number_of_parameters(
+    make_data: Callable[..., Dataset], name: str, shape: tuple[int, ...], classes: int,
+    parameters: int,
+) -> None:  # fmt: skip
+    module = build(name, make_data(*shape, classes=classes)).module
+    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+
+
+@pytest.mark.parametrize(("name", "data"), OTHER_OUTPUTS.items())
+def test_a_model_with_one_output_says_which_data_it_takes(
+    name: str, data: str, make_data: Callable[..., Dataset]
+) -> None:
+    subject = build(name)
+    assert subject.data is not None
+    assert subject.data.name == data
+    outputs = subject.module(*subject.inputs)
+    assert outputs.shape == (64, 1)
+    if data == "tumours":
+        assert ((outputs > 0) & (outputs < 1)).all()
+    with pytest.raises(Refusal, match=f"{name} needs "):
+        build(name, make_data(4, classes=3))
+
+
+def test_standardised_digits_have_mean_0_and_deviation_1() -> None:
+    data = build("digits-dense-16").data
+    assert data is not None
+    inputs = data.train.inputs
+    moving = inputs.std(0) > 0
+    assert torch.allclose(inputs.mean(0), torch.zeros(64), atol=1e-5)
+    assert torch.allclose(inputs[:, moving].std(0, correction=0), torch.ones(1), atol=1e-5)

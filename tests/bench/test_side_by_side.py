@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from bench import Subject, registry
-from bench.techniques.codes import cluster
 from bench.training import scores
 from harness.stats import wilson_interval
 
@@ -132,14 +131,3 @@ def test_folding_beside_pytorchs(trained: Callable[[str], Subject]) -> None:
     inputs = subject.data.test.inputs[:200]
     with torch.no_grad():
         assert torch.allclose(ours(inputs), theirs(inputs), atol=1e-5)
-
-
-def test_clusters_beside_scikit_learns() -> None:
-    from sklearn.cluster import KMeans
-
-    values = torch.randn(2000, generator=torch.Generator().manual_seed(0))
-    start = torch.linspace(float(values.min()), float(values.max()), 16).numpy()[:, None]
-    theirs = KMeans(16, init=start, n_init=1, tol=0, max_iter=10_000).fit(values.numpy()[:, None])
-    centres, indices = cluster(values, 16)
-    inertia = float((centres[indices] - values).square().sum())
-    assert inertia == pytest.approx(theirs.inertia_, rel=1e-3)

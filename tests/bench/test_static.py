@@ -228,7 +228,8 @@ def test_calibration_looks_at_no_label_and_at_examples_from_the_whole_train_spli
     layer = nn.Linear(4, 4)
     data = Dataset("sorted", split, split, split, 2)
     few = apply("int8-static(4)", Subject(layer, (inputs,), data))
-    assert quantized(few.module)[0].entry[0] * 127 == pytest.approx(75 / 99)  # of examples 0, 25, 50, 75
+    step, _ = quantized(few.module)[0].entry
+    assert step * 127 == pytest.approx(75 / 99)  # of examples 0, 25, 50, 75
 
 
 # Models of other kinds

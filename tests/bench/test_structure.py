@@ -112,7 +112,7 @@ def test_whole_blocks_of_a_transformer_are_dropped(trained: Callable[[str], Subj
 def test_more_layers_than_can_be_left_out_are_refused(trained: Callable[[str], Subject]) -> None:
     with pytest.raises(Refusal, match=r"drop-layers\(5\): only 1 layers return the shape"):
         apply("drop-layers(5)", trained("digits-mlp"))
-    with pytest.raises(Refusal, match="no data"):
+    with pytest.raises(Refusal, match="needs training data"):
         apply("drop-layers", Subject(nn.Linear(4, 4), (torch.ones(1, 4),)))
 
 

@@ -477,4 +477,5 @@ def test_a_student_gets_the_teachers_data_whatever_its_first_parameter_is(
 
     register(monkeypatch, other)
     apply("distill('other(8)')", teacher)
-    assert seen == [teacher.data]
+    assert seen
+    assert all(data is teacher.data for data in seen)

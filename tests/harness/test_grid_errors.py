@@ -85,7 +85,7 @@ SHAPES = {
     ),
     "an unknown table": (
         GOOD + '[exclud]\ndevice = "cpu"\n',
-        r"^Unknown key exclud in g\.toml\. Did you mean 'exclude'\? Keys are grid, exclude, bud",
+        r"^Unknown key exclud in g\.toml\. Did you mean 'exclude'\? Keys are grid, task, ",
     ),
     "a key with a line's end in it": (
         GOOD + '"a\\nb" = 1\n',
@@ -235,7 +235,7 @@ NAMES = {
     "an unknown parameter": (
         techniques("prune-channels(0.5, finetune_epoch=1)"),
         r"^techniques\[1\] in g\.toml: prune-channels\(0\.5, .*no parameter 'finetune_epoch'\. "
-        r"Did you mean 'finetune_epochs'\? It takes the parameters fraction, finetune_epochs\.$",
+        r"Did you mean 'finetune_epochs'\? It takes the parameters fraction, ",
     ),
     "a parameter of another type": (
         techniques("prune-channels('half')"),
