@@ -96,8 +96,10 @@ def _find_in(model: str, table: pd.DataFrame) -> Iterator[Figure]:
         if has(name):
             yield Figure(f"{name} loses at most 0.5", model, gap(name, "baseline"), -0.5)
     for left, right, words in (
-        ("int4-weight-only(32)", "affine(4)", "4 bits by groups of 32 above 4 bits per tensor"),
+        ("int4-weight-only", "affine(4)", "4 bits by groups of 32 above 4 bits per tensor"),
         ("distill('shrink(0.25)')", "shrink(0.25)", "distilled above the same from scratch"),
+        ("few-labels(0.1) + distill('shrink(0.5)', labels=False)", "few-labels(0.1) + shrink(0.5)",
+         "10 % of the labels: distilled on all inputs above the same from scratch"),
         ("few-labels(0.1) + pretrain('supervised')", "few-labels(0.1)",
          "10 % of the labels: pretrained on classes above from scratch"),
         ("few-labels(0.1) + pretrain('autoencoder')", "few-labels(0.1)",
@@ -107,7 +109,7 @@ def _find_in(model: str, table: pd.DataFrame) -> Iterator[Figure]:
     ):  # fmt: skip
         if has(left, right):
             yield Figure(words, model, gap(left, right), 0.0)
-    tuned, shared, halved = "binary(finetune_epochs=10)", "share-weights(32)", "prune-channels(0.5)"
+    tuned, shared, halved = "binary(10)", "share-weights(32)", "prune-channels(0.5)"
     if has(tuned):
         yield Figure("binary, fine-tuned: 20 times smaller", model, smaller(tuned), 20, "")
     if has(shared):

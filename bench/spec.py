@@ -199,6 +199,14 @@ def bind(call: Call, parameters: Sequence[Parameter]) -> Call:
     return Call(call.name, (), tuple(kept))
 
 
+def spell_out(call: Call, parameters: Sequence[Parameter]) -> str:
+    """Return a canonical call with its first parameter written even where it is the default."""
+    first = parameters[0] if parameters else None
+    if first is None or call.args or first.keyword_only or first.default in (REQUIRED, None):
+        return str(call)
+    return str(Call(call.name, (first.default,), call.kwargs))
+
+
 def _same(value: object, default: object) -> bool:
     return value == default and isinstance(value, bool) == isinstance(default, bool)
 

@@ -78,7 +78,7 @@ class PowerOfTwoCode(Code):
 
 
 class BinaryCode(Code):
-    """w ≈ scale · sign(w) with one scale, the mean of |w|, for each output channel."""
+    """w ≈ scale · sign(w) with one scale, the mean of |w| in 16 bits, for each output channel."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -86,13 +86,13 @@ class BinaryCode(Code):
         rows = weight.detach().float().flatten(1)
         self.scale: Tensor
         self.packed: Tensor
-        self.register_buffer("scale", rows.abs().mean(1, keepdim=True))
+        self.register_buffer("scale", rows.abs().mean(1, keepdim=True).half())
         self.register_buffer("packed", pack_bits(rows >= 0, 1))
 
     def forward(self) -> Tensor:
         """Return ± scale in the weight's shape."""
         signs = unpack_bits(self.packed, 1, self.shape.numel()).float() * 2 - 1
-        return (self.scale * signs.view(self.shape[0], -1)).view(self.shape)
+        return (self.scale.float() * signs.view(self.shape[0], -1)).view(self.shape)
 
 
 class SharedCode(Code):

@@ -26,7 +26,9 @@ GATE_LOW, GATE_HIGH, GATE_TEMPERATURE = -0.1, 1.1, 2 / 3
 """Stretch and temperature of the hard concrete distribution, as in its paper."""
 GATE_START = 2.0
 """Logarithm of the odds that a gate is open before it learns: 95 % are."""
-DENSITY_WEIGHT = 10.0
+GATE_SPEED = 30.0
+"""How much faster than weights gates learn: they have further to go, in few epochs."""
+DENSITY_WEIGHT = 100.0
 """Of the distance between the expected share of open gates and the one asked for, in the loss."""
 
 
@@ -89,7 +91,7 @@ def prune_l0(
     """Weights set to zero that learned gates leave shut: an L0 penalty made differentiable.
 
     Each weight is multiplied by a hard concrete gate z = min(1, max(0, 1.2·σ((ln u − ln(1 − u) +
-    α) / β) − 0.1)); for `gate_epochs` weights and gates are trained on loss + 10·|E[open] −
+    α) / β) − 0.1)); for `gate_epochs` weights and gates are trained on loss + 100·|E[open] −
     density|, where density falls from 1 to 1 − sparsity. The gates with the smallest α are shut.
     Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization",
     arXiv:1712.01312; target density: Wang et al., arXiv:1910.04732.
@@ -185,7 +187,12 @@ class Gate(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.odds = nn.Parameter(torch.full_like(weight, GATE_START))
+        self.place = nn.Parameter(torch.full_like(weight, GATE_START / GATE_SPEED))
+
+    @property
+    def odds(self) -> Tensor:
+        """The logarithm of the odds that each gate is open."""
+        return GATE_SPEED * self.place
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight behind its gate."""

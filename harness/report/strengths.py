@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import stats as distributions
 
 from harness.record import Metric
@@ -31,13 +34,17 @@ class Curve:
     values: np.ndarray
 
 
-def find_curves(cells: pd.DataFrame, quality: str) -> list[Curve]:
+def find_curves(
+    cells: pd.DataFrame, quality: str, spelled: Mapping[str, str] | None = None
+) -> list[Curve]:
     """Return the curves of techniques that differ in one number only.
 
     The first number in parentheses is the strength; what is left of the text names the curve.
+    `spelled` gives the text of techniques whose first parameter is left out.
     """
     first = cells.drop_duplicates(["model", "technique", "seed"])
-    named = [_split(str(name)) for name in first["technique"]]
+    known_as = spelled or {}
+    named = [_split(known_as.get(name) or name) for name in first["technique"]]
     known = first.assign(
         curve=[name for name, _ in named], strength=[value for _, value in named]
     ).dropna(subset=["strength", quality])
@@ -87,11 +94,18 @@ def draw_strengths(curves: list[Curve], quality: Metric, title: str) -> Figure:
         positive = [span for span in spans if span[0] > 0]
         if positive and max(span[-1] / span[0] for span in positive) > 30:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     figure.supylabel(quality.label, fontsize=9)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(models), fontsize=8)
+    known: dict[str, Any] = {}
+    for axes in panels[: len(names)]:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        known.values(), known.keys(), loc="outside lower center", ncols=len(models), fontsize=8
+    )
     return figure
 
 

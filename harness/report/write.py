@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -56,7 +57,7 @@ def write_report(run: Run, reports: Path) -> Path:
     folder = reports / run.run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(frame, folder)
+        pictures = draw_pictures(frame, folder, spell(run.facts()))
         facts = gather(frame, run.facts(), pictures)
         for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
             (folder / name).write_text(_render(template, facts), encoding="utf-8")
@@ -68,7 +69,7 @@ def write_report(run: Run, reports: Path) -> Path:
     return folder / "index.html"
 
 
-def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
+def draw_pictures(frame: Frame, folder: Path, spelled: Mapping[str, str]) -> list[Picture]:
     """Draw every picture that the data allow; return them in the order of the report."""
     if not frame.has("latency_s"):
         return []
@@ -87,7 +88,7 @@ def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
                 pictures.append(_keep(drawn, folder, _file_name(name, task, tasks), title))
     for task, part in parts.items():
         quality = part.metric(quality_metric(part))
-        curves = strengths.find_curves(part.measured, quality.name)
+        curves = strengths.find_curves(part.measured, quality.name, spelled)
         if curves:
             title = f"{quality.label.capitalize()} by strength: {task}"
             drawn = strengths.draw_strengths(curves, quality, title)
@@ -98,6 +99,12 @@ def draw_pictures(frame: Frame, folder: Path) -> list[Picture]:
             drawn = figures.draw_scaling(average_seeds(part), title, style)
             pictures.append(_keep(drawn, folder, _file_name("threads", task, tasks), title))
     return pictures
+
+
+def spell(facts: dict[str, Any]) -> dict[str, str]:
+    """Return each technique's text with its first parameter written, where the run knows it."""
+    techniques = facts.get("plan", {}).get("techniques", {})
+    return {name: known.get("spelled", "") for name, known in techniques.items()}
 
 
 def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:

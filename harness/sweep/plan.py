@@ -20,11 +20,15 @@ RESOLVE_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Technique:
-    """What is known of a pipeline before it is applied."""
+    """What is known of a pipeline before it is applied.
+
+    spelled: its text with first parameters written where they are left out.
+    """
 
     devices: tuple[str, ...]
     realization: str
     recipes: int
+    spelled: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,7 @@ class Plan:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
         """Return the plan that `to_json` gave."""
-        techniques = {
-            name: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
-            for name, facts in data["techniques"].items()
-        }
+        techniques = {name: _technique(facts) for name, facts in data["techniques"].items()}
         grid = Grid.model_validate(data["grid"])
         return cls(grid, techniques, data.get("tasks", {}), data.get("refusals", {}))
 
@@ -119,10 +120,7 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     data["grid"]["models"] = list(dict.fromkeys(models[text]["text"] for text in axes.models))
     data["grid"]["techniques"] = list(dict.fromkeys([BASELINE, *names]))
     data["exclude"] = rules
-    techniques = {
-        facts["text"]: Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"])
-        for facts in found.values()
-    }
+    techniques = {facts["text"]: _technique(facts) for facts in found.values()}
     resolved = Grid.model_validate(data)
     check_exclusions(resolved, where)
     if grid.task == TRAINING:
@@ -130,6 +128,11 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     _check_mistakes(names, [facts["mistakes"] for facts in models.values()], where)
     refusals = {facts["text"]: facts["refusals"] | facts["mistakes"] for facts in models.values()}
     return Plan(resolved, techniques, tasks, refusals)
+
+
+def _technique(facts: dict[str, Any]) -> Technique:
+    spelled = facts.get("spelled", "")  # plans of earlier versions have none
+    return Technique(tuple(facts["devices"]), facts["realization"], facts["recipes"], spelled)
 
 
 def _check_recipes(names: Sequence[str], techniques: dict[str, Technique], where: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from bench import registry
 from bench.cache import cache_folder
 from bench.errors import Refusal, SpecError
-from bench.spec import parse_pipeline
+from bench.spec import parse_pipeline, spell_out
 from bench.subject import Subject, as_subject
 from harness.errors import WorkerRefusal
 from harness.layer import Layer
@@ -116,6 +116,7 @@ class Workbench:
             "devices": sorted(set.intersection(*devices)) if devices else [],
             "realization": "+".join(dict.fromkeys(e.realization for e, _ in kept if e.realization)),
             "recipes": sum(entry.stage == "recipe" for entry, _ in kept),
+            "spelled": " + ".join(spell_out(call, entry.parameters) for entry, call in kept),
         }
 
     def resolve_model(

@@ -67,7 +67,12 @@ def test_weights_that_no_example_uses_go_first_by_gradient_however_large() -> No
     assert (by_size[:, 7] == 100).all()
 
 
-@pytest.mark.parametrize("way", ["prune-magnitude", "prune-gradient", "prune-l0"])
+def test_of_all_gates_one_of_the_only_feature_that_counts_stays_open() -> None:
+    weight = apply("prune-l0(0.9375, gate_epochs=40)", one_feature_counts()).module[0].weight
+    assert (weight != 0).any(0).tolist() == [True, *[False] * 7]
+
+
+@pytest.mark.parametrize("way", ["prune-magnitude", "prune-gradient"])
 def test_the_only_feature_that_counts_is_the_last_to_go(way: str) -> None:
     weight = apply(f"{way}(0.875)", one_feature_counts()).module[0].weight
     assert (weight[:, 0] != 0).all()

@@ -103,7 +103,7 @@ def test_binary_weights_are_plus_or_minus_the_mean_of_their_channel(
         after = layer.decode_weight()
         assert torch.equal(after >= 0, before >= 0)
         expected = before.abs().mean(1, keepdim=True).expand_as(before)
-        assert torch.allclose(after.abs(), expected)
+        assert torch.allclose(after.abs(), expected, rtol=1e-3)  # the scale has 16 bits
 
 
 def weights_of(subject: Subject) -> list[Tensor]:

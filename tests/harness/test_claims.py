@@ -99,6 +99,13 @@ def test_a_curve_is_of_techniques_that_differ_in_one_number() -> None:
     assert curve.values[:, 1] == pytest.approx([0.81, 0.71, 0.51])
 
 
+def test_a_parameter_that_is_left_out_counts_as_it_is_spelled() -> None:
+    table = strengths().replace("prune(0.7, epochs=3)", "prune(epochs=3)")
+    spelled = {"prune(epochs=3)": "prune(0.7, epochs=3)", "prune(0.5)": ""}
+    (curve,) = find_curves(table, "accuracy", spelled)
+    assert curve.values[:, 0].tolist() == [0.5, 0.7, 0.9]
+
+
 def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
     assert estimate_mean(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, -0.484, 4.484), abs=1e-3)
     mean, low, high = estimate_mean(np.array([0.5]))
