@@ -15,6 +15,7 @@ from bench.errors import Refusal, SpecError
 from bench.registry import technique
 from bench.storage import STORABLE
 from bench.subject import Subject
+from bench.tasks import task_loss
 from bench.techniques.parameters import IF_TUNED, Count, Epochs, ShareBelowOne
 from bench.training import finetune, fit, sum_gradients
 
@@ -28,8 +29,8 @@ GATE_START = 2.0
 """Logarithm of the odds that a gate is open before it learns: 95 % are."""
 GATE_SPEED = 30.0
 """How much faster than weights gates learn: they have further to go, in few epochs."""
-DENSITY_WEIGHT = 100.0
-"""Of the distance between the expected share of open gates and the one asked for, in the loss."""
+GATE_COST = 0.004
+"""Of each gate that is expected to be open beyond as many as asked for, in the loss."""
 
 
 def check_steps(
@@ -91,8 +92,8 @@ def prune_l0(
     """Weights set to zero that learned gates leave shut: an L0 penalty made differentiable.
 
     Each weight is multiplied by a hard concrete gate z = min(1, max(0, 1.2·σ((ln u − ln(1 − u) +
-    α) / β) − 0.1)); for `gate_epochs` weights and gates are trained on loss + 100·|E[open] −
-    density|, where density falls from 1 to 1 − sparsity. The gates with the smallest α are shut.
+    α) / β) − 0.1)); for `gate_epochs` weights and gates are trained on loss + 0.004·|Σ P(open) −
+    n|, where n falls from all weights to a share of 1 − sparsity. Those of the least α are shut.
     Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization",
     arXiv:1712.01312; target density: Wang et al., arXiv:1910.04732.
     """
@@ -171,10 +172,9 @@ def train_gates(subject: Subject, density: float, epochs: int) -> list[Tensor]:
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         wanted = 1 - (1 - density) * min(1.0, 1.5 * step / steps)  # the last third holds it
-        opened = torch.cat([gate.open_chance().flatten() for gate in gates]).mean()
-        return (
-            nn.functional.cross_entropy(outputs, labels) + DENSITY_WEIGHT * (opened - wanted).abs()
-        )
+        opened = torch.cat([gate.open_chance().flatten() for gate in gates])
+        surplus = (opened.sum() - wanted * len(opened)).abs()
+        return task_loss(outputs, labels) + GATE_COST * surplus
 
     fit(subject.module, examples.inputs, (examples.labels,), loss, recipe, count_step)
     for layer in layers:
