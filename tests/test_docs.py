@@ -7,6 +7,9 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
+from bench.relations import write_relations
 from harness.grid_file import parse_grid, read_grid
 from harness.record import IDENTITY, METRICS, schema
 
@@ -35,6 +38,14 @@ def test_the_page_of_techniques_is_what_the_registry_says() -> None:
     assert page == kept, "run `python -m bench.technique_table > docs/techniques.md`"
     for heading in re.findall(r"^## (.+)$", page, re.MULTILINE):
         assert f"(#{heading})" in page
+
+
+def test_the_page_of_relations_is_what_its_runs_say() -> None:
+    told = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+    runs = [re.search(rf"results/({name}-\d+-\d+)", told) for name in ("techniques", "recipes")]
+    cells = [pd.read_parquet(ROOT / found[0] / "cells.parquet") for found in runs if found]
+    kept = (ROOT / "docs/relations.md").read_text(encoding="utf-8")
+    assert write_relations(*cells) == kept, "run `python -m bench.relations` as its page says"
 
 
 def test_the_readmes_grid_is_a_grid() -> None:

@@ -41,8 +41,6 @@ def prune_channels(
     al., arXiv:1611.06440 (gradient); Liu et al., "Network Slimming", arXiv:1708.06519
     (batch-norm); dependencies by Fang et al., "DepGraph", arXiv:2301.12900 (torch-pruning).
     """
-    if importance == "batch-norm" and not any(isinstance(m, NORMS) for m in _parts(subject)):
-        raise Refusal("prune-channels: importance 'batch-norm' needs a batch norm; there is none")
     pruned = remove_outputs(subject, fraction, importance, STORABLE)
     return finetune(pruned, finetune_epochs)
 
@@ -52,11 +50,11 @@ def prune_neurons(
     subject: Subject,
     fraction: ShareBelowOne,
     finetune_epochs: Epochs = 3,
-    importance: Literal["l1", "random", "gradient"] = "l1",
+    importance: Importance = "l1",
 ) -> Subject:
     """Neurons of linear layers removed for real, the least important first, then fine-tuned.
 
-    As prune-channels; the outputs of convolutions are kept.
+    As prune-channels, with its importances; the outputs of convolutions are kept.
     Source: Srinivas and Babu, "Data-free Parameter Pruning for Deep Neural Networks",
     arXiv:1507.06149.
     """
@@ -73,6 +71,8 @@ def remove_outputs(
 
     Raises Refusal where nothing can be removed without changing the shape of the model's output.
     """
+    if importance == "batch-norm" and not any(isinstance(m, NORMS) for m in _parts(subject)):
+        raise Refusal("importance 'batch-norm' needs a batch norm, and this model has none")
     module = copy.deepcopy(subject.module).eval()
     remove = partial(_try_remove, subject=subject, fraction=fraction, importance=importance)
     before = sum(parameter.numel() for parameter in module.parameters())

@@ -149,18 +149,20 @@ def _learn_to_rebuild(body: nn.Module, features: int, data: Dataset, recipe: Rec
         nn.Linear(features, 2 * features), nn.ReLU(), nn.Linear(2 * features, inputs[0].numel())
     )
 
-    class Corrupt(nn.Module):
-        """Adds noise in training."""
+    whole = nn.Sequential(Corrupt(noise), body, decoder)
+    fit(whole, inputs, (inputs.flatten(1),), nn.functional.mse_loss, recipe)
 
-        def forward(self, values: Tensor) -> Tensor:
-            """Return noisy values in training, the values themselves otherwise."""
-            return values + noise * torch.randn_like(values) if self.training else values
 
-    def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
-        return nn.functional.mse_loss(outputs, wanted)
+class Corrupt(nn.Module):
+    """Adds noise of a deviation to what it takes, in training."""
 
-    whole = nn.Sequential(Corrupt(), body, decoder)
-    fit(whole, inputs, (inputs.flatten(1),), loss, recipe)
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return noisy values in training, the values themselves otherwise."""
+        return values + self.deviation * torch.randn_like(values) if self.training else values
 
 
 def _learn_classes(body: nn.Module, features: int, data: Dataset, recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bench.spec import parse_pipeline
 from harness.decide.frame import Frame, average_seeds, baseline_of
 from harness.report import text
 
@@ -14,8 +15,9 @@ LESS = 0.95
 def find_claims(frame: Frame) -> list[str]:
     """Return a sentence for each technique and bound where less work took more time.
 
-    A cell counts where the whole interval of its latency ratio is above 1. Cells of one technique
-    that promise the same and are bound by the same are told together, by the slowest of them.
+    A cell counts where the whole interval of its latency ratio is above 1. Cells of one technique,
+    at whatever strength, that promise the same and are bound by the same are told together, by the
+    slowest of them.
     """
     if not (frame.has("latency_ratio") and frame.has("bound")):
         return []
@@ -26,7 +28,7 @@ def find_claims(frame: Frame) -> list[str]:
         promise = None if baseline is None else _find_promise(cell, baseline)
         if promise is not None:
             kind, share = promise
-            key = (str(cell["technique"]), kind, str(cell["bound"]))
+            key = (_family(str(cell["technique"])), kind, str(cell["bound"]))
             groups.setdefault(key, []).append((cell, share))
     return [_tell(key, found) for key, found in groups.items()]
 
@@ -44,8 +46,13 @@ def _find_promise(cell: pd.Series, baseline: pd.Series) -> tuple[str, float] | N
     return None
 
 
+def _family(technique: str) -> str:
+    """The names of a pipeline's steps, without their parameters."""
+    return " + ".join(call.name for call in parse_pipeline(technique))
+
+
 def _tell(key: tuple[str, str, str], found: list[tuple[pd.Series, float]]) -> str:
-    technique, kind, bound = key
+    _, kind, bound = key
     cell, share = max(found, key=lambda one: one[0]["latency_ratio"])
     ratio = text.format_interval(
         cell["latency_ratio"], cell["latency_ratio_low"], cell["latency_ratio_high"], "1"
@@ -53,8 +60,8 @@ def _tell(key: tuple[str, str, str], found: list[tuple[pd.Series, float]]) -> st
     place = f"{cell['model']}, {cell['device']}, threads {cell['threads']}, batch {cell['batch']}"
     more = f" (the slowest of {len(found)} such cells)" if len(found) > 1 else ""
     return (
-        f"{technique}: {share:.0%} {kind}, yet {ratio} times the latency of its baseline on "
-        f"{place}{more}. {_explain(cell, kind, bound)}"
+        f"{cell['technique']}: {share:.0%} {kind}, yet {ratio} times the latency of its baseline "
+        f"on {place}{more}. {_explain(cell, kind, bound)}"
     )
 
 

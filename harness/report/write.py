@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from harness.decide.answer import Answer, answer
-from harness.decide.frame import Frame, average_seeds, load_frame
-from harness.decide.frontier import quality_metric
+from harness.decide.frame import Frame, load_frame
 from harness.errors import UserError
 from harness.record import METRICS, Metric
-from harness.report import figures, strengths, text
+from harness.report import text
 from harness.report.claims import find_claims
 from harness.report.doubts import find_doubts
-from harness.report.style import Style
+from harness.report.pictures import Picture, draw_pictures
 from harness.store import Run
 
-TRADE_OFFS = (
-    ("latency", "latency_s", ("device", "threads", "batch")),
-    ("size", "weight_bytes", ()),
-    ("memory", "peak_memory_bytes", ("batch",)),
-    ("training", "time_to_target_s", ("device", "threads", "batch")),
-)
 TABLE = (
     "latency_s", "latency_ratio", "latency_p99_s", "throughput_per_s", "accuracy", "macro_f1",
     "r2", "fidelity", "params", "nonzero_params", "weight_bytes", "disk_bytes", "peak_memory_bytes",
@@ -42,22 +32,13 @@ BOUND_COLUMNS = ("model", "technique", "device", "threads", "batch", "type", "FL
 ROOF_COLUMNS = ("device", "matrix products", "copies", "an operator")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure in the report folder, and what it shows."""
-
-    name: str
-    title: str
-    svg: Markup
-
-
 def write_report(run: Run, reports: Path) -> Path:
     """Write reports/<run_id>/ and return the path of its index.html."""
     frame = load_frame(run)
     folder = reports / run.run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(frame, folder, spell(run.facts()))
+        pictures = draw_pictures(frame, run.facts(), folder)
         facts = gather(frame, run.facts(), pictures)
         for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
             (folder / name).write_text(_render(template, facts), encoding="utf-8")
@@ -67,44 +48,6 @@ def write_report(run: Run, reports: Path) -> Path:
             "Name another folder with --reports."
         ) from None
     return folder / "index.html"
-
-
-def draw_pictures(frame: Frame, folder: Path, spelled: Mapping[str, str]) -> list[Picture]:
-    """Draw every picture that the data allow; return them in the order of the report."""
-    if not frame.has("latency_s"):
-        return []
-    cells = average_seeds(frame)
-    style = Style.of(cells)
-    pictures = []
-    parts = {task: part for task, part in frame.by_task().items() if part.has("latency_s")}
-    tasks = list(parts)
-    for name, metric, by in TRADE_OFFS:
-        for task, part in parts.items():
-            quality = part.metric(quality_metric(part))
-            panels = figures.trade_off_panels(part, part.metric(metric), quality, by)
-            if panels:
-                title = f"{frame.metric(metric).label.capitalize()} against {quality.label}: {task}"
-                drawn = figures.draw_trade_off(panels, frame.metric(metric), quality, title, style)
-                pictures.append(_keep(drawn, folder, _file_name(name, task, tasks), title))
-    for task, part in parts.items():
-        quality = part.metric(quality_metric(part))
-        curves = strengths.find_curves(part.measured, quality.name, spelled)
-        if curves:
-            title = f"{quality.label.capitalize()} by strength: {task}"
-            drawn = strengths.draw_strengths(curves, quality, title)
-            pictures.append(_keep(drawn, folder, _file_name("strengths", task, tasks), title))
-    if cells["threads"].nunique() > 1:
-        for task, part in parts.items():
-            title = f"Thread scaling: {task}"
-            drawn = figures.draw_scaling(average_seeds(part), title, style)
-            pictures.append(_keep(drawn, folder, _file_name("threads", task, tasks), title))
-    return pictures
-
-
-def spell(facts: dict[str, Any]) -> dict[str, str]:
-    """Return each technique's text with its first parameter written, where the run knows it."""
-    techniques = facts.get("plan", {}).get("techniques", {})
-    return {name: known.get("spelled", "") for name, known in techniques.items()}
 
 
 def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
@@ -259,19 +202,6 @@ def _roof_row(name: str, roofs: dict[str, Any]) -> list[str]:
     ]
     operator = text.format_value(roofs["dispatch_s"], "s")
     return [name, ", ".join(rates), ", ".join(copies), operator]
-
-
-def _keep(figure: Any, folder: Path, name: str, title: str) -> Picture:
-    figures.save(figure, folder, name)
-    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
-    return Picture(name, title, Markup(svg[svg.index("<svg") :]))
-
-
-def _file_name(kind: str, task: str, tasks: list[str]) -> str:
-    if len(tasks) == 1:
-        return kind
-    safe = "".join(character if character.isalnum() else "-" for character in task)
-    return f"{kind}-{tasks.index(task) + 1}-{safe[:40]}"
 
 
 def _escape_markdown(value: object) -> str:

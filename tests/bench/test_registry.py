@@ -10,6 +10,7 @@ import torch
 
 from bench import Refusal, SpecError, Subject, registry
 from bench.data import Dataset, load_dataset
+from bench.files import load_file
 from bench.subject import as_subject
 
 PLUGIN = '''
@@ -213,12 +214,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     file = str(tmp_path / "absent.py")
     assert refusal(lambda: registry.find("model", f"{file}:net")) == f"No such file: {file}."
     assert refusal(lambda: registry.load_plugins([file])) == f"No such file: {file}."
-    assert refusal(lambda: registry.load_file(str(tmp_path))) == f"No such file: {tmp_path}."
+    assert refusal(lambda: load_file(str(tmp_path))) == f"No such file: {tmp_path}."
 
 
 def test_a_file_that_is_not_python_is_named(write: Callable[..., str]) -> None:
     file = write("hello", "notes.txt")
-    assert refusal(lambda: registry.load_file(file)) == f"{file} is not a Python file."
+    assert refusal(lambda: load_file(file)) == f"{file} is not a Python file."
 
 
 @pytest.mark.parametrize(
@@ -233,14 +234,14 @@ def test_a_file_that_fails_to_import_says_why(
     write: Callable[..., str], text: str, reason: str
 ) -> None:
     file = write(text)
-    assert f"{file} fails to import: {reason}" in refusal(lambda: registry.load_file(file))
+    assert f"{file} fails to import: {reason}" in refusal(lambda: load_file(file))
 
 
 def test_a_file_that_failed_can_be_mended_and_loaded_again(write: Callable[..., str]) -> None:
     file = write(f"{PLUGIN}\n1 / 0")
-    refusal(lambda: registry.load_file(file))
+    refusal(lambda: load_file(file))
     write(f"{PLUGIN}\n# mended")
-    registry.load_file(file)
+    load_file(file)
     assert registry.find("model", "tiny")[0].source == file
 
 
@@ -250,10 +251,10 @@ def test_a_file_edited_twice_in_one_second_runs_as_it_is(
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = write("assert 0")
     os.utime(file, (0, 0))
-    refusal(lambda: registry.load_file(file))
+    refusal(lambda: load_file(file))
     write("assert 1")
     os.utime(file, (0, 0))  # the same size and time, by which Python judges its bytecode cache
-    registry.load_file(file)
+    load_file(file)
 
 
 def test_a_file_without_the_function_comes_with_the_nearest_it_has(
@@ -266,21 +267,19 @@ def test_a_file_without_the_function_comes_with_the_nearest_it_has(
 
 def test_a_name_that_another_file_has_taken_is_refused(write: Callable[..., str]) -> None:
     first, second = write(PLUGIN), write(PLUGIN, "other.py")
-    registry.load_file(first)
-    message = refusal(lambda: registry.load_file(second))
+    load_file(first)
+    message = refusal(lambda: load_file(second))
     assert message == f"dataset 'ramps' of {second} already exists in {first}."
 
 
 def test_a_built_in_cannot_be_replaced_by_a_plugin(write: Callable[..., str]) -> None:
     file = write("from bench import model\n\n@model('digits-mlp')\ndef net(): ...\n")
-    assert f"model 'digits-mlp' of {file} already exists" in refusal(
-        lambda: registry.load_file(file)
-    )
+    assert f"model 'digits-mlp' of {file} already exists" in refusal(lambda: load_file(file))
     assert registry.find("model", "digits-mlp")[0].factory.__module__ == "bench.models.mlp"
 
 
 def test_a_name_can_be_taken_by_each_kind(write: Callable[..., str]) -> None:
-    registry.load_file(write("from bench import model\n\n@model('bf16')\ndef net(): ...\n"))
+    load_file(write("from bench import model\n\n@model('bf16')\ndef net(): ...\n"))
     assert registry.find("model", "bf16")[0] != registry.find("technique", "bf16")[0]
 
 

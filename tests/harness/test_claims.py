@@ -71,9 +71,10 @@ def test_the_reason_follows_from_bound_and_realization(more: dict[str, Any], wor
 
 
 def test_cells_of_one_technique_and_bound_are_told_once_by_the_slowest() -> None:
-    slow = cell("x", 1.5, 1.4, macs=50.0, batch=64)
+    slow = cell("x(2)", 1.5, 1.4, macs=50.0, batch=64)
     base = cell("baseline", 1.0, 1.0, batch=64)
-    (told,) = tell(cell("x", 1.2, 1.1, macs=50.0), slow, base)
+    (told,) = tell(cell("x(1)", 1.2, 1.1, macs=50.0), slow, base)
+    assert told.startswith("x(2): 50%")
     assert "batch 64 (the slowest of 2 such cells)" in told
 
 
