@@ -1,7 +1,7 @@
 """What the literature says of techniques, held against a run of them, with three seeds.
 
-`python -m bench.relations CELLS RECIPES > docs/relations.md` with the cells of a run of
-techniques.toml and of one of recipes.toml.
+`python -m bench.relations CELLS [RECIPES] > docs/relations.md` with the cells of a run of
+techniques.toml and, where there is one, of a run of recipes.toml.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy import stats
 
 HEAD = """# Relations: what the literature says, and what was measured
 
-Made by `python -m bench.relations CELLS RECIPES > docs/relations.md` from the runs of
-`bench/grids/techniques.toml` and `bench/grids/recipes.toml` (docs/evidence.md); a test compares.
+Made by `python -m bench.relations CELLS > docs/relations.md` from the run of
+`bench/grids/techniques.toml` that docs/evidence.md names; a test compares.
 Differences are of accuracy on the test split in points, each seed's variant against the same
 seed's, with the 95 % interval of the mean over seeds (t, two degrees of freedom). Ratios are
 of the baseline's. *holds*: the whole interval says so; *on average*: the mean does, the interval
@@ -63,9 +63,9 @@ def estimate(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def write_relations(cells: pd.DataFrame, recipes: pd.DataFrame) -> str:
+def write_relations(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> str:
     """Return the document."""
-    found = [*find_figures(cells), *find_arrivals(recipes)]
+    found = [*find_figures(cells), *(() if recipes is None else find_arrivals(recipes))]
     return HEAD + "\n".join(figure.row() for figure in found) + "\n"
 
 
