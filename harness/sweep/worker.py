@@ -173,7 +173,7 @@ class Workbench:
 
     def prepare_base(
         self, model: str, recipes: list[str], seed: int, plugins: list[str], threads: int,
-        batch: int | None,
+        batch: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Build and train a model, or find it in the cache; return its facts."""
         torch.set_num_threads(threads)

@@ -77,7 +77,7 @@ def test_what_is_counted_is_what_a_file_holds_and_a_file_gives_the_same_outputs(
     assert counted["params"] == count_weights(module)["params"]
     weights = 2 * 64 * 256
     tables = {"affine": 2 * 8, "symmetric": weights // 32 * 4, "power of two": 2,
-              "binary": 320 * 4, "shared": 2 * 7 * 4}[code]  # fmt: skip
+              "binary": 320 * 2, "shared": 2 * 7 * 4}[code]  # fmt: skip
     assert counted["weight_bytes"] == weights * BITS[code] / 8 + tables + 4 * (256 + 64)
     assert counted["weight_bytes"] <= len(file.getvalue()) <= counted["weight_bytes"] + 8_000
 
