@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from bench.errors import SpecError, suggest
 
@@ -197,6 +198,12 @@ def bind(call: Call, parameters: Sequence[Parameter]) -> Call:
     if kept and kept[0][0] == names[0] and not parameters[0].keyword_only:
         return Call(call.name, (kept[0][1],), tuple(kept[1:]))
     return Call(call.name, (), tuple(kept))
+
+
+def name_arguments(call: Call, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Return the arguments of a canonical call by the names of their parameters."""
+    names = (parameter.name for parameter in parameters)
+    return dict(zip(names, call.args, strict=False)) | dict(call.kwargs)
 
 
 def spell_out(call: Call, parameters: Sequence[Parameter]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -83,9 +83,14 @@ def replace_layers(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Mo
     A layer that is used in several places is replaced by one and the same in all of them.
     """
     whole = nn.Sequential(copy.deepcopy(module))  # the module itself may be a linear layer
-    made = {layer: make(layer) for layer in find_layers(whole)}
-    for parent in list(whole.modules()):
-        for name, child in list(parent.named_children()):
-            if child in made:
-                setattr(parent, name, made[child])
+    put_layers(whole, {layer: make(layer) for layer in find_layers(whole)})
     return whole[0]
+
+
+def put_layers(whole: nn.Module, made: Mapping[nn.Module, nn.Module]) -> None:
+    """Put what is made of layers in their places, in all places of each, in place."""
+    for parent in list(whole.modules()):
+        # Not `named_children`: it names a layer that has two places in one parent once.
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in made:
+                setattr(parent, name, made[child])

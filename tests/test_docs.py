@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.relations import write_relations
 from harness.grid_file import parse_grid, read_grid
 from harness.record import IDENTITY, METRICS, schema
+from harness.report.relations import write_relations
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,10 +42,10 @@ def test_the_page_of_techniques_is_what_the_registry_says() -> None:
 
 def test_the_page_of_relations_is_what_its_runs_say() -> None:
     told = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
-    runs = re.findall(r"results/techniques-\d+-\d+", told)
+    runs = re.findall(r"results/(?:techniques|recipes)-\d+-\d+", told)
     cells = [pd.read_parquet(ROOT / run / "cells.parquet") for run in dict.fromkeys(runs)]
     kept = (ROOT / "docs/relations.md").read_text(encoding="utf-8")
-    assert write_relations(*cells) == kept, "run `python -m bench.relations` as its page says"
+    assert write_relations(*cells) == kept, "make docs/relations.md anew as it says"
 
 
 def test_the_readmes_grid_is_a_grid() -> None:

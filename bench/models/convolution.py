@@ -18,12 +18,7 @@ Size = Annotated[int, Range(1)]
 @model("digits-cnn")
 def digits_cnn(data: str | Dataset = "digits", width: Size = 16) -> Subject:
     """2-D CNN of three convolutions with batch norm; takes images of 8×8 pixels and more."""
-    examples = load_dataset(data)
-    if len(examples.shape) != 3 or min(examples.shape[1:]) < 8:
-        raise Refusal(
-            f"digits-cnn needs images (channels, height, width) of 8×8 and more; "
-            f"{examples.name} has the shape {examples.shape}."
-        )
+    examples = _load_images("digits-cnn", data)
     module = nn.Sequential(
         *_layer_2d(examples.shape[0], width),
         *_layer_2d(width, 2 * width, stride=2),
@@ -43,12 +38,7 @@ def cnn_64_128(data: str | Dataset = "digits", hidden: Size = 1024) -> Subject:
 
     Takes images of 8×8 pixels and more.
     """
-    examples = load_dataset(data)
-    if len(examples.shape) != 3 or min(examples.shape[1:]) < 8:
-        raise Refusal(
-            f"cnn-64-128 needs images (channels, height, width) of 8×8 and more; "
-            f"{examples.name} has the shape {examples.shape}."
-        )
+    examples = _load_images("cnn-64-128", data)
     channels, height, width = examples.shape
     module = nn.Sequential(
         nn.Conv2d(channels, 64, 3, padding=1),
@@ -77,6 +67,16 @@ def mnist1d_cnn_wide(data: str | Dataset = "mnist1d", width: Size = 64) -> Subje
     """The 1-D CNN at four times the width."""
     recipe = Recipe(epochs=12, learning_rate=5e-3)
     return _signal_cnn("mnist1d-cnn-wide", load_dataset(data), width, recipe)
+
+
+def _load_images(name: str, data: str | Dataset) -> Dataset:
+    examples = load_dataset(data)
+    if len(examples.shape) != 3 or min(examples.shape[1:]) < 8:
+        raise Refusal(
+            f"{name} needs images (channels, height, width) of 8×8 and more; "
+            f"{examples.name} has the shape {examples.shape}."
+        )
+    return examples
 
 
 def _signal_cnn(name: str, examples: Dataset, width: int, recipe: Recipe) -> Subject:

@@ -9,26 +9,32 @@ from bench.storage import Code, pack_bits, unpack_bits
 
 
 class AffineCode(Code):
-    """w ≈ low + step · q, q in 0 … 2^bits − 1, from the least to the largest weight of each row."""
+    """w ≈ low + step · q, q in 0 … 2^bits − 1, from the least to the largest weight of each row.
 
-    def __init__(self, weight: Tensor, bits: int, row_length: int) -> None:
+    `low` and `step` are kept as `bounds`.
+    """
+
+    def __init__(
+        self, weight: Tensor, bits: int, row_length: int, bounds: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.bits, self.shape = bits, weight.shape
         rows = cut_rows(weight.detach().float(), row_length)
         self.rows_shape = rows.shape
-        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-        step = _positive((high - low) / (2**bits - 1))
+        low, high = rows.amin(1, keepdim=True).to(bounds), rows.amax(1, keepdim=True)
+        step = _positive((high - low.float()) / (2**bits - 1)).to(bounds)
         self.low: Tensor
         self.step: Tensor
         self.packed: Tensor
         self.register_buffer("low", low)
         self.register_buffer("step", step)
-        self.register_buffer("packed", pack_bits(((rows - low) / step).round(), bits))
+        codes = ((rows - low.float()) / step.float()).round().clamp(0, 2**bits - 1)
+        self.register_buffer("packed", pack_bits(codes, bits))
 
     def forward(self) -> Tensor:
         """Return low + step · q in the weight's shape."""
         codes = unpack_bits(self.packed, self.bits, self.rows_shape.numel()).view(self.rows_shape)
-        rows: Tensor = self.low + self.step * codes
+        rows: Tensor = self.low.float() + self.step.float() * codes
         return rows.flatten()[: self.shape.numel()].view(self.shape)
 
 
@@ -149,11 +155,12 @@ def cluster(values: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
 
 
 def cut_rows(weight: Tensor, length: int) -> Tensor:
-    """Return the weight's values as rows of `length`, the last one filled up with its last value.
+    """Return the weight's values as rows of `length` at most; the last is filled up.
 
-    Padding with a value that is there already keeps the row's minimum and maximum.
+    It is filled with its own last value, which keeps its minimum and maximum.
     """
     flat = weight.flatten()
+    length = min(length, len(flat))
     missing = -len(flat) % length
     return torch.cat([flat, flat[-1:].expand(missing)]).view(-1, length)
 

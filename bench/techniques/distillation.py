@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
 from bench.registry import find, technique
-from bench.spec import Range, parse_call
+from bench.spec import Range, name_arguments, parse_call
 from bench.subject import Subject, as_subject
 from bench.tasks import task_loss
 from bench.techniques.parameters import Epochs, Share
@@ -54,13 +54,12 @@ def distill(
     learner = make_student(student, subject)
     if learner.recipe is None:
         raise Refusal(f"distill: the student {student!r} has no training recipe")
-    share = weight if labels else 1.0
     examples = subject.data.train if labels else subject.data.unlabelled
     teacher_scores = scores(subject.module, examples.inputs)
 
     def total(outputs: Tensor, answers: Tensor, teacher: Tensor) -> Tensor:
         soft = soften(outputs, teacher, temperature) if loss == "kl" else square(outputs, teacher)
-        return share * soft + (1 - share) * task_loss(outputs, answers) if labels else soft
+        return weight * soft + (1 - weight) * task_loss(outputs, answers) if labels else soft
 
     fit(learner.module, examples.inputs, (examples.labels, teacher_scores), total, learner.recipe)
     made = dataclasses.replace(
@@ -93,9 +92,8 @@ def make_student(text: str, subject: Subject) -> Subject:
     Raises SpecError for an unknown one, Refusal for one that does not take the teacher's data.
     """
     if parse_call(text).name == "shrink":
-        _, call = find("technique", text)
-        given: dict[str, Any] = dict(zip(("width", "depth"), call.args, strict=False))
-        return shrink_untrained(subject, **(given | dict(call.kwargs)))
+        shrinking, call = find("technique", text)
+        return shrink_untrained(subject, **name_arguments(call, shrinking.parameters))
     entry, call = find("model", text)
     options = dict(call.kwargs)
     named = [parameter.name for parameter in entry.parameters]

@@ -17,7 +17,7 @@ from bench.storage import STORABLE
 from bench.subject import Subject
 from bench.tasks import task_loss
 from bench.techniques.parameters import IF_TUNED, Count, Epochs, ShareBelowOne
-from bench.training import finetune, fit, sum_gradients
+from bench.training import finetune, fit, sum_gradients, updates_per_epoch
 
 Scores = dict[tuple[nn.Module, str], Tensor]
 """How much each weight matters, by layer and name, in the weight's shape."""
@@ -163,7 +163,7 @@ def train_gates(subject: Subject, density: float, epochs: int) -> list[Tensor]:
         parametrize.register_parametrization(layer, "weight", gate)
     examples = subject.data.train
     recipe = dataclasses.replace(subject.recipe, epochs=epochs)
-    steps = epochs * -(-len(examples) // recipe.batch_size)
+    steps = epochs * updates_per_epoch(subject)
     step = 0
 
     def count_step() -> None:

@@ -81,12 +81,14 @@ def int8_weight_only(subject: Subject) -> Subject:
 
 @technique("int4-weight-only", stage="execution", realization="packed")
 def int4_weight_only(subject: Subject, group: GroupSize = 32) -> Subject:
-    """Weights in 4 bits with one scale for each `group` of consecutive weights.
+    """Weights in 4 bits, min to max of each `group` of consecutive weights.
 
-    w ≈ s·q with q in −7..7 and s = max|w| / 7 of the group, unpacked for every call.
-    Source: Dettmers and Zettlemoyer, "The case for 4-bit precision", arXiv:2212.09720.
+    w ≈ min + s·q with q in 0..15 and s = (max − min) / 15 of the group, both in bfloat16, unpacked
+    for every call. Source: Shen et al., "Q-BERT", arXiv:1909.05840 (groups); Dettmers and
+    Zettlemoyer, "The case for 4-bit precision", arXiv:2212.09720.
     """
-    return store(subject, "int4-weight-only", partial(SymmetricCode, bits=4, row_length=group))
+    code = partial(AffineCode, bits=4, row_length=group, bounds=torch.bfloat16)
+    return store(subject, "int4-weight-only", code)
 
 
 @technique("binary", stage="execution", realization="packed", needs=IF_TUNED)

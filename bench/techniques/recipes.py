@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
 from bench.data.splits import Split, stratify
 from bench.errors import Refusal
 from bench.registry import build, find, technique
-from bench.spec import Call, Range
+from bench.spec import Call, Range, name_arguments
 from bench.subject import Optimizer, Recipe, Subject, as_subject
 from bench.training import is_activation
 
@@ -163,8 +163,7 @@ def _rebuild(subject: Subject, parameter: str, factor: float) -> Subject:
     if not subject.origin:
         raise Refusal(f"{parameter} builds the model anew: write it before other recipes")
     entry, call = find("model", subject.origin)
-    given: dict[str, Any] = dict(zip((p.name for p in entry.parameters), call.args, strict=False))
-    given |= dict(call.kwargs)
+    given = name_arguments(call, entry.parameters)
     defaults = {p.name: p.default for p in entry.parameters}
     value = given.get(parameter, defaults.get(parameter))
     if not isinstance(value, int):

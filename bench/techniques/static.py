@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bench.errors import Refusal
 from bench.registry import technique
-from bench.storage import find_layers
+from bench.storage import find_layers, put_layers
 from bench.subject import Subject
 from bench.techniques.parameters import Count
 from bench.techniques.structure import fuse
@@ -77,10 +77,7 @@ def int8_static(subject: Subject, examples: Count = 256) -> Subject:
     if traced is not None and quantize_graph(traced, ranges):
         return dataclasses.replace(subject, module=traced.eval())
     alone = {layer: StaticLayer(layer, found, relu=False) for layer, found in ranges.items()}
-    for parent in list(whole.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in alone:
-                setattr(parent, name, alone[child])
+    put_layers(whole, alone)
     note = "int8 layer by layer: what is between them cannot be traced"
     return dataclasses.replace(subject, module=whole[0].eval()).with_note(note)
 

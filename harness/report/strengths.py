@@ -25,8 +25,8 @@ NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
 class Curve:
     """A technique at several strengths on one model; one row for each strength, ascending.
 
-    values: strength, mean quality over seeds, and the bounds of its 95 % interval (t over seeds;
-    NaN with one seed).
+    values: strength, mean quality over seeds, and the bounds of its 95 % interval (t over seeds,
+    cut at what the quality can be; NaN with one seed).
     """
 
     model: str
@@ -52,11 +52,13 @@ def find_curves(
     for (model, curve), rows in known.groupby(["model", "curve"], sort=False):
         if rows["strength"].nunique() < LEAST_STRENGTHS:
             continue
-        values = [
+        values = np.array([
             (strength, *estimate_mean(group[quality].to_numpy(float)))
             for strength, group in rows.groupby("strength")
-        ]
-        curves.append(Curve(str(model), str(curve), np.array(values)))
+        ])  # fmt: skip
+        least = 0.0 if quality == "accuracy" else -np.inf  # R² and fidelity have no least
+        values[:, 2:] = values[:, 2:].clip(least, 1.0)
+        curves.append(Curve(str(model), str(curve), values))
     return curves
 
 

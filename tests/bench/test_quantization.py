@@ -68,6 +68,9 @@ def test_a_scale_for_each_channel_or_group_is_nearer_than_one_for_all(weight: Te
     channel = error(per_channel(weight, 4)(), weight)
     group = error(SymmetricCode(weight, 4, 8)(), weight)
     assert group < channel < whole
+    nearest = error(AffineCode(weight, 4, 8)(), weight)
+    short = error(AffineCode(weight, 4, 8, torch.bfloat16)(), weight)
+    assert nearest < short < 1.1 * nearest < group
 
 
 def test_the_scale_of_power_of_two_is_one_and_the_largest_weight_fits(weight: Tensor) -> None:

@@ -121,6 +121,28 @@ def test_int8_weights_beside_torchaos(trained: Callable[[str], Subject]) -> None
         assert (difference <= 1.01 * step).all()
 
 
+def test_four_bits_by_groups_beside_torchaos(trained: Callable[[str], Subject]) -> None:
+    theirs = pytest.importorskip(
+        "torchao.quantization.quant_primitives", reason="torchao is not installed"
+    )
+    subject = trained("digits-mlp")
+    ours, rounded = apply("int4-weight-only", subject).module, copy.deepcopy(subject.module)
+    stored = [layer for layer in ours.modules() if hasattr(layer, "decode_weight")]
+    layers = [layer for layer in rounded.modules() if isinstance(layer, nn.Linear)]
+    for mine, layer in zip(stored, layers, strict=True):
+        weight, size = layer.weight.detach(), (1, 32)
+        step, zero = theirs.choose_qparams_affine(
+            weight, theirs.MappingType.ASYMMETRIC, size, torch.uint8, 0, 15
+        )
+        codes = theirs.quantize_affine(weight, size, step, zero, torch.uint8, 0, 15)
+        layer.weight.data = theirs.dequantize_affine(codes, size, step, zero, torch.uint8, 0, 15)
+        errors = [
+            float((one - weight).detach().norm()) for one in (mine.decode_weight(), layer.weight)
+        ]
+        assert errors[0] < 1.02 * errors[1]
+    assert agree_within_the_interval(ours, rounded, subject)
+
+
 def test_folding_beside_pytorchs(trained: Callable[[str], Subject]) -> None:
     from torch.fx.experimental.optimization import fuse
 

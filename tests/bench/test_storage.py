@@ -92,8 +92,9 @@ def test_what_is_counted_is_what_a_file_holds_and_a_file_gives_the_same_outputs(
 def test_layers_are_replaced_once_wherever_they_are_used_and_the_model_is_untouched() -> None:
     shared = nn.Linear(4, 4)
     module = nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared, nn.Linear(4, 2)))
+    module.append(shared)
     stored = store(module, "affine")
-    assert stored[0] is stored[2][0]
+    assert stored[0] is stored[2][0] is stored[3]
     assert isinstance(stored[2][1], StoredLayer)
     assert module[0] is shared
     assert not any(isinstance(layer, STORABLE) and layer.weight is not None

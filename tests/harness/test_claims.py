@@ -100,6 +100,16 @@ def test_a_curve_is_of_techniques_that_differ_in_one_number() -> None:
     assert curve.values[:, 1] == pytest.approx([0.81, 0.71, 0.51])
 
 
+def test_the_interval_of_a_share_ends_where_shares_end() -> None:
+    table = strengths()
+    table["accuracy"] = table["accuracy"].where(table["seed"] > 0, 0.02)
+    (curve,) = find_curves(table, "accuracy")
+    assert curve.values[:, 2].tolist() == [0.0] * 3
+    (free,) = find_curves(table.rename(columns={"accuracy": "r2"}), "r2")
+    assert (free.values[:, 2] < 0).all()
+    assert (free.values[:, 3] <= 1).all()
+
+
 def test_a_parameter_that_is_left_out_counts_as_it_is_spelled() -> None:
     table = strengths().replace("prune(0.7, epochs=3)", "prune(epochs=3)")
     spelled = {"prune(epochs=3)": "prune(0.7, epochs=3)", "prune(0.5)": ""}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.relations import Figure, find_arrivals, find_figures, write_relations
+from harness.report.relations import Figure, find_arrivals, find_figures, write_relations
 
 
 def cells(**accuracy: tuple[float, float, float]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What the literature says of techniques, held against a run of them, with three seeds.
 
-`python -m bench.relations CELLS [RECIPES] > docs/relations.md` with the cells of a run of
+`python -m harness.report.relations CELLS [RECIPES] > docs/relations.md` with the cells of a run of
 techniques.toml and, where there is one, of a run of recipes.toml.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from harness.report.strengths import estimate_mean
 
 HEAD = """# Relations: what the literature says, and what was measured
 
-Made by `python -m bench.relations CELLS > docs/relations.md` from the run of
-`bench/grids/techniques.toml` that docs/evidence.md names; a test compares.
+Made by `python -m harness.report.relations CELLS RECIPES > docs/relations.md` from the runs of
+`bench/grids/techniques.toml` and `recipes.toml` that docs/evidence.md names; a test compares.
 Differences are of accuracy on the test split in points, each seed's variant against the same
 seed's, with the 95 % interval of the mean over seeds (t, two degrees of freedom). Ratios are
 of the baseline's. *holds*: the whole interval says so; *on average*: the mean does, the interval
@@ -27,6 +29,8 @@ does not exclude the contrary; *does not hold*: the mean says the contrary.
 |---|---|---:|---|
 """
 PRUNED = (0.5, 0.7, 0.8, 0.9, 0.95)
+SPARSEST = (0.8, 0.9, 0.95)
+TUNING_EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,18 @@ class Figure:
 
     def verdict(self) -> str:
         """Say whether the values are above the bound: all of the interval, or the mean alone."""
-        mean, low, _ = estimate(self.values)
+        mean, low, _ = estimate_mean(self.values)
         if low >= self.least:
             return "holds"
         return "on average" if mean >= self.least else "**does not hold**"
 
     def row(self) -> str:
         """Return the figure as a row of the table."""
-        mean, low, high = estimate(self.values)
+        mean, low, high = estimate_mean(self.values)
         shown = f"{mean:+z.{self.digits}f}" if self.unit else f"{mean:z.{self.digits}f}"
         bounds = f"({low:z.{self.digits}f} … {high:z.{self.digits}f})"
         text = f"{shown} {bounds}{self.unit}".replace("-", "−")
         return f"| {self.relation} | {self.model} | {text} | {self.verdict()} |"
-
-
-def estimate(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean and its 95 % t interval."""
-    mean = float(values.mean())
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    return mean, mean - half, mean + half
 
 
 def write_relations(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> str:
@@ -124,17 +121,24 @@ def _find_in(model: str, table: pd.DataFrame) -> Iterator[Figure]:
 def _find_pruning(
     model: str, has: Callable[..., bool], gap: Callable[[str, str], np.ndarray]
 ) -> Iterator[Figure]:
-    gaps = {}
+    """Yield what tells the ways of pruning apart, without training afterwards and with it."""
     for share in PRUNED:
-        names = [f"prune-{way}({share})" for way in ("magnitude", "gradient", "random")]
-        if not has(*names):
-            return
-        if share >= 0.8:
-            gaps[share] = gap(names[0], names[2])
-            yield Figure(f"magnitude above random at {share:.0%}", model, gaps[share], 0.0)
-        yield Figure(f"gradient above random at {share:.0%}", model, gap(names[1], names[2]), 0.0)
-    growth = gaps[0.95] - gaps[0.8]
-    yield Figure("magnitude's gap grows from 80 to 95 %", model, growth, 0.0)
+        better, worse = f"prune-gradient({share})", f"prune-random({share})"
+        if has(better, worse):
+            words = f"gradient above random at {share * 100:g} %"
+            yield Figure(words, model, gap(better, worse), 0.0)
+    for epochs in (0, TUNING_EPOCHS):
+        tuned, words = (f", finetune_epochs={epochs}", ", fine-tuned") if epochs else ("", "")
+        gaps = {}
+        for share in SPARSEST:
+            names = [f"prune-{way}({share}{tuned})" for way in ("magnitude", "random")]
+            if has(*names):
+                gaps[share] = gap(*names)
+                told = f"magnitude above random at {share * 100:g} %{words}"
+                yield Figure(told, model, gaps[share], 0.0)
+        for least, most in pairwise(gaps):
+            told = f"magnitude's gap grows from {least * 100:g} to {most * 100:g} %{words}"
+            yield Figure(told, model, gaps[most] - gaps[least], 0.0)
 
 
 def find_arrivals(recipes: pd.DataFrame) -> Iterator[Figure]:
