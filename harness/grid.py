@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -38,9 +39,8 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits: SHA-256 of the cell's canonical JSON."""
-        text = json.dumps(self.axes(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that stand for the axes."""
+        return identify(self.axes())
 
     @property
     def place(self) -> tuple[str, str, int, int, int]:
@@ -52,6 +52,12 @@ class Cell:
             f"{self.id} ({self.model}, {self.technique}, {self.device}, "
             f"threads {self.threads}, batch {self.batch})"
         )
+
+
+def identify(axes: Mapping[str, str | int | None]) -> str:
+    """Return the first twelve hexadecimal digits of the SHA-256 of the axes' canonical JSON."""
+    text = json.dumps(axes, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Strict(BaseModel):

@@ -69,6 +69,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("arithmetic_intensity", "1/B", "none", "floating-point operations for each byte moved"),
     Metric("fraction_of_roof", "1", "none", "share of the speed the machine could reach"),
     Metric("accuracy", "1", "higher", "accuracy", interval=True),
+    Metric("top5_accuracy", "1", "higher", "accuracy of the five best answers"),
     Metric("macro_f1", "1", "higher", "macro F1"),
     Metric("r2", "1", "higher", "R²", interval=True),
     Metric("fidelity", "1", "higher", "fidelity to the baseline's outputs"),

@@ -23,6 +23,10 @@ LEAST_FOR_P99 = 662
 BOOTSTRAPS = 1_000
 LEAST_FOR_P90 = 64
 """The same count for a 90th percentile."""
+PROCESS_SPREAD = 0.004
+"""How far the log-ratio of two processes with the same work is from 0 for as long as they live
+(standard deviation): where their memory lies decides. Found in `tests/data/same_cell_twice.parquet`
+by what the two halves of each heat have in common."""
 
 
 @dataclass(frozen=True)

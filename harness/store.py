@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +103,11 @@ class Run:
         row = pa.Table.from_pylist([record.to_row()], schema=TABLES["cells"])
         _write_table(row, parts / f"{record.cell.id}.cells.parquet")
 
+    def write_cells(self, rows: pa.Table) -> None:
+        """Write the rows of a run that was not measured here, all at once."""
+        _write_table(rows, self.folder / "cells.parquet")
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
     def add_control(self, name: str, samples: pa.Table) -> None:
         """Keep the samples of a heat's control workload, which has no row of its own."""
         parts = self.folder / PARTS
@@ -132,22 +137,36 @@ class Run:
             _write_table(table, self.folder / f"{name}.parquet")
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
-    def read(self, name: str) -> pa.Table:
-        """Return a table of the run: joined file and parts together, each cell once."""
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table of the run: joined file and parts together, each cell once.
+
+        With `columns` these and cell_id alone are read.
+        """
+        wanted = None if columns is None else list(dict.fromkeys(["cell_id", *columns]))
         tables = []
         joined = self.folder / f"{name}.parquet"
         parts = self._parts(name)
         fresh = [path.name.split(".")[0] for path in parts]
         if joined.is_file():
-            table = pq.read_table(joined)
+            table = pq.read_table(joined, columns=wanted)
             if fresh:  # a part that outlived an interrupted compaction is in both
                 again = compute.is_in(table["cell_id"], value_set=pa.array(fresh, pa.string()))
                 table = table.filter(compute.invert(again))
             tables.append(table)
-        tables += [pq.read_table(path) for path in parts]
+        tables += [pq.read_table(path, columns=wanted) for path in parts]
         if not tables:
             return TABLES[name].empty_table()
         return pa.concat_tables(tables, promote_options="default")
+
+    def schema(self) -> pa.Schema:
+        """Return the schema of the run's cells, with what its metadata say of their units."""
+        joined = self.folder / "cells.parquet"
+        files = [joined] if joined.is_file() else self._parts("cells")
+        return pq.read_schema(files[0]) if files else TABLES["cells"]
+
+    def has_parts(self) -> bool:
+        """Tell whether cells wait to be joined."""
+        return bool(self._parts("cells"))
 
     def _parts(self, name: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
@@ -188,10 +207,13 @@ def list_runs(root: Path) -> list[str]:
     return sorted(names, key=lambda name: (_created_at(root / name), len(name), name))
 
 
-def read_cells(run: Run) -> pd.DataFrame:
+def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the run's cells, a row each, in the order in which they were measured."""
-    frame: pd.DataFrame = run.read("cells").to_pandas()
-    return frame.sort_values("started_at", kind="stable").reset_index(drop=True)
+    table = run.read("cells", columns)
+    if run.has_parts():  # what was joined is in order
+        table = table.sort_by("started_at")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _created_at(folder: Path) -> str:

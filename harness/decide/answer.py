@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.decide.frame import Frame, baseline_of, variant_name
+from harness.decide.frame import GROUP, Frame, baseline_of, variant_name
 from harness.decide.frontier import (
     Group,
     Objective,
@@ -15,6 +15,8 @@ from harness.decide.frontier import (
     find_frontiers,
     quality_metric,
 )
+from harness.decide.membership import judge
+from harness.decide.noise import Noise
 
 NAN = float("nan")
 
@@ -23,7 +25,8 @@ NAN = float("nan")
 class Choice:
     """A member of a frontier, with its gain and loss against the baseline of its model.
 
-    Ratios are variant over baseline (0.5: half the time); quality_change is a difference.
+    Ratios are variant over baseline (0.5: half the time); quality_change is a difference;
+    membership is the probability that it is on the frontier, NaN where nothing tells of doubt.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Choice:
     latency_ratio_high: float
     weight_ratio: float
     quality_change: float
+    membership: float
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,26 @@ class Answer:
     choices: tuple[Choice, ...]
 
     @property
+    def near(self) -> pd.DataFrame:
+        """The cells that are within the noise of the frontier, the most probable first."""
+        beaten = self.group.dominated
+        if "standing" not in beaten:
+            return beaten[:0]
+        return beaten[beaten["standing"] == "near"].sort_values("membership", ascending=False)
+
+    @property
     def considered(self) -> int:
         """How many complete cells the frontier was chosen from."""
         return len(self.group.members) + len(self.group.dominated)
 
 
-def answer(frame: Frame, objectives: Sequence[Objective] | None = None) -> list[Answer]:
-    """Return the frontier of every group as choices.
+def answer(
+    frame: Frame,
+    objectives: Sequence[Objective] | None = None,
+    noise: Noise | None = None,
+    by: Sequence[str] = GROUP,
+) -> list[Answer]:
+    """Return the frontier of every group as choices; with noise, how sure each is.
 
     Without objectives each task is judged by latency and by accuracy, or by fidelity where it has
     no data.
@@ -61,7 +78,8 @@ def answer(frame: Frame, objectives: Sequence[Objective] | None = None) -> list[
     for part in frame.by_task().values():
         quality = quality_metric(part)
         chosen = tuple(objectives or choose_objectives(part))
-        for group in find_frontiers(part, chosen):
+        for found in find_frontiers(part, chosen, by):
+            group = judge(found, part, chosen, noise) if noise else found
             cells = pd.concat([group.members, group.dominated, group.incomplete])
             models = list(dict.fromkeys(cells["model"]))
             choices = tuple(
@@ -91,4 +109,5 @@ def _make_choice(
         float(row["latency_ratio_high"]),
         ratio("weight_bytes"),
         change,
+        float(row.get("membership", NAN)),
     )

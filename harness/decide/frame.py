@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import suggest
 from harness.errors import UserError
@@ -17,6 +20,8 @@ from harness.store import Run, read_cells
 PLACE = ("device", "threads", "batch")
 VARIANT = ("model", "technique", "runtime")
 GROUP = ("task", *PLACE)
+APART = (*VARIANT, *GROUP, "cell_id", "seed", "status", "started_at", "headline_blocks")
+"""Columns that tell cells apart, and what any decision needs to know of them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Frame:
     cells: pd.DataFrame
     metrics: dict[str, Metric]
 
-    @property
+    @cached_property
     def measured(self) -> pd.DataFrame:
         """The cells that were measured."""
         return self.cells[self.cells["status"] == "measured"]
@@ -51,9 +56,13 @@ class Frame:
         return name in self.cells and bool(self.measured[name].notna().any())
 
 
-def load_frame(run: Run) -> Frame:
-    """Return the cells of a run; raise UserError if it was written by a newer version."""
-    metadata = run.read("cells").schema.metadata or {}
+def load_frame(run: Run, metrics: Sequence[str] | None = None) -> Frame:
+    """Return the cells of a run; raise UserError if it was written by a newer version.
+
+    With `metrics` only these and what tells cells apart are read: a run of a million cells has
+    more columns than fit in memory.
+    """
+    metadata = run.schema().metadata or {}
     version = int(metadata.get(VERSION_KEY, b"0"))
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -61,8 +70,12 @@ def load_frame(run: Run) -> Frame:
             "Update paretogrid."
         )
     described = json.loads(metadata.get(METRICS_KEY, b"{}"))
-    metrics = {name: Metric(name, **facts) for name, facts in described.items()}
-    return Frame(run.run_id, read_cells(run), metrics)
+    known = {name: Metric(name, **facts) for name, facts in described.items()}
+    columns = None
+    if metrics is not None:
+        asked = [known[name] for name in metrics if name in known]
+        columns = [*APART, *(column for metric in asked for column in metric.columns())]
+    return Frame(run.run_id, read_cells(run, columns), known)
 
 
 def average_seeds(frame: Frame) -> pd.DataFrame:
@@ -92,6 +105,19 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
     averaged[[name for name in undirected if name in averaged]] = float("nan")
     return averaged.assign(seeds=grouped.size().to_numpy())
+
+
+def seed_rows(frame: Frame, variants: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Return for each row of `average_seeds` the places of its seeds among the measured cells."""
+    keys = [*VARIANT, *GROUP]
+    cells = frame.measured
+    order = np.argsort(cells["seed"].to_numpy(), kind="stable")
+    places: dict[tuple[object, ...], list[int]] = {}
+    names = list(cells[keys].astype(object).fillna("").itertuples(index=False, name=None))
+    for place in order:
+        places.setdefault(names[place], []).append(int(place))
+    wanted = variants[keys].astype(object).fillna("").itertuples(index=False, name=None)
+    return [np.array(places[name]) for name in wanted]
 
 
 def variant_name(row: pd.Series, models: Sequence[str]) -> str:

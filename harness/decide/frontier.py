@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -24,6 +24,20 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Hypervolume:
+    """The volume that a frontier dominates up to a reference point, and its 95 % interval.
+
+    reference: the worst value of each objective among the group's complete cells. share: the
+    volume over that of the box from the reference to the best value of each objective.
+    """
+
+    share: float
+    low: float
+    high: float
+    reference: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Group:
     """Cells that are compared: members of the frontier, dominated ones, incomplete ones."""
 
@@ -31,12 +45,19 @@ class Group:
     members: pd.DataFrame
     dominated: pd.DataFrame
     incomplete: pd.DataFrame
+    hypervolume: Hypervolume | None = None
 
     @property
     def name(self) -> str:
-        """The group for people: "mnist1d, cpu, threads 1, batch 64"."""
-        words = {"task": "", "device": "", "model": ""}
-        return ", ".join(f"{words.get(k, k + ' ')}{value}" for k, value in self.key.items())
+        """The group for people."""
+        return name_group(self.key)
+
+
+def name_group(key: Mapping[str, object]) -> str:
+    """Return a group's key for people: "mnist1d, cpu, threads 1, batch 64"."""
+    words = {"task": "", "device": "", "model": ""}
+    known = {name: value for name, value in key.items() if value is not None and value == value}  # noqa: PLR0124  # NaN is not itself
+    return ", ".join(f"{words.get(name, name + ' ')}{value}" for name, value in known.items())
 
 
 def mark_frontier(points: NDArray[np.float64], maximise: Sequence[bool]) -> NDArray[np.bool_]:
@@ -75,15 +96,13 @@ def find_frontiers(
         )
 
 
-def choose_objectives(
-    frame: Frame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
-) -> list[Objective]:
-    """Return the objectives asked for; by default latency against accuracy, or fidelity."""
-    if minimize or maximize:
-        asked = [(name, "lower") for name in minimize] + [(name, "higher") for name in maximize]
-        for name, _ in asked:
-            frame.metric(name)
-        return [Objective(name, direction) for name, direction in asked]  # type: ignore[arg-type]  # both are directions
+def find_objective(frame: Frame, name: str, direction: Direction) -> Objective:
+    """Return an objective; raise UserError with the nearest name for an unknown metric."""
+    return Objective(frame.metric(name).name, direction)
+
+
+def choose_objectives(frame: Frame) -> list[Objective]:
+    """Return latency against accuracy, or against R² or fidelity where there is no accuracy."""
     return [Objective("latency_s", "lower"), Objective(quality_metric(frame), "higher")]
 
 

@@ -26,7 +26,7 @@ from harness.decide.frame import Frame, average_seeds, variant_name
 from harness.decide.frontier import Objective, mark_frontier
 from harness.record import Metric
 from harness.report.labels import place_labels
-from harness.report.style import LEGEND_ROW_IN, MARKERS, Style, draw_legend
+from harness.report.style import LEGEND_ROW_IN, MARKERS, MOST_DRAWN, Style, draw_legend
 from harness.report.text import choose_scale, format_value
 
 # Okabe and Ito, "Color Universal Design", 2008; in an order that also differs in lightness.
@@ -34,6 +34,8 @@ PANELS_PER_ROW = 2
 LABEL_SIZE = 7.5
 LEAST_FOR_LOG = 5.0
 """From this factor on, ticks at 1, 2 and 5 (or at powers of two) are two at least."""
+MOST_OBSTACLES = 300
+"""Points that labels keep clear of; in a cloud of more there is no free place anyway."""
 SHARE_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
@@ -59,7 +61,7 @@ def draw_trade_off(
     columns = min(PANELS_PER_ROW, len(panels))
     rows = ceil(len(panels) / columns)
     cells = pd.concat([panel.cells for panel in panels])
-    models = list(dict.fromkeys(cells["model"]))
+    models = list(dict.fromkeys(cells["model"])) if style.tells_models else []
     techniques = list(dict.fromkeys(cells["technique"])) if style.tells_techniques else []
     legend_rows = ceil(len(techniques) / 3) + (ceil(len(models) / 4) if len(models) > 1 else 0)
     height = 3.6 * rows + 0.5 + LEGEND_ROW_IN * legend_rows
@@ -107,24 +109,30 @@ def trade_off_panels(frame: Frame, x: Metric, y: Metric, by: Sequence[str]) -> l
     if cells.empty:
         return []
     for axis in {"device", "threads", "batch"} - set(by):  # the rest at its first value
-        cells = cells[cells[axis] == cells[axis].iloc[0]]
+        first = cells[axis].iloc[0]
+        cells = cells[(cells[axis] == first) | pd.isna(first)]
     if not by:
         return [Panel("", cells)]
     return [
         Panel(_heading(dict(zip(by, key, strict=True))), part)
-        for key, part in cells.groupby(list(by), sort=True)
+        for key, part in cells.groupby(list(by), sort=True, dropna=False)
     ]
 
 
 def _heading(place: dict[str, object]) -> str:
-    return ", ".join(str(v) if axis == "device" else f"{axis} {v}" for axis, v in place.items())
+    known = {axis: value for axis, value in place.items() if value == value}  # noqa: PLR0124  # NaN
+    return ", ".join(str(v) if axis == "device" else f"{axis} {v}" for axis, v in known.items())
 
 
 def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -> None:
     cells = panel.cells
     members = _members(cells, x, y)
-    for model, technique in dict.fromkeys(zip(cells["model"], cells["technique"], strict=True)):
-        mine = (cells["model"] == model) & (cells["technique"] == technique)
+    for model, technique in _looks(cells, style):
+        mine = np.ones(len(cells), dtype=bool)
+        if style.tells_models:
+            mine &= (cells["model"] == model).to_numpy()
+        if style.tells_techniques:
+            mine &= (cells["technique"] == technique).to_numpy()
         for member in (False, True):
             part = cells[mine & (members == member)]
             if part.empty:
@@ -134,7 +142,7 @@ def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -
                 part[x.name], part[y.name], xerr=_error(part, x), yerr=_error(part, y),
                 fmt=style.markers[technique], color=colour, markersize=7, markeredgewidth=1.1,
                 markerfacecolor=colour if member else "white", elinewidth=0.9,
-                zorder=4 if member else 3,
+                zorder=4 if member else 3, rasterized=len(cells) > MOST_DRAWN,
             )  # fmt: skip
     front = cells[members].sort_values(x.name)
     axes.plot(
@@ -150,6 +158,17 @@ def _draw_points(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) -
     axes.margins(x=0.12, y=0.14)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _looks(cells: pd.DataFrame, style: Style) -> list[tuple[str, str]]:
+    """The pairs of model and technique that are drawn apart; where a legend cannot tell, one."""
+    models = dict.fromkeys(cells["model"]) if style.tells_models else [cells["model"].iloc[0]]
+    if not style.tells_techniques:
+        return [(model, cells["technique"].iloc[0]) for model in models]
+    pairs = dict.fromkeys(zip(cells["model"], cells["technique"], strict=True))
+    if style.tells_models:
+        return list(pairs)
+    return [(next(iter(models)), technique) for technique in dict.fromkeys(cells["technique"])]
 
 
 def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
@@ -212,9 +231,9 @@ def _name_members(axes: Axes, panel: Panel, x: Metric, y: Metric, style: Style) 
         return list(zip(cells[x.name].astype(float), cells[y.name].astype(float), strict=True))
 
     front = panel.cells[members].sort_values(x.name)
-    colours = [style.colours[model] for model in front["model"]]
-    names = list(front["technique"])  # the colour says which model
-    obstacles = points(panel.cells[~members])
+    colours = [style.colours[model] if style.tells_models else "0.2" for model in front["model"]]
+    names = list(front["technique" if style.tells_models else "model"])  # else the colour says it
+    obstacles = points(panel.cells[~members].head(MOST_OBSTACLES))
     place_labels(axes, points(front), names, colours, obstacles, LABEL_SIZE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.decide.frame import Frame, average_seeds
 from harness.decide.frontier import quality_metric
-from harness.report import figures, learning, strengths
+from harness.report import batches, figures, gains, learning, roofline, strengths
 from harness.report.style import Style
 
 TRADE_OFFS = (
@@ -21,6 +22,8 @@ TRADE_OFFS = (
     ("memory", "peak_memory_bytes", ("batch",)),
     ("training", "time_to_target_s", ("device", "threads", "batch")),
 )
+MOST_CHARACTERS = 500_000
+"""Of a vector picture in the page; a longer one is there in pixels."""
 Drawn = tuple[str, str, str, Figure]
 """Kind, task, title and figure."""
 
@@ -45,6 +48,9 @@ def draw_pictures(frame: Frame, facts: dict[str, Any], folder: Path) -> list[Pic
         *_draw_strengths(parts, facts.get("plan", {})),
         *_draw_learning(parts, facts.get("plan", {})),
         *_draw_scaling(parts, style),
+        *_draw_batches(parts),
+        *_draw_gains(parts),
+        *_draw_rooflines(parts, facts.get("roofs", {})),
     ]
     return [
         _keep(figure, folder, _file_name(kind, task, list(parts)), title)
@@ -85,16 +91,43 @@ def _draw_learning(parts: dict[str, Frame], plan: dict[str, Any]) -> Iterator[Dr
 
 
 def _draw_scaling(parts: dict[str, Frame], style: Style) -> Iterator[Drawn]:
-    if len({count for part in parts.values() for count in part.measured["threads"]}) < 2:
-        return
     for task, part in parts.items():
+        if part.measured["threads"].nunique() < 2:
+            continue
         title = f"Thread scaling: {task}"
         yield "threads", task, title, figures.draw_scaling(average_seeds(part), title, style)
+
+
+def _draw_batches(parts: dict[str, Frame]) -> Iterator[Drawn]:
+    for task, part in parts.items():
+        series = batches.find_batch_series(part)
+        if len(series):
+            title = f"Throughput by batch: {task}"
+            yield "batches", task, title, batches.draw_batches(series, title)
+
+
+def _draw_gains(parts: dict[str, Frame]) -> Iterator[Drawn]:
+    for task, part in parts.items():
+        found = gains.find_gains(part)
+        if len(found):
+            title = f"Less work promised, time measured: {task}"
+            yield "gains", task, title, gains.draw_gains(found, title)
+
+
+def _draw_rooflines(parts: dict[str, Frame], roofs: dict[str, Any]) -> Iterator[Drawn]:
+    for task, part in parts.items():
+        title = f"What the machine can reach: {task}"
+        figure = roofline.draw_rooflines(part.measured, roofs, title)
+        if figure is not None:
+            yield "roofline", task, title, figure
 
 
 def _keep(figure: Figure, folder: Path, name: str, title: str) -> Picture:
     figures.save(figure, folder, name)
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    if len(svg) > MOST_CHARACTERS:
+        pixels = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+        return Picture(name, title, Markup(f'<img alt="" src="data:image/png;base64,{pixels}">'))
     return Picture(name, title, Markup(svg[svg.index("<svg") :]))
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import stats as distributions
 
 from harness.record import Metric
-from harness.report.style import COLOURS
+from harness.report.style import COLOURS, MOST_DRAWN
 
 LEAST_STRENGTHS = 3
 COLUMNS = 4
@@ -87,7 +87,7 @@ def draw_strengths(curves: list[Curve], quality: Metric, title: str) -> Figure:
             spread = np.nan_to_num([mean - low, high - mean])
             axes.errorbar(
                 strength, mean, spread, color=colour, marker="o", markersize=3, linewidth=1,
-                capsize=2, label=curve.model,
+                capsize=2, label=curve.model, rasterized=len(curve.values) > MOST_DRAWN,
             )  # fmt: skip
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)

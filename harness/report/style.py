@@ -12,7 +12,12 @@ from matplotlib.lines import Line2D
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H")
+BOUNDS = {"compute": "#D55E00", "memory": "#0072B2", "overhead": "#009E73"}
+"""The colour of what bounds a cell."""
 LEGEND_ROW_IN = 0.2
+MOST_MODELS = 24
+MOST_DRAWN = 500
+"""Points that a vector picture holds; more are pixels in it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Style:
             {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)},
             {name: shapes[i % len(shapes)] for i, name in enumerate(techniques)},
         )
+
+    @property
+    def tells_models(self) -> bool:
+        """Tell whether a legend of models can be read; of very many it cannot."""
+        return len(self.colours) <= MOST_MODELS
 
     @property
     def tells_techniques(self) -> bool:

@@ -18,6 +18,12 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{round_to(value / scale, digits)} {name}".strip()
 
 
+def format_bytes(size: float) -> str:
+    """Return a size in powers of ten, as limits are written: 1e6 is "1 MB"."""
+    scale, prefix = next((f for f in PREFIXES if size >= f[0]), PREFIXES[-1])
+    return f"{size / scale:g} {prefix}B"
+
+
 def format_interval(value: float, low: float, high: float, unit: str) -> str:
     """Return a value with its 95 % interval: "1.23 (1.21–1.26) ms"."""
     text = format_value(value, unit, 3)
@@ -56,6 +62,15 @@ def format_speedup(ratio: float, low: float, high: float) -> str:
     if not (isfinite(low) and isfinite(high)):
         return format_ratio(ratio)
     return f"{1 / ratio:.2f}× ({1 / high:.2f}–{1 / low:.2f})"
+
+
+def format_probability(value: float) -> str:
+    """Return a probability in percent, never as certain as drawing cannot show: "> 99 %"."""
+    if not isfinite(value):
+        return "–"
+    if value > 0.99:
+        return "> 99 %"
+    return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
 
 
 def format_points(difference: float) -> str:

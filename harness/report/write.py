@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -11,14 +13,17 @@ import jinja2
 import pandas as pd
 
 from harness.decide.answer import Answer, answer
-from harness.decide.frame import Frame, load_frame
+from harness.decide.frame import Frame
+from harness.decide.sources import Source
 from harness.errors import UserError
 from harness.record import METRICS, Metric
 from harness.report import text
+from harness.report.advice import name_cell, tell_verdicts
 from harness.report.claims import find_claims
 from harness.report.doubts import find_doubts
+from harness.report.duels import tell_duels, tell_scalings
+from harness.report.payload import make_payload, tell_target, write_payload
 from harness.report.pictures import Picture, draw_pictures
-from harness.store import Run
 
 TABLE = (
     "latency_s", "latency_ratio", "latency_p99_s", "throughput_per_s", "accuracy", "macro_f1",
@@ -29,19 +34,30 @@ TABLE = (
 
 BOUND_COLUMNS = ("model", "technique", "device", "threads", "batch", "type", "FLOP/byte",
                  "of the roof", "bound", "disturbed", "headline from")  # fmt: skip
+DUEL_COLUMNS = ("variant", "devices", "batch: ratio, smallest", "batch: ratio, largest",
+                "overtakes at batch", "best throughput", "memory", "energy of an inference",
+                "cost of a million")  # fmt: skip
+SCRIPTS = ("data", "chart", "table", "start")
 ROOF_COLUMNS = ("device", "matrix products", "copies", "an operator")
 
 
-def write_report(run: Run, reports: Path) -> Path:
+def write_report(source: Source, reports: Path) -> Path:
     """Write reports/<run_id>/ and return the path of its index.html."""
-    frame = load_frame(run)
-    folder = reports / run.run_id
+    frame = source.frame
+    folder = reports / source.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(frame, run.facts(), folder)
-        facts = gather(frame, run.facts(), pictures)
-        for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
-            (folder / name).write_text(_render(template, facts), encoding="utf-8")
+        pictures = draw_pictures(frame, source.facts, folder)
+        facts = gather(source, pictures)
+        shown = {"payload": "", "scripts": ()}
+        if len(frame.measured):
+            shown = {
+                "payload": write_payload(make_payload(frame, source.noise)),
+                "scripts": read_scripts(),
+            }
+        page = _render("page.html.j2", facts | shown)
+        (folder / "index.html").write_text(page, encoding="utf-8")
+        (folder / "report.md").write_text(_render("report.md.j2", facts), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"Cannot write the report to {folder}: {error.strerror}. "
@@ -50,9 +66,19 @@ def write_report(run: Run, reports: Path) -> Path:
     return folder / "index.html"
 
 
-def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+def read_scripts() -> tuple[str, str]:
+    """Return the programs of the page: the chart library, and the page's own."""
+    from plotly.offline import get_plotlyjs  # late: it takes long to import
+
+    folder = resources.files("harness.report") / "page"
+    own = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    return get_plotlyjs(), own
+
+
+def gather(source: Source, pictures: list[Picture]) -> dict[str, Any]:
     """Return what the templates show."""
-    answers = answer(frame)
+    frame, facts, noise = source.frame, source.facts, source.noise
+    answers = answer(frame, noise=noise)
     columns = [frame.metrics[name] for name in TABLE if frame.has(name)]
     unmeasured = frame.cells[frame.cells["status"] != "measured"]
     machine = describe(facts.get("machine", {}))
@@ -63,13 +89,19 @@ def gather(frame: Frame, facts: dict[str, Any], pictures: list[Picture]) -> dict
         "libraries": machine.get("libraries", {}),
         "answers": [_answer_rows(one) for one in answers],
         "sentences": [summarize(one) for one in answers],
+        "verdicts": [
+            row for part in frame.by_task().values() for row in tell_verdicts(part, noise)
+        ],
         "pictures": pictures,
         "columns": columns,
         "cells": [_cell_row(row, columns) for _, row in frame.measured.iterrows()],
         "doubts": find_doubts(frame.measured),
         "claims": find_claims(frame),
+        "duels": tell_duels(frame),
+        "scalings": list(tell_scalings(frame)),
         "bounds": [_bound_row(row) for _, row in explained(frame).iterrows()],
         "bound_columns": BOUND_COLUMNS,
+        "duel_columns": DUEL_COLUMNS,
         "roof_columns": ROOF_COLUMNS,
         "roofs": [_roof_row(name, roofs) for name, roofs in facts.get("roofs", {}).items()],
         "counts": frame.cells["status"].value_counts().to_dict(),
@@ -133,10 +165,16 @@ def _answer_rows(one: Answer) -> dict[str, Any]:
                 "weights": text.format_value(cell["weight_bytes"], "B"),
                 "smaller": "" if choice.is_baseline else text.format_ratio(choice.weight_ratio),
                 "memory": text.format_value(cell["peak_memory_bytes"], "B"),
+                "membership": text.format_probability(choice.membership),
             }
         )
     return {"name": one.group.name, "quality": one.quality, "rows": rows,
-            "considered": one.considered, "incomplete": len(one.group.incomplete)}  # fmt: skip
+            "considered": one.considered, "incomplete": len(one.group.incomplete),
+            "near": [_near(row) for _, row in one.near.iterrows()]}  # fmt: skip
+
+
+def _near(row: pd.Series) -> str:
+    return f"{name_cell(row)} ({text.format_probability(row['membership'])})"
 
 
 def _with_interval(cell: pd.Series, name: str, unit: str) -> str:
@@ -152,7 +190,7 @@ def _cell_row(row: pd.Series, columns: list[Metric]) -> dict[str, Any]:
         for metric in columns
     ]
     axes = [row[name] for name in ("model", "technique", "device", "threads", "batch", "seed")]
-    reached = "reached" if row["interval_reached"] else f"not reached ({row['stopped_by']})"
+    reached = tell_target(row) or "–"
     return {"axes": axes, "values": values, "reached": reached, "realization": row["realization"]}
 
 
@@ -209,6 +247,12 @@ def _escape_markdown(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def _hash_script(script: str) -> str:
+    """What a content-security policy names a script by."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
 def _render(template: str, facts: dict[str, Any]) -> str:
     folder = resources.files("harness.report")
     environment = jinja2.Environment(
@@ -216,5 +260,6 @@ def _render(template: str, facts: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["json"] = json.dumps
+    environment.filters["csphash"] = _hash_script
     environment.filters["cellsafe"] = _escape_markdown
     return environment.from_string((folder / template).read_text(encoding="utf-8")).render(facts)

@@ -24,12 +24,6 @@ REPEAT_FROM = CAUSES.index("preempted")
 """Blocks as bad as this are repeated; beside a steady load every block would be loaded again."""
 
 
-PROCESS_SPREAD = 0.004
-"""How far the log-ratio of two processes with the same work is from 0 for as long as they live
-(standard deviation): where their memory lies decides. Found in `tests/data/same_cell_twice.parquet`
-by what the two halves of each heat have in common."""
-
-
 class Samples(Protocol):
     """What a worker returns for a block: seconds of one call, and the calls in each sample."""
 
@@ -131,7 +125,7 @@ def compare(member: Member, reference: Member) -> Ratio:
     return stats.paired_ratio(
         [mine[number].median_s for number in chosen],
         [theirs[number].median_s for number in chosen],
-        spread=PROCESS_SPREAD,
+        spread=stats.PROCESS_SPREAD,
     )
 
 

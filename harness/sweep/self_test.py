@@ -13,7 +13,7 @@ import numpy as np
 from harness import stats
 from harness.measure.disturbance import CAUSES
 from harness.measure.speed import find_speed
-from harness.sweep.heat import PROCESS_SPREAD, Member, Stop, compare, run_heat
+from harness.sweep.heat import Member, Stop, compare, run_heat
 from harness.sweep.launcher import Launcher
 
 TIMEOUT_S = 120.0
@@ -67,7 +67,7 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
         comparisons=len(pairs),
         false_flags=sum(ratio.p_value < P_VALUE for ratio in ratios),
         noise=float(np.median([stats.robust_deviation(values) for values in series])),
-        smallest_difference=stats.smallest_difference(series, ROUNDS, PROCESS_SPREAD),
+        smallest_difference=stats.smallest_difference(series, ROUNDS, stats.PROCESS_SPREAD),
         disturbed={
             cause: float(np.mean([one.cause == cause for one in found])) for cause in CAUSES[1:]
         },

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from harness.measure.disturbance import Disturbance
-from harness.stats import Ratio, paired_ratio
-from harness.sweep.heat import PROCESS_SPREAD, Member, TimedBlock, compare
+from harness.stats import PROCESS_SPREAD, Ratio, paired_ratio
+from harness.sweep.heat import Member, TimedBlock, compare
 
 FOLDER = Path(__file__).parents[1] / "data"
 FIRST, SECOND = FOLDER / "same_cell_twice.parquet", FOLDER / "same_cell_again.parquet"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
+import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -14,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from harness.decide.sources import load_source
 from harness.grid import Cell
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Metric, Record
 from harness.report import text
@@ -115,12 +120,24 @@ def folder(tmp_path_factory):
             continue
         add(run, Record(run.run_id, cell, started_at=stamp, **facts))
     run.compact()
-    return write_report(run, root / "reports").parent
+    return write_report(load_source([run]), root / "reports").parent
 
 
 @pytest.fixture(scope="module")
 def page(folder):
     return (folder / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def markup(page):
+    """The page without what stands in its scripts."""
+    return re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", page, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def payload(page):
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    return json.loads(text)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +174,7 @@ class Parsed(HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        if "svg" not in self.open:
+        if not {"svg", "script"} & set(self.open):
             self.words.append(data)
 
     @property
@@ -170,7 +187,7 @@ class Parsed(HTMLParser):
 
 def test_the_report_has_a_page_a_markdown_file_and_each_picture_twice(folder):
     names = {path.name for path in folder.iterdir()}
-    pictures = {"latency", "size", "memory", "threads"}
+    pictures = {"latency", "size", "memory", "threads", "batches", "gains", "roofline"}
     expected = {f"{name}.{kind}" for name in pictures for kind in ("png", "svg")}
     assert names == {"index.html", "report.md"} | expected
 
@@ -185,15 +202,15 @@ def test_pictures_are_whole_and_large_enough(folder):
         assert ET.parse(path).getroot().tag.endswith("svg")
 
 
-def test_the_page_fetches_nothing(page, parsed):
+def test_the_page_fetches_nothing(markup, parsed):
     for tag, attributes in parsed.tags:
         for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
             target = attributes.get(name) or ""
             assert not re.match(r"\s*(\w+:)?//|\s*https?:", target), (tag, target)
     tags = {tag for tag, _ in parsed.tags}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
-    assert "@import" not in page
-    assert not re.search(r"url\((?!#)", page)
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
+    assert "@import" not in markup
+    assert not re.search(r"url\((?!#)", markup)
     assert any("Content-Security-Policy" in (a.get("http-equiv") or "") for _, a in parsed.tags)
 
 
@@ -202,9 +219,21 @@ def test_the_page_is_well_formed(parsed):
     assert parsed.open == []
 
 
-def test_hostile_names_stay_text(page, parsed):
-    assert "<script" not in page.lower()
-    assert not {"i", "script"} & {tag for tag, _ in parsed.tags}
+def test_only_the_pages_own_scripts_may_run(markup, page):
+    """Data, library, program: the last two by their digests, no other and nothing inline."""
+    assert markup.lower().count("<script") == 3
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', markup)
+    (allowed,) = re.findall(r"script-src ([^;]*)", html.unescape(policy))
+    bodies = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()) for body in bodies]
+    assert allowed.split() == [f"'sha256-{digest.decode()}'" for digest in digests]
+    assert "unsafe" not in allowed
+
+
+def test_hostile_names_stay_text(markup, parsed, payload):
+    assert "i" not in {tag for tag, _ in parsed.tags}
+    assert SCRIPT in payload["cells"]["model"]
+    assert PIPE in payload["cells"]["technique"]
     assert SCRIPT in parsed.text
     assert PIPE in parsed.text
     assert not [name for _, attributes in parsed.tags for name in attributes if name[:2] == "on"]
@@ -234,15 +263,15 @@ def test_exclusions_warnings_and_the_machine_are_shown(parsed):
     assert FACTS["command"] in parsed.text
 
 
-def test_every_measured_cell_is_in_the_table(page):
-    table = page[page.index('id="cells"') :]
-    table = table[: table.index("</table>")]
-    assert table.count("<tr>") == 1 + 29
+def test_every_measured_cell_is_in_the_data(payload):
+    assert payload["count"] == 29
+    assert {len(column) for column in payload["cells"].values()} == {29}
+    assert payload["start"] == {"x": "latency_s", "y": "accuracy", "colour": "model"}
 
 
-def test_cells_that_spent_their_budget_are_counted(parsed):
+def test_cells_that_spent_their_budget_are_counted(parsed, payload):
     assert "5 of 29 cells spent their budget" in parsed.text
-    assert "not reached (budget)" in parsed.text
+    assert payload["cells"]["interval target"].count("not reached (budget)") == 5
 
 
 def test_the_fastest_variant_is_named_with_its_gain_and_loss(parsed):
@@ -265,8 +294,10 @@ def test_the_report_says_what_to_doubt_before_the_cells(page, markdown):
         assert "too big to be alive together" not in shown
 
 
-def test_the_report_says_what_bounds_each_cell_and_what_the_machine_can_reach(page, markdown):
-    assert page.count('<td class="name">overhead</td>') == 29
+def test_the_report_says_what_bounds_each_cell_and_what_the_machine_can_reach(
+    page, markdown, payload
+):
+    assert payload["cells"]["bound"] == ["overhead"] * 29
     assert "| float32 | 1.25 | 3.1% | overhead | 25% | clean |" in markdown
     roof = "float32 120 GFLOP/s | 60.0 GB/s at 1.00 MiB, 10.0 GB/s at 512 MiB | 1.40 µs"
     for part in roof.split(" | "):
@@ -281,7 +312,7 @@ def test_caches_and_limits_are_written_for_people(markdown):
 
 def test_tables_in_markdown_have_no_gaps_and_equally_many_columns(markdown):
     blocks = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 4 + 1 + 2 + 1  # answers, cells, bounds and roofs, machine
+    assert len(blocks) == 1 + 4 + 1 + 2 + 1  # verdicts, answers, cells, bounds and roofs, machine
     for rows in blocks:
         assert all(row.startswith("|") and row.endswith("|") for row in rows)
         assert re.fullmatch(r"(\|-+:?)+\|", rows[1]), rows[1]
@@ -303,7 +334,7 @@ def test_every_reason_is_in_markdown(markdown):
 
 def test_pictures_in_markdown_exist(folder, markdown):
     pictures = re.findall(r"\]\((\w+\.png)\)", markdown)
-    assert len(pictures) == 4
+    assert len(pictures) == 7
     assert all((folder / name).is_file() for name in pictures)
 
 
@@ -314,7 +345,7 @@ def write_run(tmp_path, records, facts=FACTS):
     run = Run.create(tmp_path / "store", "demo", facts)
     for record in records:
         add(run, record)
-    written = write_report(run, tmp_path / "reports")
+    written = write_report(load_source([run]), tmp_path / "reports")
     return Parsed(written.read_text(encoding="utf-8")), written.parent
 
 

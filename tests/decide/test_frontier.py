@@ -1,22 +1,23 @@
-"""The frontier against its definition, and against published tables with known answers."""
+"""The frontier against its definition."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import make_frame
 
 from harness.decide.answer import answer
-from harness.decide.frame import Frame
-from harness.decide.frontier import Objective, choose_objectives, find_frontiers, mark_frontier
+from harness.decide.frontier import (
+    Objective,
+    choose_objectives,
+    find_frontiers,
+    find_objective,
+    mark_frontier,
+)
 from harness.errors import UserError
-from harness.record import METRICS, schema
 
-DATA = Path(__file__).parent.parent / "data"
 LATENCY_AND_ACCURACY = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 
 
@@ -38,21 +39,6 @@ def dominates(one, other, maximise):
 
 def mark_by_definition(points, maximise):
     return [not any(dominates(other, one, maximise) for other in points) for one in points]
-
-
-def make_frame(rows):
-    """A frame of measured cells; each row names what differs from a plain cell."""
-    plain = dict.fromkeys(schema().names) | {
-        "model": "m", "device": "cpu", "threads": 1, "batch": 1, "runtime": "eager", "seed": 0,
-        "task": "t", "status": "measured", "realization": "",
-    }  # fmt: skip
-    filled = [
-        {**plain, "cell_id": str(n), "technique": f"t{n}"} | row for n, row in enumerate(rows)
-    ]
-    cells = pd.DataFrame(filled)
-    columns = [column for metric in METRICS for column in metric.columns()]
-    cells[columns] = cells[columns].astype(float)
-    return Frame("a run", cells, {metric.name: metric for metric in METRICS})
 
 
 def names(cells):
@@ -82,37 +68,6 @@ def test_equal_points_do_not_dominate_each_other():
 
 def test_no_points_have_no_frontier():
     assert mark_frontier(np.empty((0, 2)), [False, True]).tolist() == []
-
-
-@pytest.mark.parametrize(
-    ("name", "points", "members", "members_with_size"),
-    [("timm_rtx3090", 1_224, 31, 124), ("timm_i9", 1_375, 42, 122)],
-)
-def test_published_tables_have_their_known_frontiers(name, points, members, members_with_size):
-    table = pd.read_parquet(DATA / f"{name}.parquet")
-    two = table[["latency_s", "top1"]].to_numpy(float)
-    three = table[["latency_s", "top1", "params"]].to_numpy(float)
-    assert len(table) == points
-    assert mark_frontier(two, [False, True]).sum() == members
-    assert mark_frontier(three, [False, True, False]).sum() == members_with_size
-
-
-def test_published_tables_give_the_same_frontier_as_groups_of_a_run():
-    tables = {name: pd.read_parquet(DATA / f"timm_{name}.parquet") for name in ("rtx3090", "i9")}
-    rows = [
-        {
-            "device": device,
-            "model": row.name,
-            "latency_s": row.latency_s,
-            "accuracy": row.top1 / 100,
-        }
-        for device, table in tables.items()
-        for row in table.itertuples(index=False)
-    ]
-    found = list(find_frontiers(make_frame(rows), LATENCY_AND_ACCURACY))
-    assert [group.key["device"] for group in found] == ["i9", "rtx3090"]
-    assert [len(group.members) for group in found] == [42, 31]
-    assert [len(group.members) + len(group.dominated) for group in found] == [1_375, 1_224]
 
 
 def test_a_cell_without_a_value_is_named_and_not_lost():
@@ -261,7 +216,7 @@ def test_each_task_is_judged_by_what_it_has():
 
 def test_an_unknown_metric_gets_the_nearest_name():
     with pytest.raises(UserError, match=r"Unknown metric 'acuracy'\. Did you mean 'accuracy'\?"):
-        choose_objectives(make_frame([{}]), maximize=["acuracy"])
+        find_objective(make_frame([{}]), "acuracy", "higher")
 
 
 def test_an_unknown_column_to_group_by_is_refused():

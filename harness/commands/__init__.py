@@ -1,0 +1,1 @@
+"""Commands: a file for each thing that people come for."""

@@ -1,0 +1,145 @@
+"""Decide: frontiers, recommendations, reports and questions, from what is in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import store
+from harness.commands.options import JsonOption, ReportsOption, ResultsOption, RunsArgument
+from harness.console.decisions import (
+    answer_json,
+    print_answers,
+    print_recommendations,
+    recommendation_json,
+)
+from harness.console.streams import out, print_json, print_rows
+from harness.decide.answer import answer
+from harness.decide.condition import read_condition
+from harness.decide.frame import GROUP
+from harness.decide.frontier import find_objective
+from harness.decide.recommend import recommend as choose
+from harness.decide.sources import Source, load_source
+from harness.errors import ExitCode, UserError
+
+
+def _note_order(context: typer.Context, parameter: typer.CallbackParam, names: Any) -> Any:
+    """Remember which of the options came first; they are handled in the order they were given."""
+    if names:
+        context.meta.setdefault("objectives", []).extend(
+            (name, "lower" if parameter.name == "minimize" else "higher") for name in names
+        )
+    return names
+
+
+ObjectiveOption = Annotated[
+    list[str] | None, typer.Option(help="A metric; the first counts most.", callback=_note_order)
+]
+WhereOption = Annotated[
+    list[str] | None, typer.Option(help="A condition, as in: latency_s < 5ms and params < 1M.")
+]
+PricesOption = Annotated[
+    Path | None, typer.Option(help="A price table (TOML): adds the metric cost_per_million.")
+]
+AcrossOption = Annotated[
+    bool, typer.Option("--across", help="All devices, threads and batches of a task together.")
+]
+
+
+def frontier(
+    context: typer.Context,
+    runs: RunsArgument = None,
+    minimize: ObjectiveOption = None,
+    maximize: ObjectiveOption = None,
+    across: AcrossOption = False,
+    prices: PricesOption = None,
+    results: ResultsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the variants that no other beats, for each task, device, threads and batch."""
+    source = _open(runs, results, prices)
+    frame, asked = source.frame, context.meta.get("objectives", ())
+    objectives = [find_objective(frame, *one) for one in asked] or None
+    answers = answer(frame, objectives, source.noise, _grouping(across))
+    if as_json:
+        groups = [answer_json(one) for one in answers]
+        print_json("frontier", {"run_id": frame.run_id, "groups": groups})
+    else:
+        print_answers(frame, answers)
+
+
+def recommend(
+    context: typer.Context,
+    runs: RunsArgument = None,
+    where: WhereOption = None,
+    minimize: ObjectiveOption = None,
+    maximize: ObjectiveOption = None,
+    across: AcrossOption = False,
+    prices: PricesOption = None,
+    results: ResultsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which variant to take under conditions, what they cost, and how sure that is."""
+    source = _open(runs, results, prices)
+    frame = source.frame
+    asked = context.meta.get("objectives", ())
+    if not asked:
+        raise UserError("Say what is to be best: --maximize accuracy, or --minimize latency_s.")
+    conditions = [read_condition(text, frame) for text in where or ()]
+    objectives = [find_objective(frame, *one) for one in asked]
+    picks = choose(frame, conditions, objectives, source.noise, _grouping(across))
+    if not picks:
+        raise UserError(f"No measured cell of {frame.run_id} is where the conditions ask for one.")
+    if as_json:
+        groups = [recommendation_json(one, objectives) for one in picks]
+        print_json("recommend", {"run_id": frame.run_id, "groups": groups})
+    else:
+        print_recommendations(frame, picks, objectives)
+    if all(one.pick is None for one in picks):
+        raise typer.Exit(ExitCode.NOTHING_MEASURED)
+
+
+def report(
+    runs: RunsArgument = None,
+    prices: PricesOption = None,
+    results: ResultsOption = None,
+    reports: ReportsOption = "reports",
+) -> None:
+    """Write a run's report again; of several runs, one report of all their machines."""
+    out.print(str(write_report(_open(runs, results, prices), Path(reports))), markup=False)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT over cells, samples and runs.")],
+    results: ResultsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the whole store in SQL; it is only read."""
+    from harness.query import query as ask  # late: duckdb takes long to import
+
+    rows = ask(store.results_folder(results), sql)
+    kept = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    found = [{str(name): value for name, value in row.items()} for row in kept]
+    if as_json:
+        print_json("query", {"columns": [str(name) for name in rows.columns], "rows": found})
+    else:
+        print_rows("rows", found)
+
+
+def write_report(source: Source, reports: Path) -> Path:
+    """Write a report and return its page."""
+    from harness.report.write import write_report as write  # late: drawing takes a second to import
+
+    return write(source, reports)
+
+
+def _open(names: list[str] | None, results: str | None, prices: Path | None) -> Source:
+    root = store.results_folder(results)
+    wanted: list[str | None] = [*names] if names else [None]
+    return load_source([store.open_run(root, name) for name in wanted], prices)
+
+
+def _grouping(across: bool) -> tuple[str, ...]:
+    return ("task",) if across else GROUP

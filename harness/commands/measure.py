@@ -1,0 +1,121 @@
+"""Measure: run a grid, or go on with a run that was interrupted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import store
+from harness.commands.decide import write_report
+from harness.commands.options import ReportsOption, ResultsOption, RunArgument
+from harness.console.decisions import print_answers
+from harness.console.progress import print_outcome, show_progress
+from harness.console.streams import err
+from harness.decide.answer import answer
+from harness.decide.sources import load_source
+from harness.errors import ExitCode, UserError
+from harness.grid import Grid
+from harness.grid_file import parse_grid, read_grid
+from harness.measure.machine import describe_machine
+from harness.measure.speed import CONTROL_VERSION
+from harness.sweep import runner
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import Plan, resolve
+
+
+def run(
+    grid: Annotated[str | None, typer.Argument(help="A grid file, or a built-in grid.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model, or file.py:function.")] = None,
+    technique: Annotated[list[str] | None, typer.Option(help="A technique or a + b.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="cpu, cuda, cuda:1...")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of a cell.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Examples in a call.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of training.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
+    max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
+    results: ResultsOption = None,
+    reports: ReportsOption = "reports",
+) -> None:
+    """Measure a grid and write its report. Options replace what the grid says."""
+    axes = {
+        "models": model, "techniques": technique, "devices": device, "threads": threads,
+        "batch": batch, "seeds": seed, "plugins": plugin,
+    }  # fmt: skip
+    budget = {"max_seconds_per_cell": max_seconds_per_cell}
+    wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
+    with Launcher(wanted.measure.wait_policy) as launcher:
+        plan = resolve(wanted, launcher, where)
+        facts = {
+            "plan": plan.to_json(),
+            "machine": describe_machine(),
+            "control_version": CONTROL_VERSION,
+            "command": shlex.join(["paretogrid", *sys.argv[1:]]),
+            "cwd": str(Path.cwd()),
+            "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
+        }
+        made = store.Run.create(store.results_folder(results), name, facts)
+        _sweep(plan, made, launcher, Path(reports))
+
+
+def resume(
+    run_id: RunArgument = None, results: ResultsOption = None, reports: ReportsOption = "reports"
+) -> None:
+    """Measure what an interrupted run has left."""
+    found = store.open_run(store.results_folder(results), run_id)
+    facts = found.facts()
+    if "plan" not in facts:
+        raise UserError(f"The run {found.run_id} was imported; there is nothing to resume.")
+    plan = Plan.from_json(facts["plan"])
+    folder = Path(reports).resolve()
+    found = store.Run(found.folder.resolve())
+    os.chdir(facts["cwd"])  # the grid's own paths are relative to where the run began
+    with Launcher(plan.grid.measure.wait_policy) as launcher:
+        _sweep(plan, found, launcher, folder)
+
+
+def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[Grid, str, str]:
+    """Return the grid asked for, where its mistakes are, and the run's name."""
+    given = {
+        table: {key: value for key, value in keys.items() if value not in (None, [])}
+        for table, keys in options.items()
+    }
+    if name is None:
+        if "models" not in given["grid"]:
+            raise UserError("Give a grid (`paretogrid run demo`) or a model (`--model my.py:net`).")
+        return parse_grid(given, "the command line"), "the command line", "run"
+    data = read_grid(name).model_dump(mode="json")
+    for table, keys in given.items():
+        data[table] |= keys
+    wanted = parse_grid(data, "the command line")  # the file alone was right
+    return wanted, name, Path(name).stem
+
+
+def _sweep(plan: Plan, made: store.Run, launcher: Launcher, reports: Path) -> None:
+    """Measure what is left of a plan, write the report, and end with the exit code."""
+    with made.lock():
+        made.write_facts({**made.facts(), "state": "running"})
+        try:
+            with show_progress() as progress:
+                runner.Sweep(plan, made, launcher, progress).measure()
+        except KeyboardInterrupt:
+            made.compact()
+            made.write_facts({**made.facts(), "state": "interrupted"})
+            err.print(f"Interrupted. Go on with: paretogrid resume {made.run_id}", markup=False)
+            sys.exit(ExitCode.INTERRUPTED)
+        made.compact()
+        made.write_facts({**made.facts(), "state": "finished"})
+    source = load_source([made])
+    page = write_report(source, reports)
+    frame = source.frame
+    print_answers(frame, answer(frame, noise=source.noise))
+    print_outcome(frame, made, page)
+    statuses = frame.cells["status"]
+    if not (statuses == "measured").any():
+        sys.exit(ExitCode.NOTHING_MEASURED)
+    if (statuses == "failed").any():
+        sys.exit(ExitCode.SOME_FAILED)

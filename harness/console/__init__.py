@@ -1,0 +1,1 @@
+"""Console: what the command prints."""

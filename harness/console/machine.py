@@ -1,0 +1,110 @@
+"""The machine and the models: what doctor and inspect print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from harness.console.streams import out
+from harness.layer import Layer
+from harness.measure.roofline import Roofs
+from harness.report import text
+from harness.sweep.doctor import Examination
+from harness.sweep.self_test import SelfTest
+
+
+def print_examination(found: Examination) -> None:
+    """Print machine, roofs, what can be told apart, and what to mend."""
+    machine = found.machine
+    memory = text.format_value(machine["memory_bytes"], "B")
+    out.print(f"{machine['cpu_model']}: {machine['cores']} cores, {machine['processors']} usable "
+              f"processors, {memory}, {machine['system']}", markup=False)  # fmt: skip
+    out.print(f"Low precision: {', '.join(machine['cpu_flags']) or 'no instructions'}. "
+              f"Fingerprint {found.fingerprint}.", markup=False)  # fmt: skip
+    for device, facts in found.devices.items():
+        about = facts if isinstance(facts, str) else facts.get("gpu_name", "ready")
+        out.print(f"{device}: {about}\n", markup=False)
+    out.print(_roofs_table(found.roofs))
+    out.print(_self_tests_table(found.tests))
+    for advice in found.advice or ("Nothing to mend.",):
+        out.print(f"* {advice}", markup=False)
+
+
+def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:
+    table = Table(title="What it can reach", title_justify="left", box=None)
+    table.add_column("device")
+    types = list(dict.fromkeys(name for one in roofs.values() for name in one.flops_per_s))
+    for heading in (*types, "copy in cache", "copy in memory", "an operator"):
+        table.add_column(heading, justify="right")
+    for name, one in roofs.items():
+        rates = [one.flops_per_s.get(kind) for kind in types]
+        copies = (one.bytes_per_s[0][1], one.bytes_per_s[-1][1])
+        table.add_row(
+            name,
+            *(text.format_value(rate, "FLOP/s") for rate in rates),
+            *(text.format_value(rate, "B/s") for rate in copies),
+            text.format_value(one.dispatch_s, "s"),
+        )
+    return table
+
+
+def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
+    table = Table(title="The same work compared with itself", title_justify="left", box=None)
+    for heading in ("threads", "false alarms (p < 0.01)", "noise of a round",
+                    "smallest difference seen", "disturbed blocks", "stolen",
+                    "machine's speed"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for test in tests:
+        table.add_row(
+            str(test.threads),
+            f"{test.false_flags} of {test.comparisons}",
+            f"{test.noise:.1%}",
+            f"{test.smallest_difference:.1%} in {test.rounds} rounds",
+            f"{sum(test.disturbed.values()):.0%}",
+            f"{test.stolen_share:.1%}",
+            f"{test.machine_speed:.0%}",
+        )
+    return table
+
+
+def print_layers(layers: Sequence[Layer]) -> None:
+    """Print a model's layers as a table with their sums."""
+    table = Table(box=None, show_footer=True)
+    sums = [sum(getattr(layer, name) for layer in layers)
+            for name in ("params", "macs", "weight_bytes")]  # fmt: skip
+    counts = [text.format_count(value) for value in sums[:2]]
+    footers = ("all", "", "", *counts, text.format_value(sums[2], "B"), "", "")
+    headings = ("layer", "kind", "output", "parameters", "MACs", "stored", "zero", "bits")
+    for heading, footer in zip(headings, footers, strict=True):
+        justify: Any = "left" if heading in ("layer", "kind", "output") else "right"
+        table.add_column(heading, footer, justify=justify, overflow="fold")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            "×".join(map(str, layer.shape)),
+            text.format_count(layer.params),
+            text.format_count(layer.macs),
+            text.format_value(layer.weight_bytes, "B") if layer.weight_bytes else "–",
+            f"{layer.sparsity:.1%}" if layer.params else "–",
+            text.format_value(layer.bits, "") if layer.params else "–",
+        )
+    out.print(table)
+
+
+def describe_entry(entry: dict[str, Any]) -> dict[str, str]:
+    """Return a registered thing as a row: its name with its parameters, and what it does."""
+    parameters = ", ".join(
+        p["name"] if p["default"] == "<required>" else f"{p['name']}={p['default']!r}"
+        for p in entry["parameters"]
+    )
+    row = {"name": f"{entry['name']}({parameters})" if parameters else entry["name"]}
+    if entry["kind"] == "technique":
+        row |= {
+            "stage": entry["stage"],
+            "realization": entry["realization"] or "–",
+            "needs": ", ".join(entry["needs"]) or "–",
+        }
+    return row | {"what it does": entry["summary"]}

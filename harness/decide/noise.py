@@ -1,0 +1,207 @@
+"""Noise: values that cells might as well have had, drawn from a run's rounds and examples.
+
+Cells that were timed in the same rounds, or judged by the same examples, are drawn together: what
+they share moves them together, and only what tells them apart makes their order doubtful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.record import Metric
+from harness.stats import PROCESS_SPREAD
+from harness.store import CONTROL_PREFIX, Run
+
+Floats = NDArray[np.float64]
+
+DRAWS = 500
+LEAST_ROUNDS = 3
+ADMITTED = {"clean": ("",), "loaded": ("", "loaded")}
+"""Causes of disturbance that blocks of a headline may have; any where it is not named."""
+TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
+"""Metrics that follow from the rounds, and with which sign of their logarithm."""
+Z95 = 1.959963984540054
+BLOCK_COLUMNS = ["heat", "cell_id", "round", "block", "cause", "median_s"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a run tells of the doubt in its cells.
+
+    rounds: log of the median block of each cell in each round (columns cell_id, heat, round,
+    log_s), blocks of the headline only. answers: for each cell whose answers were kept, whether
+    each test example was answered right. blocks: every block of every cell, with its median in
+    seconds and what disturbed it.
+    """
+
+    rounds: pd.DataFrame
+    answers: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    blocks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BLOCK_COLUMNS))
+
+    def draw(
+        self, cells: pd.DataFrame, metric: Metric, seed: int = 0, draws: int = DRAWS
+    ) -> Floats:
+        """Return an array of cells × draws of a metric for rows of measured cells.
+
+        From rounds, examples, or else the 95 % interval; a metric with none of them is exact.
+        """
+        values = cells[metric.name].to_numpy(float)
+        drawn = draw_within_intervals(cells, metric, np.random.default_rng([seed, 1]), draws)
+        if metric.name in TIMED:
+            self._draw_rounds(cells, values, TIMED[metric.name], drawn, seed)
+        elif metric.name == "accuracy":
+            self._draw_examples(cells, drawn, seed)
+        return drawn
+
+    def _draw_rounds(
+        self, cells: pd.DataFrame, values: Floats, sign: float, drawn: Floats, seed: int
+    ) -> None:
+        """Put what the rounds tell in the places of the cells that have them."""
+        place = {cell: row for row, cell in enumerate(cells["cell_id"])}
+        for number, (_, heat) in enumerate(self.rounds.groupby("heat", sort=True)):
+            logs, common = split_rounds(heat)
+            known = [cell for cell in logs.index if cell in place]
+            table = logs.loc[known].to_numpy(float)
+            if table.shape[1] < LEAST_ROUNDS or not known:
+                continue
+            # The same generator for every metric: latency and throughput are one measurement.
+            generator = np.random.default_rng([seed, 2, number])
+            chosen = draw_blocks(table.shape[1], drawn.shape[1], generator)
+            own = _median_over(table, chosen) - np.nanmedian(table, 1, keepdims=True)
+            shared = _median_over(common[None, :], chosen) - np.median(common)
+            # PROCESS_SPREAD is of the difference between two processes.
+            apart = PROCESS_SPREAD / 2**0.5 * generator.standard_normal(own.shape)
+            rows = [place[cell] for cell in known]
+            centre = np.nanmedian(table, 1) + np.median(common)  # compared round by round
+            told = sign * np.log(values[rows])
+            level = np.nanmedian(told - centre)  # the headlines' own level, the same for all
+            drawn[rows] = np.exp(sign * ((centre + level)[:, None] + own + shared + apart))
+
+    def _draw_examples(self, cells: pd.DataFrame, drawn: Floats, seed: int) -> None:
+        """Put what the test examples tell in the places of the cells whose answers were kept.
+
+        Source: Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981.
+        """
+        by_count: dict[int, list[int]] = {}
+        for row, cell in enumerate(cells["cell_id"]):
+            if cell in self.answers:
+                by_count.setdefault(len(self.answers[cell]), []).append(row)
+        for count, rows in by_count.items():
+            generator = np.random.default_rng([seed, 3, count])
+            weights = generator.standard_exponential((count, drawn.shape[1]))
+            weights /= weights.sum(0)
+            ids = cells["cell_id"].to_numpy()[rows]
+            right = np.array([self.answers[cell] for cell in ids], dtype=float)
+            drawn[rows] = right @ weights
+
+
+def load_noise(run: Run, cells: pd.DataFrame) -> Noise:
+    """Return the noise of a run's cells, from its samples and its answers where these are there."""
+    blocks = _read_blocks(run)
+    return Noise(_choose_rounds(blocks, cells), _read_answers(run), blocks)
+
+
+def draw_within_intervals(
+    cells: pd.DataFrame, metric: Metric, generator: np.random.Generator, draws: int
+) -> Floats:
+    """Return cells × draws that have each cell's 95 % interval, a half-normal on either side."""
+    values = cells[metric.name].to_numpy(float)[:, None]
+    drawn = np.repeat(values, draws, axis=1)
+    if not metric.interval or f"{metric.name}_low" not in cells:
+        return drawn
+    low, high = (
+        cells[f"{metric.name}_{side}"].to_numpy(float)[:, None] for side in ("low", "high")
+    )
+    normal = generator.standard_normal(drawn.shape) / Z95
+    away = np.where(normal < 0, values - low, high - values) * normal
+    return drawn + np.where(np.isfinite(away), away, 0.0)
+
+
+def split_rounds(heat: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
+    """Return what is each cell's own in each round, and what all cells of the round share.
+
+    Both are logarithms; their sum is the log of the cell's median block. Source: Tukey's median
+    polish, "Exploratory Data Analysis" (1977), one step.
+    """
+    table = heat.pivot_table(index="cell_id", columns="round", values="log_s")
+    middle = table.median(axis=1)
+    common = table.sub(middle, axis=0).median(axis=0)
+    own = table.sub(common, axis=1)
+    return own[~own.index.str.startswith(CONTROL_PREFIX)], common.to_numpy(float)
+
+
+def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return draws × rounds of round numbers, in runs: neighbours in time are alike.
+
+    Source: Politis and Romano, "A Circular Block-Resampling Procedure" (1992); runs of the cube
+    root of the number of rounds.
+    """
+    length = max(1, round(rounds ** (1 / 3)))
+    starts = generator.integers(0, rounds, (draws, -(-rounds // length)))
+    chosen = (starts[:, :, None] + np.arange(length)) % rounds
+    return chosen.reshape(draws, -1)[:, :rounds]
+
+
+def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int = 0) -> Floats:
+    """Return groups × draws: the mean over each group's rows, which are drawn as well.
+
+    A group's rows are the seeds of one variant, in the seeds' order: the same seeds are taken of
+    all variants that have as many, as one model's seed is the same model before the technique.
+    """
+    averaged = np.empty((len(groups), drawn.shape[1]))
+    columns = np.arange(drawn.shape[1])
+    for number, rows in enumerate(groups):
+        generator = np.random.default_rng([seed, 4, len(rows)])
+        taken = generator.integers(0, len(rows), (len(rows), drawn.shape[1]))
+        averaged[number] = drawn[rows[taken], columns].mean(0)
+    return averaged
+
+
+def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:
+    """Return rows × draws: each row's median over the chosen columns, unknown ones left out."""
+    whole = np.isfinite(table).all()
+    found = np.empty((len(table), len(chosen)))
+    middles = np.nanmedian(table, 1)
+    for number, columns in enumerate(chosen):
+        part = table[:, columns]
+        if whole:
+            found[:, number] = np.median(part, 1)
+            continue
+        empty = ~np.isfinite(part).any(1)
+        part[empty, 0] = middles[empty]
+        found[:, number] = np.nanmedian(part, 1)
+    return found
+
+
+def _read_blocks(run: Run) -> pd.DataFrame:
+    names = BLOCK_COLUMNS[:-1]
+    table = run.read("samples").select([*names, "seconds"]).to_pandas()
+    table["cause"] = table["cause"].fillna("")
+    medians = table[table["seconds"] > 0].groupby(names, sort=True)["seconds"].median()
+    blocks: pd.DataFrame = medians.rename("median_s").reset_index()
+    return blocks
+
+
+def _choose_rounds(blocks: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the blocks that the headlines admit, one a round: the median where there are more."""
+    headline = cells.drop_duplicates("cell_id").set_index("cell_id")["headline_blocks"]
+    level = blocks["cell_id"].map(headline)
+    wrong = pd.Series(False, index=blocks.index)
+    for name, causes in ADMITTED.items():
+        wrong |= (level == name) & ~blocks["cause"].isin(causes)
+    by_round = blocks[~wrong].groupby(["heat", "cell_id", "round"])["median_s"].median()
+    medians = by_round.reset_index()
+    return medians.assign(log_s=np.log(medians.pop("median_s")))
+
+
+def _read_answers(run: Run) -> dict[str, NDArray[np.bool_]]:
+    table = run.read("examples").to_pandas().sort_values(["cell_id", "example"], kind="stable")
+    right = (table["label"] == table["predicted"]).to_numpy(bool)
+    starts = np.flatnonzero(table["cell_id"].ne(table["cell_id"].shift()).to_numpy())
+    names = table["cell_id"].to_numpy()[starts] if len(starts) else []
+    return dict(zip(names, np.split(right, starts[1:]), strict=True)) if len(starts) else {}

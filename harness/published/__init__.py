@@ -1,0 +1,1 @@
+"""Published: result tables of others as runs like any other."""

@@ -1,0 +1,118 @@
+"""Tables: CSV files of others, read as text, and their numbers brought to our units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from bench.errors import suggest
+from harness.decide.units import to_metric_unit
+from harness.errors import UserError
+from harness.grid import identify
+from harness.record import METRICS, schema
+
+AXES = ("model", "technique", "device", "threads", "batch", "runtime", "seed")
+PLAIN: dict[str, Any] = {
+    "technique": "baseline", "runtime": "eager", "seed": 0, "status": "measured",
+    "failure_kind": "", "message": "", "realization": "", "git_commit": "",
+}  # fmt: skip
+"""What a published cell has where its table does not say."""
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """Cells made from published tables, and what is to be told of how they were made.
+
+    cells: columns of a record, a row each; what a table does not say is absent. facts: JSON-able,
+    kept with the run.
+    """
+
+    cells: pd.DataFrame
+    told: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a CSV file as text, blanks around it removed; raise UserError if it is none."""
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"Cannot read {path} as a CSV file: {error}.") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
+    return stripped
+
+
+def require_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> None:
+    """Raise UserError where a table lacks a column that `what` has."""
+    for name in names:
+        if name not in table:
+            raise UserError(
+                f"{path} has no column {name!r} and is not {what}."
+                f"{suggest(name, list(table.columns))} Its columns: {', '.join(table.columns)}."
+            )
+
+
+def read_numbers(column: pd.Series, unit: str = "", metric: str = "") -> pd.Series:
+    """Return a column of text as numbers in the metric's unit; what is no number is NaN.
+
+    Thousands may be set apart by commas. Raises UserError for a unit that does not fit.
+    """
+    known = {one.name: one.unit for one in METRICS}
+    scale = to_metric_unit(1.0, unit, known.get(metric, "1"), metric or str(column.name))
+    numbers = pd.to_numeric(column.str.replace(",", "", regex=False), errors="coerce") * scale
+    return numbers.replace([np.inf, -np.inf], np.nan)
+
+
+def make_cells(cells: pd.DataFrame, run_id: str, started_at: str) -> pa.Table:
+    """Return the rows of a run; raise UserError where two rows would be one cell."""
+    rows = cells.assign(run_id=run_id, started_at=started_at)
+    for name, value in PLAIN.items():
+        if name not in rows:
+            rows[name] = value
+    for name in AXES:
+        if name not in rows:
+            rows[name] = None
+    axes = rows[list(AXES)].astype(object)
+    known = axes.where(axes.notna(), None).to_dict("records")
+    rows["cell_id"] = [identify({str(name): value for name, value in row.items()}) for row in known]
+    twice = rows[rows["cell_id"].duplicated()]
+    if len(twice):
+        raise UserError(
+            f"{len(twice)} rows describe a cell that another row describes: "
+            f"{_name_some(twice['model'])}. Import the files that hold them one by one."
+        )
+    table = {name: rows.get(name) for name in schema().names}
+    columns = [
+        pa.array(values, type=kind.type, from_pandas=True)
+        if values is not None
+        else pa.nulls(len(rows), kind.type)
+        for values, kind in zip(table.values(), schema(), strict=True)
+    ]
+    return pa.table(columns, schema=schema())
+
+
+def drop_unreadable(table: pd.DataFrame, names: tuple[str, ...], path: Path, told: list[str],
+                    called: str) -> pd.DataFrame:  # fmt: skip
+    """Return the rows in which these numbers are known, and tell of the others."""
+    known = table[list(names)].notna().all(axis=1) & (table[list(names)] > 0).all(axis=1)
+    if not known.all():
+        left_out = table.loc[~known, called]
+        told.append(
+            f"{path.name}: {len(left_out)} rows left out, for {' or '.join(names)} is no positive "
+            f"number there: {_name_some(left_out)}"
+        )
+    return table[known]
+
+
+def _name_some(names: pd.Series) -> str:
+    shown = [str(name) for name in names.head(MOST_NAMED)]
+    return ", ".join(shown) + (f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED))

@@ -1,0 +1,82 @@
+"""Query: SQL over the whole store, read only.
+
+Views: `cells` and `samples` have the columns of the runs' tables and `run_id`; `runs` has run_id,
+state, created_at, command, cwd, machine (JSON) and facts (JSON, all of run.json).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from harness.errors import UserError
+from harness.store import list_runs, open_run
+
+VIEWS = ("cells", "samples", "runs")
+
+
+def query(root: Path, sql: str) -> pd.DataFrame:
+    """Return the rows of a SELECT over the store; raise UserError for anything else."""
+    names = list_runs(root)
+    if not names:
+        raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
+    with duckdb.connect() as connection:
+        try:
+            statements = connection.extract_statements(sql)
+        except duckdb.Error as problem:
+            raise UserError(f"Cannot read the query: {problem}") from None
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise UserError("A query is one SELECT: the store is only read.")
+        _make_views(connection, root, names)
+        try:
+            return connection.execute(statements[0]).df()
+        except duckdb.Error as problem:
+            raise UserError(
+                f"The query failed: {problem}\nViews: {', '.join(VIEWS)}; docs/columns.md tells "
+                "their columns."
+            ) from None
+
+
+def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[str]) -> None:
+    """Make the views, then forbid everything but reading the store's files."""
+    runs = [open_run(root, name).facts() | {"run_id": name} for name in names]
+    table = pd.DataFrame(
+        {
+            **{
+                name: [str(facts.get(name, "")) for facts in runs]
+                for name in ("run_id", "state", "created_at", "command", "cwd")
+            },
+            "machine": [json.dumps(facts.get("machine", {})) for facts in runs],
+            "facts": [json.dumps(facts) for facts in runs],
+        }
+    )
+    connection.register("known_runs", table)
+    connection.execute("CREATE TABLE runs AS SELECT * FROM known_runs")
+    connection.unregister("known_runs")
+    files: list[str] = []
+    for view in ("cells", "samples"):
+        found = [
+            str(path.resolve())
+            for name in names
+            for folder in (root / name, root / name / "parts")
+            for path in sorted(folder.glob(f"*{view}.parquet"))
+        ]
+        files += found
+        if found:
+            listed = ", ".join(_quote(path) for path in found)
+            made = "regexp_extract(filename, '([^/]+)/(parts/)?[^/]+$', 1) AS run_id"
+            chosen = "* EXCLUDE (filename)" if view == "cells" else f"{made}, * EXCLUDE (filename)"
+            connection.execute(
+                f"CREATE VIEW {view} AS SELECT {chosen} "
+                f"FROM read_parquet([{listed}], union_by_name = true, filename = true)"
+            )
+    connection.execute(f"SET allowed_paths = [{', '.join(_quote(path) for path in files)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,112 @@
+"""Advice: a recommendation in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from harness.decide.frame import Frame
+from harness.decide.frontier import Objective, name_group, quality_metric
+from harness.decide.noise import Noise
+from harness.decide.recommend import Held, Recommendation
+from harness.decide.verdict import find_verdicts
+from harness.report import text
+
+
+def describe(one: Recommendation, frame: Frame, objectives: Sequence[Objective]) -> Iterator[str]:
+    """Yield what to take and how sure that is, what comes next, and what conditions cost."""
+    if one.pick is None:
+        yield from _describe_nothing(one, frame)
+        return
+    yield f"Take {name_cell(one.pick)}: {_values(one.pick, frame, objectives)}."
+    yield f"{one.feasible} of {one.considered} variants keep all conditions."
+    if one.held:
+        sure = text.format_probability(one.probability)
+        yield f"That it really keeps them all: {sure}."
+    if one.runner_up is not None:
+        metric = frame.metric(one.decided_by)
+        ahead = f"; that it is behind: {text.format_probability(one.ahead)}"
+        yield (
+            f"Next: {name_cell(one.runner_up)}, "
+            f"{text.format_value(one.margin, metric.unit)} worse in {metric.label}{ahead}."
+        )
+    for held in one.held:
+        yield _describe_cost(held, frame, objectives[0])
+    if len(one.unknown):
+        yield f"{len(one.unknown)} variants lack a value that is asked about."
+
+
+def tell_verdicts(frame: Frame, noise: Noise) -> Iterator[dict[str, str]]:
+    """Yield a row for each verdict: where, under which size, what to ship, how sure that is."""
+    if not (frame.has("latency_s") and frame.has("weight_bytes")):
+        return
+    quality = frame.metric(quality_metric(frame))
+    for one in find_verdicts(frame, noise):
+        sizes = [text.format_bytes(limit) for limit in (one.limits[0], one.limits[-1])]
+        yield {
+            "where": name_group(one.key),
+            "under": sizes[0] if len(one.limits) == 1 else f"{sizes[0]} to {sizes[1]}",
+            "ship": name_cell(one.pick),
+            "latency": text.format_value(one.pick["latency_s"], "s"),
+            "quality": f"{quality.label} {text.format_value(one.pick[quality.name], quality.unit)}",
+            "size": text.format_value(one.pick["weight_bytes"], "B"),
+            "good_enough": "it is the best"
+            if one.pick.equals(one.best)
+            else text.format_probability(one.good_enough),
+            "ahead": "no other" if one.next is None else text.format_probability(one.ahead),
+            "best": name_cell(one.best),
+            "next": "–" if one.next is None else name_cell(one.next),
+        }
+
+
+def name_cell(row: pd.Series) -> str:
+    """Return a cell's model, technique and runtime where that is not plain."""
+    runtime = "" if row["runtime"] in ("eager", "training") else f" ({row['runtime']})"
+    return f"{row['model']} · {row['technique']}{runtime}"
+
+
+def _values(row: pd.Series, frame: Frame, objectives: Sequence[Objective]) -> str:
+    shown = dict.fromkeys([*(one.name for one in objectives), "latency_s", "accuracy"])
+    parts = []
+    for name in shown:
+        if name in row and pd.notna(row[name]):
+            metric = frame.metric(name)
+            low, high = (_float(row.get(f"{name}_{side}")) for side in ("low", "high"))
+            value = text.format_interval(float(row[name]), low, high, metric.unit)
+            parts.append(f"{metric.label} {value}")
+    return ", ".join(parts)
+
+
+def _float(value: object) -> float:
+    return float("nan") if value is None else float(value)  # type: ignore[arg-type]  # a number of a table
+
+
+def _describe_nothing(one: Recommendation, frame: Frame) -> Iterator[str]:
+    yield f"None of {one.considered} variants keeps all conditions."
+    if one.nearest is None:
+        return
+    missing = [
+        f"{name} is {text.format_value(_float(one.nearest[name]), _unit(frame, name))}"
+        for held in one.held
+        for name in held.condition.columns()
+        if not held.condition.holds(one.nearest.to_frame().T.infer_objects())[0]
+    ]
+    yield (
+        f"Nearest: {name_cell(one.nearest)}, which misses by {one.missed_by:.1%} of a bound "
+        f"({', '.join(dict.fromkeys(missing))})."
+    )
+
+
+def _describe_cost(held: Held, frame: Frame, objective: Objective) -> str:
+    sure = text.format_probability(held.probability)
+    words = f"{held.condition.text}: kept with {sure}"
+    if held.best_without is None or held.cost == 0:
+        return f"{words}, costs nothing."
+    metric = frame.metric(objective.name)
+    cost = text.format_value(held.cost, metric.unit)
+    return f"{words}; without it {name_cell(held.best_without)} is {cost} better in {metric.label}."
+
+
+def _unit(frame: Frame, name: str) -> str:
+    return frame.metrics[name].unit if name in frame.metrics else ""

@@ -1,0 +1,145 @@
+"""How sure it is that a cell is on the frontier, against sweeps whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import make_frame, simulate
+
+from harness.decide.answer import answer
+from harness.decide.frontier import Objective, find_frontiers, mark_frontier
+from harness.decide.membership import judge, measure_hypervolume
+from harness.decide.noise import Noise
+from harness.record import METRICS
+
+OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
+NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
+SWEEPS = 1_000
+
+
+def judged(frame, noise, objectives=OBJECTIVES):
+    (group,) = find_frontiers(frame, objectives)
+    return judge(group, frame, objectives, noise)
+
+
+def rows_of(group):
+    return pd.concat([group.members, group.dominated]).set_index("technique")
+
+
+def test_of_the_cells_that_are_given_80_to_90_percent_as_many_are_members() -> None:
+    """The whole table of this simulation stands in docs/decision.md."""
+    generator = np.random.default_rng(1)
+    told, truth = [], []
+    for number in range(SWEEPS):
+        sweep = simulate(generator, noise=(0.01, 0.03, 0.1)[number % 3])
+        group = judged(sweep.frame, sweep.noise)
+        cells = pd.concat([group.members, group.dominated])
+        told += cells["membership"].tolist()
+        truth += [sweep.truly[cell] for cell in cells["cell_id"]]
+    table = pd.DataFrame({"told": told, "truth": truth})
+    table["bin"] = (table["told"] * 10).clip(upper=9.999).astype(int)
+    shares = table.groupby("bin")["truth"].mean()
+    print(table.groupby("bin").agg({"told": "mean", "truth": ["mean", "count"]}))
+    assert 0.75 <= shares[8] <= 0.95
+    assert shares[9] >= 0.9
+    assert shares[0] <= 0.1
+    assert shares.is_monotonic_increasing
+
+
+def test_cells_of_one_heat_are_compared_by_their_rounds() -> None:
+    """The machine's speed doubles in some rounds; the order of the cells is never in doubt."""
+    generator = np.random.default_rng(0)
+    phases = np.log(2) * (np.arange(30) % 7 < 3)
+    logs = {"c0": phases, "c1": phases + 0.05}
+    table = pd.concat([
+        pd.DataFrame({"cell_id": cell, "heat": "h", "round": np.arange(30),
+                      "log_s": values + 0.005 * generator.standard_normal(30)})
+        for cell, values in logs.items()
+    ])  # fmt: skip
+    # The slower one's headline is, by the luck of its clean rounds, the better one.
+    frame = make_frame([{"latency_s": 1.02, "accuracy": 0.9}, {"latency_s": 1.0, "accuracy": 0.9}])
+    group = judged(frame, Noise(table))
+    assert rows_of(group).loc["t0", "membership"] > 0.99
+    apart = judged(frame, Noise(table.assign(heat=table["cell_id"])))
+    assert 0.2 < rows_of(apart).loc["t0", "membership"] < 0.8
+
+
+def test_cells_with_the_same_answers_are_never_told_apart_by_them() -> None:
+    right = np.arange(200) % 10 > 0
+    frame = make_frame([{"weight_bytes": 1, "accuracy": 0.9}, {"weight_bytes": 2, "accuracy": 0.9}])
+    by_size = [Objective("weight_bytes", "lower"), Objective("accuracy", "higher")]
+    group = judged(frame, Noise(NO_ROUNDS, {"c0": right, "c1": right}), by_size)
+    assert rows_of(group)["membership"].tolist() == [1, 0]
+    other = np.roll(right, 1)
+    group = judged(frame, Noise(NO_ROUNDS, {"c0": right, "c1": other}), by_size)
+    assert 0.2 < rows_of(group).loc["t1", "membership"] < 0.8
+
+
+def test_a_dominated_cell_names_the_member_that_beats_it() -> None:
+    frame = make_frame([
+        {"latency_s": 1.0, "latency_s_low": 0.99, "latency_s_high": 1.01, "accuracy": 0.8},
+        {"latency_s": 2.0, "latency_s_low": 1.99, "latency_s_high": 2.01, "accuracy": 0.9},
+        {"latency_s": 3.0, "latency_s_low": 2.99, "latency_s_high": 3.01, "accuracy": 0.85},
+        {"latency_s": 2.001, "latency_s_low": 1.99, "latency_s_high": 2.01, "accuracy": 0.9},
+    ])  # fmt: skip
+    group = judged(frame, Noise(NO_ROUNDS))
+    rows = rows_of(group)
+    assert rows["standing"].to_dict() == {
+        "t0": "member", "t1": "member", "t2": "dominated", "t3": "near",
+    }  # fmt: skip
+    assert rows["dominated_by"].to_dict() == {"t0": "", "t1": "", "t2": "c1", "t3": "c1"}
+    (one,) = answer(frame, OBJECTIVES, Noise(NO_ROUNDS))
+    assert one.near["technique"].tolist() == ["t3"]
+
+
+def test_where_nothing_tells_of_doubt_no_probability_is_stated() -> None:
+    frame = make_frame([{"latency_s": 1.0, "accuracy": 0.8}, {"latency_s": 2.0, "accuracy": 0.9}])
+    group = judged(frame, Noise(NO_ROUNDS))
+    assert "membership" not in group.members
+    assert group.hypervolume is None
+
+
+def test_seeds_of_one_variant_are_drawn_with_it() -> None:
+    rows = [
+        {"technique": technique, "seed": seed, "weight_bytes": size, "accuracy": accuracy,
+         "accuracy_low": accuracy, "accuracy_high": accuracy}
+        for technique, size, accuracies in (
+            ("small", 1, (0.80, 0.90, 0.85)), ("large", 2, (0.81, 0.91, 0.83)),
+        )
+        for seed, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    frame = make_frame(rows)
+    by_size = [Objective("weight_bytes", "lower"), Objective("accuracy", "higher")]
+    found = rows_of(judged(frame, Noise(NO_ROUNDS), by_size))["membership"]
+    assert found["small"] == 1
+    assert 0.3 < found["large"] < 0.8  # better in two seeds of three, on average a tie
+
+
+def test_the_hypervolume_is_the_share_of_the_box_up_to_the_worst_values() -> None:
+    frame = make_frame([
+        {"latency_s": 1.0, "accuracy": 0.5}, {"latency_s": 2.0, "accuracy": 1.0},
+        {"latency_s": 3.0, "accuracy": 0.5},
+    ])  # fmt: skip
+    points = frame.cells[["latency_s", "accuracy"]].to_numpy(float)
+    volume = measure_hypervolume(
+        frame.cells, np.repeat(points[:, :, None], 3, axis=2), OBJECTIVES, [False, True]
+    )
+    assert volume.share == pytest.approx(0.5)
+    assert volume.reference == {"latency_s": 3.0, "accuracy": 0.5}
+    assert (volume.low, volume.high) == (volume.share, volume.share)
+
+
+@pytest.mark.parametrize("metric", [one for one in METRICS if one.interval], ids=lambda m: m.name)
+def test_what_has_an_interval_only_is_drawn_within_it(metric) -> None:
+    frame = make_frame([{metric.name: 5.0, f"{metric.name}_low": 4.0, f"{metric.name}_high": 7.0}])
+    drawn = Noise(NO_ROUNDS).draw(frame.cells, metric, draws=20_000)
+    assert np.quantile(drawn, [0.025, 0.5, 0.975]) == pytest.approx([4, 5, 7], abs=0.1)
+
+
+def test_the_frontier_of_the_draws_is_that_of_the_values_without_noise() -> None:
+    sweep = simulate(np.random.default_rng(3), noise=1e-6, examples=50_000)
+    points = sweep.frame.cells[["latency_s", "accuracy"]].to_numpy(float)
+    marked = mark_frontier(points, [False, True])
+    group = judged(sweep.frame, sweep.noise)
+    assert set(group.members["cell_id"]) == set(sweep.frame.cells["cell_id"][marked])
