@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ class Recommendation:
 
     pick and runner_up are rows; None where nothing is feasible, or nothing else. margin: by how
     much the pick is better than the runner-up in the first objective that tells them apart.
-    probability: that all conditions hold. ahead: that the pick is better than the runner-up.
+    probability: that all conditions hold. ahead: that the pick is better than the runner-up. Both
+    are NaN where the values came without intervals.
     nearest: without a pick, the cell that misses its conditions by the least share of their
     bounds. unknown: cells that lack a value that a condition or an objective needs.
     """
@@ -100,9 +102,9 @@ def _recommend_in(
     ranked = order_cells(usable[_all_of(holding, len(usable))], objectives)
     if ranked.empty:
         nearest, missed_by = _find_nearest(usable, conditions, objectives)
-        held = tuple(Held(part, float("nan"), None, float("nan")) for part in conditions)
+        held = tuple(Held(part, nan, None, nan) for part in conditions)
         return Recommendation(
-            key, len(usable), 0, None, None, "", float("nan"), 0.0, float("nan"), held, nearest,
+            key, len(usable), 0, None, None, "", nan, 0.0, nan, held, nearest,
             missed_by, unknown,
         )  # fmt: skip
     pick = ranked.iloc[0]
@@ -114,9 +116,12 @@ def _recommend_in(
         others = _all_of([*holding[:number], *holding[number + 1 :]], len(usable))
         best = order_cells(usable[others], objectives).iloc[0]
         cost = abs(float(best[objectives[0].name] - pick[objectives[0].name]))
-        prices.append(Held(part, float(kept[number].mean()), best, cost))
+        known = _is_doubt_known(pick, part.columns(), frame)
+        prices.append(Held(part, float(kept[number].mean()) if known else nan, best, cost))
     sure = float(_all_of(kept, DRAWS).mean())
-    ahead = _ahead(ranked.iloc[:2], objectives, frame, noise) if len(ranked) > 1 else float("nan")
+    if any(isnan(one.probability) for one in prices):
+        sure = nan
+    ahead = _ahead(ranked.iloc[:2], objectives, frame, noise) if len(ranked) > 1 else nan
     return Recommendation(
         key, len(usable), len(ranked), pick, runner_up, decided_by, margin, sure, ahead,
         tuple(prices), None, 0.0, unknown,
@@ -131,12 +136,18 @@ def _compare(
         for objective in objectives:
             if pick[objective.name] != other[objective.name]:
                 return objective.name, abs(float(pick[objective.name] - other[objective.name]))
-    return objectives[0].name, 0.0 if other is not None else float("nan")
+    return objectives[0].name, 0.0 if other is not None else nan
 
 
 def _all_of(masks: Sequence[Mask], rows: int) -> Mask:
     """Return where all masks are true; everywhere where there is none."""
     return np.logical_and.reduce(masks, axis=0) if masks else np.ones(rows, dtype=bool)
+
+
+def _is_doubt_known(pick: pd.Series, columns: Sequence[str], frame: Frame) -> bool:
+    """Tell whether every metric among the columns that can be in doubt has its interval."""
+    metrics = [frame.metrics[name] for name in columns if name in frame.metrics]
+    return all(pd.notna(pick[f"{one.name}_low"]) for one in metrics if one.interval)
 
 
 def _draw_holding(pick: pd.Series, conditions: Sequence[Condition], frame: Frame) -> list[Mask]:
@@ -159,6 +170,9 @@ def _draw_holding(pick: pd.Series, conditions: Sequence[Condition], frame: Frame
 def _ahead(two: pd.DataFrame, objectives: Sequence[Objective], frame: Frame, noise: Noise) -> float:
     """Return how often the first of two cells is the better one, ties by the next objective."""
     drawn = draw_objectives(two, frame, objectives, noise)
+    uncertain = [frame.metric(objective.name).interval for objective in objectives]
+    if uncertain[0] and not np.ptp(drawn[:, 0], axis=1).any():
+        return nan
     ahead, tied = np.zeros(drawn.shape[2]), np.ones(drawn.shape[2], dtype=bool)
     for number, objective in enumerate(objectives):
         difference = drawn[1, number] - drawn[0, number]
@@ -176,6 +190,6 @@ def _find_nearest(
     found = [part.violation(cells) for part in conditions]
     missed = np.maximum.reduce(found, axis=0) if found else np.zeros(0)
     if not np.isfinite(missed).any():
-        return None, float("nan")
+        return None, nan
     least = float(missed.min())
     return order_cells(cells[missed == least], objectives).iloc[0], least

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 import pandas as pd
 
@@ -21,12 +22,15 @@ def describe(one: Recommendation, frame: Frame, objectives: Sequence[Objective])
         return
     yield f"Take {name_cell(one.pick)}: {_values(one.pick, frame, objectives)}."
     yield f"{one.feasible} of {one.considered} variants keep all conditions."
-    if one.held:
+    if one.held and isfinite(one.probability):
         sure = text.format_probability(one.probability)
         yield f"That it really keeps them all: {sure}."
+    elif one.held:
+        yield "The values came without intervals: how sure they are is not known."
     if one.runner_up is not None:
         metric = frame.metric(one.decided_by)
-        ahead = f"; that it is behind: {text.format_probability(one.ahead)}"
+        sure = f"; that it is behind: {text.format_probability(one.ahead)}"
+        ahead = sure if isfinite(one.ahead) else ""
         yield (
             f"Next: {name_cell(one.runner_up)}, "
             f"{text.format_value(one.margin, metric.unit)} worse in {metric.label}{ahead}."
@@ -99,8 +103,8 @@ def _describe_nothing(one: Recommendation, frame: Frame) -> Iterator[str]:
 
 
 def _describe_cost(held: Held, frame: Frame, objective: Objective) -> str:
-    sure = text.format_probability(held.probability)
-    words = f"{held.condition.text}: kept with {sure}"
+    sure = f" with {text.format_probability(held.probability)}"
+    words = f"{held.condition.text}: kept{sure if isfinite(held.probability) else ''}"
     if held.best_without is None or held.cost == 0:
         return f"{words}, costs nothing."
     metric = frame.metric(objective.name)

@@ -86,10 +86,11 @@ def test_the_nearest_misses_by_least(rows, limits) -> None:
 
 
 def test_the_probability_that_a_condition_holds_is_that_of_its_interval() -> None:
-    rows = [{"latency_s": 0.004, "latency_s_low": 0.003, "latency_s_high": 0.005, "accuracy": 0.9}]
+    rows = [{"latency_s": 0.004, "latency_s_low": 0.003, "latency_s_high": 0.005, "params": 5.0,
+             "accuracy": 0.9}]  # fmt: skip
     (one,) = decide(rows, ["latency_s < 5ms"])
     assert one.probability == pytest.approx(0.975, abs=0.01)
-    (one,) = decide(rows, ["latency_s <= 4ms", "accuracy > 0.8"])
+    (one,) = decide(rows, ["latency_s <= 4ms", "params > 1"])
     assert [held.probability for held in one.held] == [pytest.approx(0.5, abs=0.03), 1]
     assert one.probability == pytest.approx(0.5, abs=0.03)
 
@@ -157,3 +158,16 @@ def test_the_words_name_pick_runner_up_doubt_and_cost() -> None:
     assert "> 99 %" in said[2]
     assert "m · t1" in said[3]
     assert "without it m · t2 is 0.05000 better in accuracy" in said[4]
+
+
+def test_without_intervals_no_probability_is_stated_but_counts_are_certain() -> None:
+    rows = [{"latency_s": 0.004, "accuracy": 0.9, "params": 5.0},
+            {"latency_s": 0.003, "accuracy": 0.8, "params": 5.0}]  # fmt: skip
+    (one,) = decide(rows, ["latency_s < 5ms", "params < 10"])
+    assert math.isnan(one.held[0].probability)
+    assert one.held[1].probability == 1
+    assert math.isnan(one.probability)
+    assert math.isnan(one.ahead)
+    said = " ".join(describe(one, make_frame(rows), [Objective("accuracy", "higher")]))
+    assert "how sure they are is not known" in said
+    assert "that it is behind" not in said
