@@ -54,7 +54,8 @@ class Run:
         for number in range(1, 1_000):
             run_id = f"{name}-{stamp}" + (f"-{number}" if number > 1 else "")
             try:
-                (root / run_id / PARTS).mkdir(parents=True)
+                (root / run_id).mkdir(parents=True)  # fails where another run has this name
+                (root / run_id / PARTS).mkdir()
             except FileExistsError:
                 continue
             except OSError as error:

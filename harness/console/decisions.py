@@ -18,7 +18,7 @@ from harness.decide.prices import COST
 from harness.decide.recommend import Recommendation
 from harness.record import METRICS
 from harness.report import text
-from harness.report.advice import describe
+from harness.report.advice import describe, describe_hypervolume
 
 NAMED = 3
 """Incomplete cells that are named in a line."""
@@ -31,6 +31,8 @@ def print_answers(frame: Frame, answers: Sequence[Answer]) -> None:
         near = len(one.near)
         beside = f"; {near} more within the noise of the frontier" if near else ""
         out.print(f"  {len(one.choices)} of {one.considered} variants{beside}", markup=False)
+        for sentence in filter(None, [describe_hypervolume(one.group, frame)]):
+            out.print(f"  {sentence}", markup=False)
         for names in _name_incomplete(one):
             out.print(f"  {names}", markup=False)
         out.print()

@@ -8,7 +8,7 @@ from math import isfinite
 import pandas as pd
 
 from harness.decide.frame import Frame
-from harness.decide.frontier import Objective, name_group, quality_metric
+from harness.decide.frontier import Group, Objective, name_group, quality_metric
 from harness.decide.noise import Noise
 from harness.decide.recommend import Held, Recommendation
 from harness.decide.verdict import find_verdicts
@@ -62,6 +62,21 @@ def tell_verdicts(frame: Frame, noise: Noise) -> Iterator[dict[str, str]]:
             "best": name_cell(one.best),
             "next": "–" if one.next is None else name_cell(one.next),
         }
+
+
+def describe_hypervolume(group: Group, frame: Frame) -> str:
+    """Return how much of the box from the worst to the best values the frontier dominates."""
+    volume = group.hypervolume
+    if volume is None:
+        return ""
+    worst = ", ".join(
+        f"{frame.metric(name).label} {text.format_value(value, frame.metric(name).unit)}"
+        for name, value in volume.reference.items()
+    )
+    return (
+        f"It dominates {volume.share:.1%} ({volume.low:.1%}–{volume.high:.1%}) of the box between "
+        f"the best values and the worst ({worst})."
+    )
 
 
 def name_cell(row: pd.Series) -> str:

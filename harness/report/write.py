@@ -18,7 +18,7 @@ from harness.decide.sources import Source
 from harness.errors import UserError
 from harness.record import METRICS, Metric
 from harness.report import text
-from harness.report.advice import name_cell, tell_verdicts
+from harness.report.advice import describe_hypervolume, name_cell, tell_verdicts
 from harness.report.claims import find_claims
 from harness.report.doubts import find_doubts
 from harness.report.duels import tell_duels, tell_scalings
@@ -87,7 +87,10 @@ def gather(source: Source, pictures: list[Picture]) -> dict[str, Any]:
         "facts": facts,
         "machine": machine,
         "libraries": machine.get("libraries", {}),
-        "answers": [_answer_rows(one) for one in answers],
+        "answers": [
+            _answer_rows(one) | {"volume": describe_hypervolume(one.group, frame)}
+            for one in answers
+        ],
         "sentences": [summarize(one) for one in answers],
         "verdicts": [
             row for part in frame.by_task().values() for row in tell_verdicts(part, noise)

@@ -268,6 +268,14 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
     assert sorted(list_runs(tmp_path)) == sorted(ids)
 
 
+def test_a_run_that_is_finished_within_a_second_is_not_written_over(tmp_path):
+    runs = [Run.create(tmp_path, "quick", {}) for _ in range(1)]
+    for _ in range(3):
+        runs[-1].compact()  # no parts are left
+        runs.append(Run.create(tmp_path, "quick", {}))
+    assert len({run.folder for run in runs}) == 4
+
+
 def test_facts_survive_and_can_be_changed(run):
     run.write_facts({**run.facts(), "state": "finished"})
     facts = open_run(run.folder.parent, run.run_id).facts()
