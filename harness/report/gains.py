@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.decide.frame import GROUP, Frame, average_seeds
 from harness.decide.frontier import name_group
@@ -69,6 +69,7 @@ def _draw_panel(axes: Axes, part: pd.DataFrame) -> None:
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axes.set(xscale="log", yscale="log", xlabel="times fewer MACs", ylabel="times as fast")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,7 @@ print(spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, members,
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_million(root: Path) -> Path:
     count = 1_000_000
     generator = np.random.default_rng(0)
     effort = generator.uniform(0, 1, count)
@@ -42,12 +42,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "accuracy": effort + 0.1 * generator.standard_normal(count),
         "params": np.exp(effort + generator.standard_normal(count)),
     })  # fmt: skip
-    made = Run.create(tmp_path_factory.mktemp("results"), "million", {})
+    made = Run.create(root, "million", {})
     made.write_cells(make_cells(cells, made.run_id, "now"))
     return made.folder
 
 
-def test_a_million_cells_are_loaded_and_judged(benchmark, folder: Path) -> None:
+def test_a_million_cells_are_loaded_and_judged(benchmark: Any, tmp_path: Path) -> None:
+    if benchmark.disabled:
+        pytest.skip("a time, for a quiet machine: run `make bench`")
+
+    folder = write_million(tmp_path)
+
     def decide() -> list[float]:
         command = [sys.executable, "-P", "-c", SCRIPT, str(folder)]
         finished = subprocess.run(command, capture_output=True, text=True, check=True)

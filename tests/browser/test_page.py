@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,20 +236,17 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browser: Any, path: Path, s
     opened.page.close()
 
 
-def test_ten_thousand_cells_stay_fluid_and_small(browser: Any, tmp_path: Path) -> None:
-    """The bound is of the issue: 15 MB, and 300 ms to redraw for another axis (best of five)."""
-    path = write_report(load_source([make_run(tmp_path / "results", 10_000)]), tmp_path / "reports")
+def test_ten_thousand_cells_are_a_page_that_is_small_and_right(
+    browser: Any, tmp_path: Path
+) -> None:
+    """How long an axis change takes is measured by tests/benchmarks/test_redraw.py."""
+    made = make_run(tmp_path / "results", 10_000)
+    path = write_report(load_source([made]), tmp_path / "reports")
     assert path.stat().st_size < 15e6
     opened = Page(browser, path, viewport={"width": 1200, "height": 900})
-    script = """async (name) => {
-        const began = performance.now();
-        change({ x: name });
-        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-        return performance.now() - began;
-    }"""
-    names = ["weight_bytes", "latency_s"] * 5
-    spent_ms = [opened.page.evaluate(script, name) for name in names]
-    print(json.dumps([round(one) for one in spent_ms]), path.stat().st_size)
-    assert min(spent_ms) < 300
+    assert opened.members() == frontier_of(made, LATENCY, ACCURACY)
+    opened.choose("x", "weight_bytes")
+    assert opened.members() == frontier_of(made, SIZE, ACCURACY)
+    assert len(opened.page.query_selector_all("#table tr[data-cell]")) == 50
     assert opened.complaints == []
     opened.page.close()

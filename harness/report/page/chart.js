@@ -60,7 +60,7 @@ function drawLegend(names) {
 }
 
 function sizesOf(rows) {
-  if (!state.size) return rows.map(() => 7);
+  if (!state.size || !rows.length) return 7;
   const values = rows.map((row) => valueOf(state.size, row));
   const known = values.filter((value) => value > 0);
   const [least, most] = [Math.min(...known), Math.max(...known)];
@@ -78,24 +78,33 @@ function errorBars(name, rows) {
     thickness: 1, width: 2 };
 }
 
+function pointTrace(rows, look, many) {
+  return {
+    type: many ? "scattergl" : "scatter", mode: "markers", hoverinfo: "none", customdata: rows,
+    x: rows.map((row) => valueOf(state.x, row)), y: rows.map((row) => valueOf(state.y, row)),
+    error_x: errorBars(state.x, rows), error_y: errorBars(state.y, rows),
+    marker: { size: sizesOf(rows), ...look },
+  };
+}
+
+// Cells of one colour are one trace, which is drawn fast; the few that stand out are the last.
 function pointTraces(rows, names) {
-  const onIt = new Set(members);
-  const parts = names.map(() => []);
+  const outstanding = new Set([...members, ...state.pinned]);
+  const parts = names.map(() => []), front = [], colours = [];
   for (const row of rows) {
-    const place = names.indexOf(String(valueOf(state.colour, row)));
-    parts[place < 0 ? names.length - 1 : place].push(row);
+    const found = names.indexOf(String(valueOf(state.colour, row)));
+    const place = found < 0 ? names.length - 1 : found;
+    if (outstanding.has(row)) {
+      front.push(row);
+      colours.push(PALETTE[place]);
+    } else parts[place].push(row);
   }
-  return parts.map((part, place) => ({
-    type: rows.length > MOST_DRAWN ? "scattergl" : "scatter", mode: "markers", hoverinfo: "none", customdata: part,
-    x: part.map((row) => valueOf(state.x, row)), y: part.map((row) => valueOf(state.y, row)),
-    error_x: errorBars(state.x, part), error_y: errorBars(state.y, part),
-    marker: {
-      color: PALETTE[place], size: sizesOf(part),
-      opacity: part.map((row) => (onIt.has(row) ? 1 : 0.35)),
-      line: { width: part.map((row) => (onIt.has(row) || state.pinned.includes(row) ? 1.5 : 0)),
-        color: getComputedStyle(document.body).color },
-    },
-  }));
+  const many = rows.length > MOST_DRAWN;
+  const edge = { width: 1.5, color: getComputedStyle(document.body).color };
+  return [
+    ...parts.map((part, place) => pointTrace(part, { color: PALETTE[place], opacity: 0.35 }, many)),
+    pointTrace(front, { color: colours, line: edge }, many),
+  ];
 }
 
 function frontierTraces(rows) {

@@ -99,9 +99,14 @@ const state = { x: "", y: "", colour: "", size: "", across: false, logX: true, l
   intervals: false, words: [], pinned: [], selected: null };
 const listeners = [];
 
+// What is drawn from which part of the state; what did not change is not drawn again.
+function drawFrom(keys, draw) {
+  listeners.push({ keys, draw });
+}
+
 function change(part) {
   Object.assign(state, part);
-  for (const listener of listeners) listener();
+  for (const { keys, draw } of listeners) if (keys.some((key) => key in part)) draw();
 }
 
 function shownRows() {

@@ -23,15 +23,19 @@ function start() {
   Object.assign(state, DATA.start);
   setUpControls();
   let drawn = null;
-  listeners.push(drawTable, drawPinned, drawRaw, () => { drawn = drawChart(); });
-  change({});
+  drawFrom(["words", "selected"], drawTable);
+  drawFrom(["pinned"], drawPinned);
+  drawFrom(["selected"], drawRaw);
+  drawFrom(["x", "y", "colour", "size", "across", "logX", "logY", "intervals", "words", "pinned"],
+    () => { drawn = drawChart(); });
+  change(state);
   drawn.then(() => {
     chart.on("plotly_hover", (event) => showHover(event.points[0].customdata));
     chart.on("plotly_click", (event) => pin(event.points[0].customdata));
     document.body.dataset.ready = "yes";
   });
   addEventListener("hashchange", selectFromAddress);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change({}));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change(state));
   selectFromAddress();
 }
 
