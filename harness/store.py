@@ -213,7 +213,8 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     table = run.read("cells", columns)
     if run.has_parts():  # what was joined is in order
         table = table.sort_by("started_at")
-    frame: pd.DataFrame = table.to_pandas()
+    # Columns are handed over one by one: a million cells are not in memory twice.
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     return frame
 
 

@@ -35,7 +35,8 @@ class Frame:
     @cached_property
     def measured(self) -> pd.DataFrame:
         """The cells that were measured."""
-        return self.cells[self.cells["status"] == "measured"]
+        measured = self.cells["status"] == "measured"
+        return self.cells if measured.all() else self.cells[measured]  # a copy may be large
 
     def metric(self, name: str) -> Metric:
         """Return a metric's definition; raise UserError with the nearest name."""
