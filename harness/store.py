@@ -105,8 +105,10 @@ class Run:
         _write_table(row, parts / f"{record.cell.id}.cells.parquet")
 
     def write_cells(self, rows: pa.Table) -> None:
-        """Write the rows of a run that was not measured here, all at once."""
-        _write_table(rows, self.folder / "cells.parquet")
+        """Write the rows of a run that was not measured here, all at once, under this run's id."""
+        place = rows.schema.get_field_index("run_id")
+        ids = pa.array([self.run_id] * len(rows), pa.string())
+        _write_table(rows.set_column(place, "run_id", ids), self.folder / "cells.parquet")
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def add_control(self, name: str, samples: pa.Table) -> None:

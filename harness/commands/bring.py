@@ -56,9 +56,9 @@ def _keep(published: Published, kind: str, price: Path | None, results: str | No
         "cwd": str(Path.cwd()), **prices,
     }  # fmt: skip
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    make_cells(published.cells, "", now)  # a mistake leaves no run behind
+    rows = make_cells(published.cells, now)  # first: a mistake leaves no run behind
     made = store.Run.create(store.results_folder(results), kind, facts)
-    made.write_cells(make_cells(published.cells, made.run_id, now))
+    made.write_cells(rows)
     for line in published.told:
         out.print(line, markup=False)
     out.print(f"{len(published.cells)} cells: {made.folder / 'cells.parquet'}", markup=False)

@@ -18,8 +18,8 @@ from harness.console.decisions import (
 from harness.console.streams import out, print_json, print_rows
 from harness.decide.answer import answer
 from harness.decide.condition import read_condition
-from harness.decide.frame import GROUP
-from harness.decide.frontier import find_objective
+from harness.decide.frame import GROUP, Frame
+from harness.decide.frontier import Objective, find_objective
 from harness.decide.recommend import recommend as choose
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
@@ -60,9 +60,8 @@ def frontier(
 ) -> None:
     """Print the variants that no other beats, for each task, device, threads and batch."""
     source = _open(runs, results, prices)
-    frame, asked = source.frame, context.meta.get("objectives", ())
-    objectives = [find_objective(frame, *one) for one in asked] or None
-    answers = answer(frame, objectives, source.noise, _grouping(across))
+    frame = source.frame
+    answers = answer(frame, _objectives(context, frame) or None, source.noise, _grouping(across))
     if as_json:
         groups = [answer_json(one) for one in answers]
         print_json("frontier", {"run_id": frame.run_id, "groups": groups})
@@ -84,11 +83,10 @@ def recommend(
     """Say which variant to take under conditions, what they cost, and how sure that is."""
     source = _open(runs, results, prices)
     frame = source.frame
-    asked = context.meta.get("objectives", ())
-    if not asked:
+    objectives = _objectives(context, frame)
+    if not objectives:
         raise UserError("Say what is to be best: --maximize accuracy, or --minimize latency_s.")
     conditions = [read_condition(text, frame) for text in where or ()]
-    objectives = [find_objective(frame, *one) for one in asked]
     picks = choose(frame, conditions, objectives, source.noise, _grouping(across))
     if not picks:
         raise UserError(f"No measured cell of {frame.run_id} is where the conditions ask for one.")
@@ -139,6 +137,11 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
     root = store.results_folder(results)
     wanted: list[str | None] = [*names] if names else [None]
     return load_source([store.open_run(root, name) for name in wanted], prices)
+
+
+def _objectives(context: typer.Context, frame: Frame) -> list[Objective]:
+    """Return the objectives that were asked for, in their order."""
+    return [find_objective(frame, *one) for one in context.meta.get("objectives", ())]
 
 
 def _grouping(across: bool) -> tuple[str, ...]:

@@ -45,9 +45,9 @@ class Comparison:
     sign: str
     bound: float | str | bool
 
-    def holds(self, values: Any) -> Mask:
-        """Tell for each value whether the comparison holds; for an unknown one it does not."""
-        column = pd.Series(values)
+    def holds(self, table: Table) -> Mask:
+        """Tell for each row whether the comparison holds; for an unknown value it does not."""
+        column = pd.Series(table[self.column])
         if isinstance(self.bound, str):
             same = column.map(lambda value: fnmatch.fnmatchcase(str(value), str(self.bound)))
             found = ~same if self.sign == "!=" else same
@@ -55,14 +55,14 @@ class Comparison:
             found = OPERATORS[self.sign](column, self.bound)
         return np.asarray(found & column.notna(), dtype=bool)
 
-    def violation(self, values: Any) -> NDArray[np.float64]:
-        """Tell how far each value is from holding, relative to the bound; inf where unknown."""
-        column = pd.Series(values)
-        if isinstance(self.bound, str | bool) or self.sign in ("==", "!=", "="):
-            return np.where(self.holds(column), 0.0, np.inf)
+    def violation(self, table: Table) -> NDArray[np.float64]:
+        """Tell how far each row is from holding, relative to the bound; inf where unknown."""
+        column, held = pd.Series(table[self.column]), self.holds(table)
+        if isinstance(self.bound, str | bool) or self.sign in ("==", "!="):
+            return np.where(held, 0.0, np.inf)
         distance = (column.astype(float) - self.bound).abs() / (abs(self.bound) or 1.0)
         far = distance.where(column.notna(), np.inf).to_numpy(float)
-        return np.where(self.holds(column), 0.0, np.maximum(far, 1e-12))
+        return np.where(held, 0.0, np.maximum(far, 1e-12))
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,13 @@ class Condition:
 
     def holds(self, table: Table) -> Mask:
         """Tell for each row of a table of columns whether the condition holds."""
-        found = [
-            part.holds(table[part.column]) if isinstance(part, Comparison) else part.holds(table)
-            for part in self.parts
-        ]
         join = np.logical_and if self.joined_by == "and" else np.logical_or
-        return np.asarray(join.reduce(found), dtype=bool)
+        return np.asarray(join.reduce([part.holds(table) for part in self.parts]), dtype=bool)
 
     def violation(self, table: Table) -> NDArray[np.float64]:
         """Tell how far each row is from holding: by the worst part of `and`, the best of `or`."""
-        found = [
-            part.violation(table[part.column])
-            if isinstance(part, Comparison)
-            else part.violation(table)
-            for part in self.parts
-        ]
         join = np.maximum if self.joined_by == "and" else np.minimum
-        return np.asarray(join.reduce(found), dtype=float)
+        return np.asarray(join.reduce([part.violation(table) for part in self.parts]), dtype=float)
 
 
 def read_condition(text: str, frame: Frame) -> Condition:

@@ -43,11 +43,12 @@ def judge(group: Group, frame: Frame, objectives: Sequence[Objective], noise: No
     ids = cells["cell_id"].to_numpy()
     standing = np.where(membership >= NEAR, "near", "dominated").astype(object)
     standing[:count] = "member"
-    judged = cells.assign(
-        membership=membership,
-        standing=standing,
-        dominated_by=[""] * count + [str(ids[number]) for number in beaten_by],
-    )
+    told = {
+        "membership": membership,
+        "standing": standing,
+        "dominated_by": [""] * count + [str(ids[number]) for number in beaten_by],
+    }
+    judged = pd.concat([cells, pd.DataFrame(told, index=cells.index)], axis=1)
     members, dominated = judged.iloc[:count], judged.iloc[count:]
     volume = measure_hypervolume(cells, drawn, objectives, maximise)
     return replace(group, members=members, dominated=dominated, hypervolume=volume)
@@ -66,6 +67,20 @@ def draw_objectives(
         average_draws(noise.draw(measured, frame.metric(one.name)), groups) for one in objectives
     ]
     return np.stack(drawn, axis=1)
+
+
+def tell_ahead(first: Floats, second: Floats, objectives: Sequence[Objective]) -> float:
+    """Return how often the first of two variants is the better one, ties by the next objective.
+
+    Both are arrays of objectives × draws; what is tied in all of them counts half.
+    """
+    ahead, tied = np.zeros(first.shape[1]), np.ones(first.shape[1], dtype=bool)
+    for number, objective in enumerate(objectives):
+        sign = -1 if objective.direction == "higher" else 1
+        difference = sign * (second[number] - first[number])
+        ahead[tied & (difference > 0)] = 1
+        tied &= difference == 0
+    return float((ahead + tied / 2).mean())
 
 
 def measure_hypervolume(

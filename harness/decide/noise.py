@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,11 @@ class Noise:
     answers: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     blocks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BLOCK_COLUMNS))
 
+    @cached_property
+    def heats(self) -> list[tuple[pd.DataFrame, Floats]]:
+        """The rounds of each heat, split into what is the cells' own and what they share."""
+        return [split_rounds(heat) for _, heat in self.rounds.groupby("heat", sort=True)]
+
     def draw(
         self, cells: pd.DataFrame, metric: Metric, seed: int = 0, draws: int = DRAWS
     ) -> Floats:
@@ -63,8 +69,7 @@ class Noise:
     ) -> None:
         """Put what the rounds tell in the places of the cells that have them."""
         place = {cell: row for row, cell in enumerate(cells["cell_id"])}
-        for number, (_, heat) in enumerate(self.rounds.groupby("heat", sort=True)):
-            logs, common = split_rounds(heat)
+        for number, (logs, common) in enumerate(self.heats):
             known = [cell for cell in logs.index if cell in place]
             table = logs.loc[known].to_numpy(float)
             if table.shape[1] < LEAST_ROUNDS or not known:

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.decide.condition import Condition, Mask, split_condition
 from harness.decide.frame import GROUP, Frame, average_seeds
 from harness.decide.frontier import Objective
-from harness.decide.membership import draw_objectives
+from harness.decide.membership import draw_objectives, tell_ahead
 from harness.decide.noise import Noise, draw_within_intervals
 
 DRAWS = 4_000
@@ -168,19 +168,12 @@ def _draw_holding(pick: pd.Series, conditions: Sequence[Condition], frame: Frame
 
 
 def _ahead(two: pd.DataFrame, objectives: Sequence[Objective], frame: Frame, noise: Noise) -> float:
-    """Return how often the first of two cells is the better one, ties by the next objective."""
+    """Return how often the first of two cells is the better one; NaN where doubt is not known."""
     drawn = draw_objectives(two, frame, objectives, noise)
-    uncertain = [frame.metric(objective.name).interval for objective in objectives]
-    if uncertain[0] and not np.ptp(drawn[:, 0], axis=1).any():
+    uncertain = frame.metric(objectives[0].name).interval
+    if uncertain and not np.ptp(drawn[:, 0], axis=1).any():
         return nan
-    ahead, tied = np.zeros(drawn.shape[2]), np.ones(drawn.shape[2], dtype=bool)
-    for number, objective in enumerate(objectives):
-        difference = drawn[1, number] - drawn[0, number]
-        if objective.direction == "higher":
-            difference = -difference
-        ahead[tied & (difference > 0)] = 1
-        tied &= difference == 0
-    return float((ahead + tied / 2).mean())
+    return tell_ahead(drawn[0], drawn[1], objectives)
 
 
 def _find_nearest(

@@ -11,11 +11,12 @@ import pandas as pd
 
 from harness.decide.frame import GROUP, Frame, average_seeds
 from harness.decide.frontier import Objective, quality_metric
-from harness.decide.membership import draw_objectives
+from harness.decide.membership import draw_objectives, tell_ahead
 from harness.decide.noise import Floats, Noise
 
 LOSS = 0.01
 """How much less quality than the best one that fits is no reason against a faster variant."""
+LATENCY = (Objective("latency_s", "lower"),)
 Limits = tuple[float, ...]
 
 
@@ -40,7 +41,7 @@ class Verdict:
 def find_verdicts(frame: Frame, noise: Noise, by: Sequence[str] = GROUP) -> Iterator[Verdict]:
     """Yield the verdicts of every group, the tightest limit first; one for limits that agree."""
     quality = quality_metric(frame)
-    objectives = [Objective("latency_s", "lower"), Objective(quality, "higher")]
+    objectives = [*LATENCY, Objective(quality, "higher")]
     cells = average_seeds(frame)
     cells = cells.dropna(subset=["latency_s", quality])
     cells = cells[cells["weight_bytes"] > 0]
@@ -86,8 +87,7 @@ def _make_verdict(
     if drawn is not None:
         good_enough = float((drawn[pick, 1] >= drawn[best, 1] - LOSS).mean())
         if following is not None:
-            faster = drawn[following, 0] - drawn[pick, 0]
-            ahead = float(((faster > 0) + (faster == 0) / 2).mean())
+            ahead = tell_ahead(drawn[pick], drawn[following], LATENCY)
     return Verdict(
         key, limits, group.iloc[pick], group.iloc[best],
         None if following is None else group.iloc[following], good_enough, ahead,

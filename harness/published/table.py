@@ -72,9 +72,9 @@ def read_numbers(column: pd.Series, unit: str = "", metric: str = "") -> pd.Seri
     return numbers.replace([np.inf, -np.inf], np.nan)
 
 
-def make_cells(cells: pd.DataFrame, run_id: str, started_at: str) -> pa.Table:
-    """Return the rows of a run; raise UserError where two rows would be one cell."""
-    rows = cells.assign(run_id=run_id, started_at=started_at)
+def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
+    """Return the rows of a run to come; raise UserError where two rows would be one cell."""
+    rows = cells.assign(started_at=started_at)
     for name, value in PLAIN.items():
         if name not in rows:
             rows[name] = value

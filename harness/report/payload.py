@@ -31,8 +31,7 @@ def make_payload(frame: Frame, noise: Noise) -> dict[str, Any]:
 
     A row is a variant at a place, its metrics the mean over seeds, as in `average_seeds`.
     """
-    variants = average_seeds(frame)
-    variants = variants.copy()
+    variants = average_seeds(frame).copy()
     variants[TARGET] = [tell_target(row) for _, row in variants.iterrows()]
     metrics = [one for one in frame.metrics.values() if frame.has(one.name)]
     texts = [name for name in TEXTS if name in variants and variants[name].notna().any()]

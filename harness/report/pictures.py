@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -48,8 +49,12 @@ def draw_pictures(frame: Frame, facts: dict[str, Any], folder: Path) -> list[Pic
         *_draw_strengths(parts, facts.get("plan", {})),
         *_draw_learning(parts, facts.get("plan", {})),
         *_draw_scaling(parts, style),
-        *_draw_batches(parts),
-        *_draw_gains(parts),
+        *_draw_found(
+            parts, "batches", "Throughput by batch", batches.find_batch_series, batches.draw_batches
+        ),
+        *_draw_found(
+            parts, "gains", "Less work promised, time measured", gains.find_gains, gains.draw_gains
+        ),
         *_draw_rooflines(parts, facts.get("roofs", {})),
     ]
     return [
@@ -98,20 +103,19 @@ def _draw_scaling(parts: dict[str, Frame], style: Style) -> Iterator[Drawn]:
         yield "threads", task, title, figures.draw_scaling(average_seeds(part), title, style)
 
 
-def _draw_batches(parts: dict[str, Frame]) -> Iterator[Drawn]:
+def _draw_found(
+    parts: dict[str, Frame],
+    kind: str,
+    words: str,
+    find: Callable[[Frame], pd.DataFrame],
+    draw: Callable[[pd.DataFrame, str], Figure],
+) -> Iterator[Drawn]:
+    """Yield a picture for each task in which there are cells for it."""
     for task, part in parts.items():
-        series = batches.find_batch_series(part)
-        if len(series):
-            title = f"Throughput by batch: {task}"
-            yield "batches", task, title, batches.draw_batches(series, title)
-
-
-def _draw_gains(parts: dict[str, Frame]) -> Iterator[Drawn]:
-    for task, part in parts.items():
-        found = gains.find_gains(part)
+        found = find(part)
         if len(found):
-            title = f"Less work promised, time measured: {task}"
-            yield "gains", task, title, gains.draw_gains(found, title)
+            title = f"{words}: {task}"
+            yield kind, task, title, draw(found, title)
 
 
 def _draw_rooflines(parts: dict[str, Frame], roofs: dict[str, Any]) -> Iterator[Drawn]:

@@ -43,7 +43,7 @@ def write_million(root: Path) -> Path:
         "params": np.exp(effort + generator.standard_normal(count)),
     })  # fmt: skip
     made = Run.create(root, "million", {})
-    made.write_cells(make_cells(cells, made.run_id, "now"))
+    made.write_cells(make_cells(cells, "now"))
     return made.folder
 
 

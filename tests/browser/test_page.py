@@ -49,7 +49,7 @@ def make_run(root: Path, count: int, hostile: bool = False) -> Run:
         "headline_blocks": "clean", "rounds": 10,
     })  # fmt: skip
     made = Run.create(root, "page", {"machine": {"cpu_model": "a test"}})
-    rows = make_cells(cells, made.run_id, "2026-01-01")
+    rows = make_cells(cells, "2026-01-01")
     made.write_cells(rows)
     ids = rows["cell_id"].to_pylist()[:50]
     samples = [

@@ -106,7 +106,7 @@ def test_published_tables_compare_as_pandas_computes() -> None:
     files = {"cpu": "benchmark-infer-fp32-nchw-pt221-cpu-i9_10940x-dynamo.csv",
              "cuda": "benchmark-infer-amp-nhwc-pt210-cu121-rtx3090.csv"}  # fmt: skip
     cells = read_timm([TIMM / name for name in files.values()], TIMM / "results-imagenet.csv").cells
-    frame = Frame("r", make_cells(cells, "r", "now").to_pandas(), {m.name: m for m in METRICS})
+    frame = Frame("r", make_cells(cells, "now").to_pandas(), {m.name: m for m in METRICS})
     found = geometric_mean_ratio(list(find_duels(frame)))
     tables = {
         name: pd.read_csv(TIMM / file).assign(

@@ -28,7 +28,7 @@ def make_run(root: Path, device: str, environment: dict[str, str], latency_s: fl
         "environment": json.dumps(environment),
     }])  # fmt: skip
     made = Run.create(root, "run", {})
-    rows = make_cells(cells, made.run_id, "now")
+    rows = make_cells(cells, "now")
     made.write_cells(rows)
     blank = dict.fromkeys(SAMPLES_SCHEMA.names)
     samples = [

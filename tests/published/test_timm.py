@@ -182,7 +182,7 @@ def test_any_table_is_imported_by_a_map_of_its_columns(tmp_path: Path) -> None:
     assert "1 values of top1 are no numbers" in told
     assert "columns not used: extra" in told
     assert "1 rows without a model left out" in told
-    table = make_cells(cells, "r", "now").to_pandas()
+    table = make_cells(cells, "now").to_pandas()
     assert table["device"].tolist() == ["cuda-a100"] * 2
     assert table["task"].tolist() == ["imagenet"] * 2
     assert table["cell_id"].is_unique
