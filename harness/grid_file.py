@@ -188,6 +188,7 @@ EXAMPLES = {
     "measure.pin": "pin = false",
     "measure.block_s": "block_s = 0.01",
     "measure.least_rounds": "least_rounds = 10",
+    "measure.processes": "processes = 2",
     "measure.flush_cache": "flush_cache = true",
 }
 

@@ -101,6 +101,8 @@ IDENTITY: tuple[tuple[str, pa.DataType], ...] = (
 CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("heat", pa.string()),
     ("together", pa.bool_()),
+    ("processes", pa.int64()),
+    ("process_spread", pa.float64()),
     ("rounds", pa.int64()),
     ("samples", pa.int64()),
     ("loops", pa.int64()),
@@ -227,6 +229,7 @@ SAMPLES_SCHEMA = pa.schema(
         ("switches", pa.int32()),
         ("others", pa.int32()),
         ("frequency_hz", pa.float64()),
+        ("process", pa.int32()),
     ],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )

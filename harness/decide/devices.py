@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.decide.frame import Frame, average_seeds
+from harness.decide.mean import mean_interval
 from harness.stats import Estimate
 
 SAME = ("task", "model", "technique")
@@ -146,14 +147,20 @@ def geometric_mean_ratio(duels: list[Duel]) -> Estimate:
 
     The interval is that of the mean of logs over variants (t distribution).
     """
-    from scipy import stats  # late: it takes a second
+    found = mean_interval(np.log([duel.at[0].ratio.value for duel in duels]))
+    return Estimate(*(exp(bound) for bound in (found.value, found.low, found.high)))
 
-    logs = np.log([duel.at[0].ratio.value for duel in duels])
-    middle = float(logs.mean())
-    if len(logs) < 2:
-        return Estimate(exp(middle))
-    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5)
-    return Estimate(exp(middle), exp(middle - half), exp(middle + half))
+
+def memory_in_use(cell: pd.Series) -> float:
+    """Return the bytes that a cell takes on its card, or on the host where it has none."""
+    on_card = cell.get("cuda_process_bytes")
+    return float(on_card if pd.notna(on_card) else cell["peak_memory_bytes"])
+
+
+def energy_of_inference(cell: pd.Series) -> float:
+    """Return the joules that one example takes."""
+    examples = cell["call_examples"] if pd.notna(cell["call_examples"]) else cell["batch"]
+    return float(cell["energy_j"]) / float(examples)
 
 
 def find_scalings(frame: Frame) -> Iterator[Scaling]:

@@ -105,7 +105,7 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     averaged[list(rules)] = averaged[list(rules)].where(complete)
     undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
     averaged[[name for name in undirected if name in averaged]] = float("nan")
-    return averaged.assign(seeds=grouped.size().to_numpy())
+    return averaged.copy().assign(seeds=grouped.size().to_numpy())  # copy: one block again
 
 
 def seed_rows(frame: Frame, variants: pd.DataFrame) -> list[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.record import Metric
-from harness.stats import PROCESS_SPREAD
+from harness.rounds import ONE_PROCESS, polish
 from harness.store import CONTROL_PREFIX, Run
 
 Floats = NDArray[np.float64]
@@ -69,6 +69,7 @@ class Noise:
     ) -> None:
         """Put what the rounds tell in the places of the cells that have them."""
         place = {cell: row for row, cell in enumerate(cells["cell_id"])}
+        spread = find_spread(cells)
         for number, (logs, common) in enumerate(self.heats):
             known = [cell for cell in logs.index if cell in place]
             table = logs.loc[known].to_numpy(float)
@@ -79,9 +80,8 @@ class Noise:
             chosen = draw_blocks(table.shape[1], drawn.shape[1], generator)
             own = _median_over(table, chosen) - np.nanmedian(table, 1, keepdims=True)
             shared = _median_over(common[None, :], chosen) - np.median(common)
-            # PROCESS_SPREAD is of the difference between two processes.
-            apart = PROCESS_SPREAD / 2**0.5 * generator.standard_normal(own.shape)
             rows = [place[cell] for cell in known]
+            apart = spread[rows, None] * generator.standard_normal(own.shape)
             centre = np.nanmedian(table, 1) + np.median(common)  # compared round by round
             told = sign * np.log(values[rows])
             level = np.nanmedian(told - centre)  # the headlines' own level, the same for all
@@ -130,14 +130,20 @@ def draw_within_intervals(
 def split_rounds(heat: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
     """Return what is each cell's own in each round, and what all cells of the round share.
 
-    Both are logarithms; their sum is the log of the cell's median block. Source: Tukey's median
-    polish, "Exploratory Data Analysis" (1977), one step.
+    Both are logarithms; their sum is the log of the cell's median block.
     """
     table = heat.pivot_table(index="cell_id", columns="round", values="log_s")
-    middle = table.median(axis=1)
-    common = table.sub(middle, axis=0).median(axis=0)
+    _, common = polish(table.to_numpy(float))
     own = table.sub(common, axis=1)
-    return own[~own.index.str.startswith(CONTROL_PREFIX)], common.to_numpy(float)
+    return own[~own.index.str.startswith(CONTROL_PREFIX)], common
+
+
+def find_spread(cells: pd.DataFrame) -> Floats:
+    """Return how far each cell is off by the processes it was timed in, relatively (deviation)."""
+    known = cells.reindex(columns=["process_spread", "processes"]).astype(float)
+    alone = known["process_spread"].fillna(ONE_PROCESS).to_numpy(float)
+    spread: Floats = alone / np.sqrt(known["processes"].fillna(1).to_numpy(float))
+    return spread
 
 
 def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.decide.frame import Frame, load_frame
-from harness.errors import UserError
 from harness.record import Metric
 from harness.store import Run
+from harness.toml_data import check_data, read_toml
 
 COST = "cost_per_million"
-EXAMPLE = """date = 2026-11-01
+HINT = """A price table is like:
+date = 2026-11-01
 source = "list prices of a cloud, region, on demand"
 currency = "USD"
 [per_hour]
@@ -44,24 +44,12 @@ class Prices(BaseModel):
 
 def read_prices(path: Path) -> Prices:
     """Return a price table; raise UserError for what is none."""
-    try:
-        return parse_prices(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}. A price table is like:\n{EXAMPLE}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"Cannot read {path} as TOML: {error}.") from None
+    return read_toml(path, Prices, HINT)
 
 
 def parse_prices(data: dict[str, Any], where: str) -> Prices:
     """Return a price table from its data; raise UserError for what is none."""
-    try:
-        return Prices.model_validate(data)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(
-            f"{where}, {place}: {first['msg']}. A price table is like:\n{EXAMPLE}"
-        ) from None
+    return check_data(data, Prices, where, HINT)
 
 
 def load_priced(run: Run, prices: Path | None = None) -> Frame:

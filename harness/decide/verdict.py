@@ -48,10 +48,8 @@ def find_verdicts(frame: Frame, noise: Noise, by: Sequence[str] = GROUP) -> Iter
     for key, group in cells.groupby(list(by), dropna=False):
         drawn = draw_objectives(group, frame, objectives, noise)
         known = bool(np.ptp(drawn, axis=2).any())
-        # Not the headlines: each is over rounds of its own, the draws compare round by round.
-        latency_s = np.median(drawn[:, 0], axis=1)
         limits = decades(group["weight_bytes"])
-        places = [_choose(group, latency_s, quality, limit) for limit in limits]
+        places = [_choose(group, quality, limit) for limit in limits]
         for chosen in dict.fromkeys(places):
             fitting = tuple(
                 limit for limit, place in zip(limits, places, strict=True) if place == chosen
@@ -66,11 +64,9 @@ def decades(sizes: pd.Series) -> Limits:
     return tuple(10.0**power for power in range(least, most + 1))
 
 
-def _choose(
-    group: pd.DataFrame, latency_s: Floats, quality: str, limit: float
-) -> tuple[int, int, int | None]:
+def _choose(group: pd.DataFrame, quality: str, limit: float) -> tuple[int, int, int | None]:
     """Return the places of the pick, of the best quality, and of the next under a limit."""
-    order = np.argsort(latency_s, kind="stable")
+    order = np.argsort(group["latency_s"].to_numpy(float), kind="stable")
     fits = group["weight_bytes"].to_numpy() <= limit
     values = group[quality].to_numpy(float)
     best = int(np.argmax(np.where(fits, values, -np.inf)))

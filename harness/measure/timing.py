@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from statistics import median
 from typing import Any
@@ -26,11 +27,15 @@ CLOCK_SHARE = 0.005
 
 @dataclass(frozen=True)
 class Block:
-    """Seconds of one call, a value for each sample; each sample is `loops` calls."""
+    """Seconds of one call, a value for each sample; each sample is `loops` calls.
+
+    `process` is the id of the process that took them.
+    """
 
     seconds: Floats
     loops: int
     disturbance: Disturbance
+    process: int = field(default_factory=os.getpid)
 
 
 @dataclass(frozen=True)

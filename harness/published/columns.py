@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.errors import suggest
 from harness.errors import UserError
 from harness.published.table import Published, read_numbers, read_table, require_columns
 from harness.record import METRIC_NAMES
+from harness.toml_data import read_toml
 
 TEXTS = ("model", "technique", "device", "runtime", "task", "realization")
 COUNTS = ("threads", "batch", "seed", "call_examples")
-EXAMPLE = """task = "imagenet"
+HINT = """A map of columns is like:
+task = "imagenet"
 device = "cuda-a100"
 [columns]
 model = "name"
@@ -35,6 +36,10 @@ class Source(BaseModel):
     per: str | None = None
 
 
+NAMED = BeforeValidator(lambda told: {"column": told} if isinstance(told, str) else told)
+"""A column that is only named."""
+
+
 class ColumnMap(BaseModel):
     """A map of columns: what holds for every row, and where each of our columns comes from."""
 
@@ -49,23 +54,12 @@ class ColumnMap(BaseModel):
     threads: int | None = None
     batch: int | None = None
     seed: int | None = None
-    columns: Annotated[dict[str, str | Source], Field(min_length=1)]
+    columns: Annotated[dict[str, Annotated[Source, NAMED]], Field(min_length=1)]
 
 
 def read_map(path: Path) -> ColumnMap:
     """Return a map of columns; raise UserError for what is none."""
-    try:
-        found = ColumnMap.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}. A map of columns is like:\n{EXAMPLE}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"Cannot read {path} as TOML: {error}.") from None
-    except ValidationError as problem:
-        first = max(problem.errors(), key=lambda error: len(error["loc"]))  # the most precise
-        place = ".".join(str(part) for part in first["loc"] if part != "Source") or "the file"
-        raise UserError(
-            f"{path}, {place}: {first['msg']}. A map of columns is like:\n{EXAMPLE}"
-        ) from None
+    found = read_toml(path, ColumnMap, HINT)
     known = [*TEXTS, *COUNTS, *sorted(METRIC_NAMES)]
     for name in found.columns:
         if name not in known:
@@ -88,10 +82,7 @@ def read_csv(files: Sequence[Path], columns: ColumnMap) -> Published:
 
 def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
     table = read_table(path)
-    sources = {
-        name: Source(column=source) if isinstance(source, str) else source
-        for name, source in columns.columns.items()
-    }
+    sources = columns.columns
     used = [one for source in sources.values() for one in (source.column, source.per) if one]
     require_columns(table, tuple(used), path, "the table that the map is of")
     fixed = columns.model_dump(exclude={"columns"}, exclude_none=True)

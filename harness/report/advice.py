@@ -11,7 +11,7 @@ from harness.decide.frame import Frame
 from harness.decide.frontier import Group, Objective, name_group, quality_metric
 from harness.decide.noise import Noise
 from harness.decide.recommend import Held, Recommendation
-from harness.decide.verdict import find_verdicts
+from harness.decide.verdict import Verdict, find_verdicts
 from harness.report import text
 
 
@@ -55,13 +55,27 @@ def tell_verdicts(frame: Frame, noise: Noise) -> Iterator[dict[str, str]]:
             "latency": text.format_value(one.pick["latency_s"], "s"),
             "quality": f"{quality.label} {text.format_value(one.pick[quality.name], quality.unit)}",
             "size": text.format_value(one.pick["weight_bytes"], "B"),
-            "good_enough": "it is the best"
-            if one.pick.equals(one.best)
-            else text.format_probability(one.good_enough),
-            "ahead": "no other" if one.next is None else text.format_probability(one.ahead),
-            "best": name_cell(one.best),
-            "next": "–" if one.next is None else name_cell(one.next),
+            "sure": "; ".join(_tell_doubt(one)),
         }
+
+
+def _tell_doubt(one: Verdict) -> Iterator[str]:
+    """Yield how sure it is that the pick is good enough, and that no other is as fast."""
+    if one.pick.equals(one.best):
+        yield "it is the best that fits"
+    elif isfinite(one.good_enough):
+        sure = text.format_probability(one.good_enough)
+        yield f"{sure}: loses at most a point to {name_cell(one.best)}"
+    else:
+        yield f"loses at most a point to {name_cell(one.best)}"
+    if one.next is None:
+        yield "no other that fits is as good"
+    elif isfinite(one.ahead):
+        yield f"{text.format_probability(one.ahead)}: is faster than {name_cell(one.next)}"
+    else:
+        yield f"is faster than {name_cell(one.next)}"
+    if not isfinite(one.good_enough):
+        yield "how sure is not known"
 
 
 def describe_hypervolume(group: Group, frame: Frame) -> str:

@@ -1,52 +1,77 @@
-"""Batches: how many examples a second each device takes, by how many it gets at once."""
+"""Batches: what each device gives and takes, by how many examples it gets at once."""
 
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
+from harness.decide.devices import energy_of_inference, memory_in_use
 from harness.decide.frame import Frame, average_seeds
+from harness.decide.frontier import name_group
+from harness.decide.prices import COST
 from harness.grid import BASELINE
 from harness.report.style import COLOURS
 
-COLUMNS = 2
 MOST_MODELS = 8
+SHOWN = {
+    "throughput_per_s": "examples a second",
+    "latency_s": "latency of a call, s",
+    "memory_bytes": "memory, B",
+    "inference_energy_j": "energy of an inference, J",
+    COST: "cost of a million inferences",
+}
+"""What a column of panels shows, where any cell has it."""
 
 
 def find_batch_series(frame: Frame) -> pd.DataFrame:
-    """Return the baselines of models that were measured with several batches on one device."""
+    """Return the baselines of models that were measured with several batches on one device.
+
+    Their memory is that of the card where there is one; energy is that of one example.
+    """
     cells = average_seeds(frame)
     cells = cells[(cells["technique"] == BASELINE) & cells["throughput_per_s"].notna()]
     several = cells.groupby(["model", "device", "threads"])["batch"].transform("nunique") > 1
-    return cells[several.fillna(False).astype(bool)]
+    found = cells[several.fillna(False).astype(bool)]
+    rows = [row for _, row in found.iterrows()]
+    return found.assign(
+        memory_bytes=[memory_in_use(row) for row in rows],
+        inference_energy_j=[energy_of_inference(row) for row in rows],
+    )
 
 
 def draw_batches(cells: pd.DataFrame, title: str) -> Figure:
-    """Return a panel for each model: throughput over batch, a line for each device and threads."""
+    """Return a row of panels for each model, over batch: a line for each device and threads."""
     models = list(dict.fromkeys(cells["model"]))[:MOST_MODELS]
-    columns = min(COLUMNS, len(models))
-    rows = -(-len(models) // columns)
-    figure = Figure(figsize=(5 * columns + 1.2 * (columns == 1), 3.6 * rows), layout="constrained")
+    shown = [name for name in SHOWN if name in cells and cells[name].notna().any()]
+    figure = Figure(figsize=(3.8 * len(shown) + 1, 3 * len(models) + 0.5), layout="constrained")
     figure.suptitle(title, x=0.02, ha="left")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes, model in zip(panels.flat, models, strict=False):
+    panels = figure.subplots(len(models), len(shown), squeeze=False)
+    for row, model in zip(panels, models, strict=True):
         mine = cells[cells["model"] == model]
-        for number, (key, part) in enumerate(mine.groupby(["device", "threads"])):
-            line = part.sort_values("batch")
-            low, high = line["throughput_per_s_low"], line["throughput_per_s_high"]
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot(line["batch"], line["throughput_per_s"], marker="o", markersize=4,
-                      linewidth=1, color=colour, label=f"{key[0]}, threads {key[1]:g}")  # fmt: skip
-            axes.fill_between(line["batch"], low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="examples a second")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_major_formatter(EngFormatter())
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_title(model, fontsize=9, loc="left")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    for axes in panels.flat[len(models) :]:
-        axes.set_visible(False)
+        for axes, name in zip(row, shown, strict=True):
+            _draw_lines(axes, mine, name)
+        row[0].set_title(model, fontsize=9, loc="left")
+        row[0].legend(fontsize=7)
     return figure
+
+
+def _draw_lines(axes: Axes, cells: pd.DataFrame, name: str) -> None:
+    for number, (key, part) in enumerate(cells.groupby(["device", "threads"], dropna=False)):
+        line = part.sort_values("batch")
+        colour = COLOURS[number % len(COLOURS)]
+        place = name_group(dict(zip(("device", "threads"), key, strict=True)))
+        axes.plot(line["batch"], line[name], marker="o", markersize=4, linewidth=1, color=colour,
+                  label=place)  # fmt: skip
+        if f"{name}_low" in line:
+            axes.fill_between(
+                line["batch"], line[f"{name}_low"], line[f"{name}_high"],
+                color=colour, alpha=0.2, linewidth=0,
+            )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel=SHOWN[name])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(EngFormatter())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)

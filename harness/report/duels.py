@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from harness.decide.devices import Duel, Scaling, find_duels, find_scalings, geometric_mean_ratio
+from harness.decide.devices import (
+    Duel,
+    Scaling,
+    energy_of_inference,
+    find_duels,
+    find_scalings,
+    geometric_mean_ratio,
+    memory_in_use,
+)
 from harness.decide.frame import Frame
 from harness.decide.prices import COST
 from harness.report import text
@@ -68,8 +76,8 @@ def _make_row(duel: Duel) -> dict[str, str]:
         "largest": f"{last.batch:g}: {_ratio(last.ratio)}" if last is not first else "–",
         "overtakes": _crossing(duel),
         "throughput": " / ".join(text.format_value(c["throughput_per_s"], "1/s") for c in best),
-        "memory": " / ".join(text.format_value(_memory(cell), "B") for cell in best),
-        "energy": " / ".join(text.format_value(_energy(cell), "J") for cell in best),
+        "memory": " / ".join(text.format_value(memory_in_use(cell), "B") for cell in best),
+        "energy": " / ".join(text.format_value(energy_of_inference(cell), "J") for cell in best),
         "cost": " / ".join(_cost(cell) for cell in best),
     }
 
@@ -86,17 +94,6 @@ def _crossing(duel: Duel) -> str:
         return "always" if duel.always else "never" if duel.never else "unclear"
     ends = [f"{end:.3g}" if np.isfinite(end) else "?" for end in (found.low, found.high)]
     return f"{found.value:.3g} ({'–'.join(ends)})"
-
-
-def _memory(cell: pd.Series) -> float:
-    """The card's memory where the cell has it, else the host's."""
-    on_card = cell.get("cuda_process_bytes")
-    return float(on_card if pd.notna(on_card) else cell["peak_memory_bytes"])
-
-
-def _energy(cell: pd.Series) -> float:
-    examples = cell["call_examples"] if pd.notna(cell["call_examples"]) else cell["batch"]
-    return float(cell["energy_j"]) / float(examples)
 
 
 def _cost(cell: pd.Series) -> str:

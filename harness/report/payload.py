@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.decide.answer import Answer
 from harness.decide.frame import GROUP, Frame, average_seeds, seed_rows
 from harness.decide.frontier import quality_metric
 from harness.decide.noise import Noise
 from harness.record import Metric
+from harness.report.advice import name_cell
 
 TARGET = "interval target"
+MEMBERSHIP = Metric("membership", "1", "higher", "on the frontier")
+STANDING = ["cell_id", "standing", "membership", "dominated_by"]
 TEXTS = ("model", "technique", "device", "threads", "batch", "runtime", "task", "realization",
-         "bound", TARGET)  # fmt: skip
+         "bound", TARGET, "standing", "beaten by")  # fmt: skip
 SHOWN = (
     "latency_s", "latency_ratio", "throughput_per_s", "accuracy", "r2", "fidelity", "params",
     "weight_bytes", "peak_memory_bytes", "macs", "fraction_of_roof", "energy_j",
-    "time_to_target_s", "cost_per_million",
+    "time_to_target_s", "cost_per_million", "membership",
 )  # fmt: skip
 MOST_BLOCKS = 150_000
 """Blocks that a page can hold: about 4 MB."""
 DIGITS = 6
 
 
-def make_payload(frame: Frame, noise: Noise) -> dict[str, Any]:
+def make_payload(frame: Frame, noise: Noise, answers: Sequence[Answer]) -> dict[str, Any]:
     """Return the page's data, JSON-able: a list for each column, rounds by cell.
 
-    A row is a variant at a place, its metrics the mean over seeds, as in `average_seeds`.
+    A row is a variant at a place, its metrics the mean over seeds, as in `average_seeds`; where it
+    stands is as the answers say.
     """
     variants = average_seeds(frame).copy()
     variants[TARGET] = [tell_target(row) for _, row in variants.iterrows()]
+    variants = variants.merge(list_standings(answers), on="cell_id", how="left")
     metrics = [one for one in frame.metrics.values() if frame.has(one.name)]
+    if variants[MEMBERSHIP.name].notna().any():
+        metrics.append(MEMBERSHIP)
     texts = [name for name in TEXTS if name in variants and variants[name].notna().any()]
     cells: dict[str, list[Any]] = {
         name: [_text(value) for value in variants[name]]
@@ -57,6 +66,21 @@ def make_payload(frame: Frame, noise: Noise) -> dict[str, Any]:
         "rounds_left_out": left_out,
         "start": {"x": "latency_s", "y": quality, "colour": _choose_colour(variants)},
     }
+
+
+def list_standings(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Return for each cell_id its standing, its membership, and by name which cell beats it."""
+    parts: list[pd.DataFrame] = []
+    names: dict[str, str] = {}
+    for group in (one.group for one in answers):
+        names |= {row["cell_id"]: name_cell(row) for _, row in group.members.iterrows()}
+        for plain, cells in (("member", group.members), ("dominated", group.dominated),
+                             ("incomplete", group.incomplete)):  # fmt: skip
+            told = cells.reindex(columns=STANDING)
+            parts.append(told.assign(standing=told["standing"].fillna(plain)))
+    found = pd.concat(parts, ignore_index=True)
+    found["beaten by"] = found.pop("dominated_by").map(names)
+    return found
 
 
 def list_rounds(

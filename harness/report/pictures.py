@@ -49,9 +49,7 @@ def draw_pictures(frame: Frame, facts: dict[str, Any], folder: Path) -> list[Pic
         *_draw_strengths(parts, facts.get("plan", {})),
         *_draw_learning(parts, facts.get("plan", {})),
         *_draw_scaling(parts, style),
-        *_draw_found(
-            parts, "batches", "Throughput by batch", batches.find_batch_series, batches.draw_batches
-        ),
+        *_draw_found(parts, "batches", "By batch", batches.find_batch_series, batches.draw_batches),
         *_draw_found(
             parts, "gains", "Less work promised, time measured", gains.find_gains, gains.draw_gains
         ),

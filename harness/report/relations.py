@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from harness.report.strengths import estimate_mean
+from harness.decide.mean import mean_interval
 
 HEAD = """# Relations: what the literature says, and what was measured
 
@@ -46,14 +46,14 @@ class Figure:
 
     def verdict(self) -> str:
         """Say whether the values are above the bound: all of the interval, or the mean alone."""
-        mean, low, _ = estimate_mean(self.values)
-        if low >= self.least:
+        found = mean_interval(self.values)
+        if found.low >= self.least:
             return "holds"
-        return "on average" if mean >= self.least else "**does not hold**"
+        return "on average" if found.value >= self.least else "**does not hold**"
 
     def row(self) -> str:
         """Return the figure as a row of the table."""
-        mean, low, high = estimate_mean(self.values)
+        mean, low, high = astuple(mean_interval(self.values))
         shown = f"{mean:+z.{self.digits}f}" if self.unit else f"{mean:z.{self.digits}f}"
         bounds = f"({low:z.{self.digits}f} … {high:z.{self.digits}f})"
         text = f"{shown} {bounds}{self.unit}".replace("-", "−")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from scipy import stats as distributions
 
+from harness.decide.mean import mean_interval
 from harness.record import Metric
 from harness.report.style import COLOURS, MOST_DRAWN
 
@@ -53,23 +53,13 @@ def find_curves(
         if rows["strength"].nunique() < LEAST_STRENGTHS:
             continue
         values = np.array([
-            (strength, *estimate_mean(group[quality].to_numpy(float)))
+            (strength, *astuple(mean_interval(group[quality])))
             for strength, group in rows.groupby("strength")
         ])  # fmt: skip
         least = 0.0 if quality == "accuracy" else -np.inf  # R² and fidelity have no least
         values[:, 2:] = values[:, 2:].clip(least, 1.0)
         curves.append(Curve(str(model), str(curve), values))
     return curves
-
-
-def estimate_mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean and its 95 % t interval; NaN bounds for a single value."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    error = float(values.std(ddof=1)) / len(values) ** 0.5
-    half = float(distributions.t.ppf(0.975, len(values) - 1)) * error
-    return mean, mean - half, mean + half
 
 
 def draw_strengths(curves: list[Curve], quality: Metric, title: str) -> Figure:

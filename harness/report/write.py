@@ -48,11 +48,12 @@ def write_report(source: Source, reports: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw_pictures(frame, source.facts, folder)
-        facts = gather(source, pictures)
+        answers = answer(frame, noise=source.noise)
+        facts = gather(source, answers, pictures)
         shown = {"payload": "", "scripts": ()}
         if len(frame.measured):
             shown = {
-                "payload": write_payload(make_payload(frame, source.noise)),
+                "payload": write_payload(make_payload(frame, source.noise, answers)),
                 "scripts": read_scripts(),
             }
         page = _render("page.html.j2", facts | shown)
@@ -75,10 +76,9 @@ def read_scripts() -> tuple[str, str]:
     return get_plotlyjs(), own
 
 
-def gather(source: Source, pictures: list[Picture]) -> dict[str, Any]:
+def gather(source: Source, answers: list[Answer], pictures: list[Picture]) -> dict[str, Any]:
     """Return what the templates show."""
     frame, facts, noise = source.frame, source.facts, source.noise
-    answers = answer(frame, noise=noise)
     columns = [frame.metrics[name] for name in TABLE if frame.has(name)]
     unmeasured = frame.cells[frame.cells["status"] != "measured"]
     machine = describe(facts.get("machine", {}))

@@ -37,23 +37,26 @@ def conclude(
     if problem is not None:
         return with_problem(seat.record, problem)
     assert seat.member is not None
-    record = with_latency(seat.record, seat.member)
+    latency = timed.latencies[seat.member.name]
+    record = with_latency(seat.record, seat.member, latency)
     record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
         heat=timed.name,
-        together=timed.together,
+        together=timed.processes > 0,
+        processes=seat.member.processes,
+        process_spread=timed.process_spread,
         stalled_share=timed.stalled_share,
         machine_speed=timed.machine_speed,
-        interval_reached=seat.member.is_narrow(budget.relative_ci),
+        interval_reached=latency.relative_half_width <= budget.relative_ci,
         test_examples=len(seat.answers.get("labels", ())) or None,
     )
     if timed.control.blocks:
-        record = record.measured(control_latency_s=timed.control.latency())
+        record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     baseline = find_baseline(timed.seats, seat.cell)
     record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
-        ratio = compare(seat.member, baseline.member)
+        ratio = compare(seat.member, baseline.member, timed.process_spread)
         record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return with_explanation(record, seat, roofs)
 
@@ -89,9 +92,9 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
     return found
 
 
-def with_latency(record: Record, member: Member) -> Record:
+def with_latency(record: Record, member: Member, latency: stats.Estimate) -> Record:
     """Return the record with latency, throughput and tails, from the least disturbed blocks."""
-    latency, level = member.latency(), member.headline_level()
+    level = member.headline_level()
     examples = record.conditions.get("call_examples") or record.cell.batch
     pooled = np.concatenate([b.samples.seconds for b in member.blocks if b.level <= level])
     single = record.conditions.get("loops") == 1  # percentiles of means would be too low
@@ -204,6 +207,7 @@ def samples_table(cell_id: str, heat: str, member: Member | None) -> pa.Table:
 def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
     yield from (("round", block.round), ("block", block.block), ("position", block.position))
     yield from (("at_s", block.at_s), ("loops", block.samples.loops))
+    yield "process", block.samples.process
     found = block.samples.disturbance
     yield from (("disturbed", bool(found.cause)), ("cause", found.cause))
     for name in ("lost_s", "switches", "others", "frequency_hz"):

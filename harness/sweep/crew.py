@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from harness.grid import BASELINE, Cell, Grid
 from harness.measure.disturbance import read_stall_s
 from harness.measure.roofline import Traffic
 from harness.record import Record
-from harness.sweep.heat import Member, Samples, Stop, run_heat
-from harness.sweep.launcher import Launcher, Worker
+from harness.stats import Estimate
+from harness.sweep.heat import Member, Samples, Stop, latencies, process_spread, run_heat
+from harness.sweep.launcher import Launcher, Worker, take_turns
 from harness.sweep.pack import Need, need_of, pack
 from harness.sweep.plan import import_folders
 
@@ -80,15 +82,31 @@ class Seat:
 class Timed:
     """A heat that was run: who took part, beside which control, and how the machine did.
 
+    `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
     `machine_speed` is the share of its known speed at which it ran the control.
     """
 
     name: str
     seats: Sequence[Seat]
     control: Member
-    together: bool
+    processes: int
     stalled_share: float
     machine_speed: float = float("nan")
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Who was timed, and the control."""
+        return [*(seat.member for seat in self.seats if seat.member), self.control]
+
+    @cached_property
+    def latencies(self) -> dict[str, Estimate]:
+        """The latency of each member that was timed, by name."""
+        return latencies(self.members)
+
+    @cached_property
+    def process_spread(self) -> float:
+        """How far processes with the same work were apart, relatively."""
+        return process_spread(self.members)
 
 
 def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:
@@ -104,6 +122,7 @@ class Crew:
         self.shop = shop
         self.seats = seats
         self._known_answers = known_answers
+        self._order = random.Random()
 
     def measure_memory(self) -> None:
         """Measure each cell's memory in a process of its own."""
@@ -113,8 +132,11 @@ class Crew:
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
 
-    def groups(self) -> list[tuple[Sequence[Seat], bool]]:
-        """Return the seats of each heat and whether they are alive together; baselines in each."""
+    def groups(self) -> list[tuple[Sequence[Seat], int]]:
+        """Return the seats of each heat and how many processes each has; baselines in each heat.
+
+        With none, a cell is loaded anew for every block, because it does not fit otherwise.
+        """
         ready = {seat.cell.id: seat for seat in self.seats if seat.problem is None}
         if not ready:
             return []
@@ -126,26 +148,31 @@ class Crew:
                 company[name] = baseline.cell.id
         device = self.seats[0].cell.device
         control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
+        room, processes = self.shop.room(device), self.shop.grid.measure.processes
+        groups = pack({n: need * processes for n, need in needs.items()}, company,
+                      control * processes, room)  # fmt: skip
+        if not all(group.together for group in groups):  # one process is better than none
+            groups, processes = pack(needs, company, control, room), 1
         return [
-            ([ready[name] for name in group.names], group.together)
-            for group in pack(needs, company, control, self.shop.room(device))
+            ([ready[name] for name in group.names], processes * group.together) for group in groups
         ]
 
-    def run(self, name: str, seats: Sequence[Seat], together: bool, seed: int) -> Timed:
+    def run(self, name: str, seats: Sequence[Seat], processes: int, seed: int) -> Timed:
         """Time the seats in a heat; a seat without a member has a problem that says why."""
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
         stop = Stop(budget.relative_ci, budget.max_seconds_per_cell, measure.least_rounds)
+        self._order.seed(seed)
         with ExitStack() as stack:
             for seat in seats:
-                self._seat(seat, stack, together)
-            control = self._control(seats[0].cell, stack)
+                self._seat(seat, stack, processes)
+            control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
             stalled_s = read_stall_s()
             began_s = time.monotonic()
             run_heat([*members, control], stop, seed)
             took_s = time.monotonic() - began_s
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
-        return Timed(name, seats, control, together, share)
+        return Timed(name, seats, control, processes, share)
 
     def measure_energy(self, seats: Sequence[Seat], device: Mapping[str, Any]) -> None:
         """Measure each cell's energy in a process of its own, where the device has a counter."""
@@ -169,25 +196,27 @@ class Crew:
             timeout_s = self.shop.grid.budget.timeout_s
             return worker.call(operation, timeout_s, **seat.request, **arguments)
 
-    def _seat(self, seat: Seat, stack: ExitStack, together: bool) -> None:
-        """Load a seat's cell and make it a member; one that is not kept open loads for each block.
+    def _seat(self, seat: Seat, stack: ExitStack, processes: int) -> None:
+        """Load a seat's cell and make it a member; without processes it loads for each block.
 
         The first load tells pace and answers in either case.
         """
         seat.member = None
         with ExitStack() as visit:
             try:
-                worker, loaded = self._load(seat, visit)
-                seat.answers = self._ask_answers(seat, worker)
+                loads = [self._load(seat, visit) for _ in range(max(1, processes))]
+                first, loaded = loads[0]
+                seat.answers = self._ask_answers(seat, first)
+                first.pause()
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
                 return
             seat.traffic = loaded["traffic"]
             seat.record = seat.record.measured(**loaded["metrics"]).under(**loaded["conditions"])
-            if together:
-                worker.pause()
+            if processes:
                 stack.push(visit.pop_all())
-        take = self._blocks_of(worker) if together else partial(self._visit, seat)
+        workers = [worker for worker, _ in loads]
+        take = self._blocks_of(workers) if processes else partial(self._visit, seat)
         follows = seat.cell.technique == BASELINE
         seat.member = Member(seat.cell.id, take, family=seat.cell.model, follows=follows)
 
@@ -198,25 +227,27 @@ class Crew:
             "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
             wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
         )  # fmt: skip
+        worker.pause()
         return worker, loaded
 
-    def _control(self, cell: Cell, stack: ExitStack) -> Member:
+    def _control(self, cell: Cell, stack: ExitStack, processes: int) -> Member:
         """Return the control workload as a member that stays as long as any other."""
-        worker = self.shop.hire(stack, cell.device)
-        control = Member(CONTROL, self._blocks_of(worker), follows=True, stopped_by="the others")
+        workers = [self.shop.hire(stack, cell.device) for _ in range(max(1, processes))]
+        control = Member(CONTROL, self._blocks_of(workers), follows=True, stopped_by="the others")
         try:
-            worker.call(
-                "load_control", self.shop.grid.budget.timeout_s,
-                device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
-            )  # fmt: skip
-            worker.pause()
+            for worker in workers:
+                worker.call(
+                    "load_control", self.shop.grid.budget.timeout_s,
+                    device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
+                )  # fmt: skip
+                worker.pause()
         except (WorkerFailure, WorkerRefusal) as problem:  # a heat goes on without it
             control.problem = problem
         return control
 
-    def _blocks_of(self, worker: Worker) -> Callable[[], Samples]:
-        timeout_s, block_s = self.shop.grid.budget.timeout_s, self.shop.grid.measure.block_s
-        return partial(worker.time_block, timeout_s, block_s)
+    def _blocks_of(self, workers: Sequence[Worker]) -> Callable[[], Samples]:
+        measure, timeout_s = self.shop.grid.measure, self.shop.grid.budget.timeout_s
+        return take_turns(workers, timeout_s, measure.block_s, self._order)
 
     def _visit(self, seat: Seat) -> Samples:
         """Load the cell, time one long block, and let it go: for cells too big to stay."""

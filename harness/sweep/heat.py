@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.measure.disturbance import CAUSES, Disturbance
+from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
 CHECK_EVERY_ROUNDS = 5
@@ -25,11 +27,12 @@ REPEAT_FROM = CAUSES.index("preempted")
 
 
 class Samples(Protocol):
-    """What a worker returns for a block: seconds of one call, and the calls in each sample."""
+    """What a worker returns for a block: seconds of one call, the calls in each sample, its id."""
 
     seconds: Floats
     loops: int
     disturbance: Disturbance
+    process: int
 
 
 @dataclass(frozen=True)
@@ -88,23 +91,20 @@ class Member:
                 best[block.round] = block
         return best
 
-    def latency(self) -> Estimate:
-        """Return the median over the headline's rounds, with its interval."""
-        return stats.series_median_interval(list(self.medians().values()))
-
     def medians(self) -> dict[int, float]:
         """Return the block median of each of the headline's rounds, in seconds, in their order."""
         rounds = self.rounds()
         chosen, _ = choose_rounds({number: block.level for number, block in rounds.items()})
         return {number: rounds[number].median_s for number in chosen}
 
+    @property
+    def processes(self) -> int:
+        """In how many processes it was timed."""
+        return len({block.samples.process for block in self.blocks})
+
     def headline_level(self) -> int:
         """Return how disturbed the blocks are that the headline had to take."""
         return choose_rounds({number: b.level for number, b in self.rounds().items()})[1]
-
-    def is_narrow(self, relative_ci: float) -> bool:
-        """Tell whether the interval has become as narrow as asked."""
-        return self.latency().relative_half_width <= relative_ci
 
 
 def choose_rounds(levels: dict[int, int]) -> tuple[list[int], int]:
@@ -117,15 +117,31 @@ def choose_rounds(levels: dict[int, int]) -> tuple[list[int], int]:
     return list(levels), max(levels.values(), default=0)
 
 
-def compare(member: Member, reference: Member) -> Ratio:
-    """Return the latency ratio of two members, paired over the rounds that both had."""
+def latencies(members: Sequence[Member]) -> dict[str, Estimate]:
+    """Return the headline of each member that was timed: its time in the heat's median round."""
+    return find_latencies({member.name: member.medians() for member in members})
+
+
+def process_spread(members: Sequence[Member]) -> float:
+    """Return how far processes with the same work were apart in this heat, relatively."""
+    return find_process_spread(
+        {member.name: member.medians() for member in members},
+        {m.name: {n: b.samples.process for n, b in m.rounds().items()} for m in members},
+    )
+
+
+def compare(member: Member, reference: Member, spread: float = ONE_PROCESS) -> Ratio:
+    """Return the latency ratio of two members, paired over the rounds that both had.
+
+    `spread` is the standard deviation of what one process has of its own as long as it lives.
+    """
     mine, theirs = member.rounds(), reference.rounds()
     shared = mine.keys() & theirs.keys()
     chosen, _ = choose_rounds({n: max(mine[n].level, theirs[n].level) for n in sorted(shared)})
     return stats.paired_ratio(
         [mine[number].median_s for number in chosen],
         [theirs[number].median_s for number in chosen],
-        spread=stats.PROCESS_SPREAD,
+        spread=spread * sqrt(1 / member.processes + 1 / reference.processes),
     )
 
 
@@ -191,13 +207,17 @@ def _retire(members: Sequence[Member], stop: Stop, rounds: int) -> None:
         # A stall may eat the budget in a round or two: an interval needs a few more.
         patience = 1 if len(member.rounds()) >= LEAST_FOR_INTERVAL else OVERDRAFT
         if member.spent_s >= patience * stop.max_seconds_per_cell:
-            narrow = member.is_narrow(stop.relative_ci)
-            member.stopped_by = "interval" if narrow else "budget"
+            member.stopped_by = "budget"
         elif rounds >= stop.most_rounds:
             member.stopped_by = "rounds"
-    if rounds < stop.least_rounds or rounds % CHECK_EVERY_ROUNDS:
+    spent = [member for member in going if member.stopped_by == "budget"]
+    staying = [member for member in going if not member.stopped_by]
+    check = rounds >= stop.least_rounds and rounds % CHECK_EVERY_ROUNDS == 0
+    if not spent and not check:
         return
+    found = latencies(members)
+    narrow = {name for name, one in found.items() if one.relative_half_width <= stop.relative_ci}
     # All together: a cell that left early would miss the rounds of those that stay.
-    if all(member.is_narrow(stop.relative_ci) for member in going if not member.stopped_by):
-        for member in going:
-            member.stopped_by = member.stopped_by or "interval"
+    done = staying if check and narrow.issuperset(member.name for member in staying) else []
+    for member in [*done, *(member for member in spent if member.name in narrow)]:
+        member.stopped_by = "interval"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -222,3 +223,20 @@ def last_line(log: bytes) -> str:
     """Return the last line of a log that says something."""
     lines = [line.strip() for line in log.decode(errors="replace").splitlines() if line.strip()]
     return f"Its last words: {lines[-1][:300]}" if lines else ""
+
+
+def take_turns(
+    workers: Sequence[Worker], timeout_s: float, block_s: float, order: random.Random
+) -> Callable[[], Any]:
+    """Return what gives a block of one of the workers, which have loaded the same.
+
+    All have had a turn before one has another, in an order that is shuffled each time.
+    """
+    waiting: list[Worker] = []
+
+    def time_block() -> Any:
+        if not waiting:
+            waiting.extend(order.sample(workers, len(workers)))
+        return waiting.pop().time_block(timeout_s, block_s)
+
+    return time_block

@@ -21,6 +21,9 @@ class Need:
     def __add__(self, other: Need) -> Need:
         return Need(self.host_bytes + other.host_bytes, self.card_bytes + other.card_bytes)
 
+    def __mul__(self, count: int) -> Need:
+        return Need(self.host_bytes * count, self.card_bytes * count)
+
     def fits(self, room: Need) -> bool:
         """Tell whether there is room on the host and on the card."""
         return self.host_bytes <= room.host_bytes and self.card_bytes <= room.card_bytes

@@ -176,9 +176,9 @@ class Sweep:
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
-        for number, (group, together) in enumerate(crew.groups()):
+        for number, (group, processes) in enumerate(crew.groups()):
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
-            timed = crew.run(name, group, together, shuffle_seed(self.run.run_id, name))
+            timed = crew.run(name, group, processes, shuffle_seed(self.run.run_id, name))
             timed = replace(timed, machine_speed=self._machine_speed(timed, first))
             crew.measure_energy(group, self._facts_of(first.device))
             self._keep_heat(timed, roofs)
@@ -203,7 +203,7 @@ class Sweep:
         place, measure = f"{cell.device}-{cell.threads}", self.plan.grid.measure
         path = speed_file(cache_folder(), known_as, place, measure.wait_policy, measure.pin)
         fastest_s = min(timed.control.medians().values())
-        return find_speed(timed.control.latency().value, fastest_s, path)
+        return find_speed(timed.latencies[timed.control.name].value, fastest_s, path)
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import sys
 import time
@@ -27,6 +28,7 @@ from harness.measure.devices import open_device
 from harness.measure.disturbance import Watch
 from harness.measure.energy import find_counter, measure_energy
 from harness.measure.layers import list_layers
+from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
 from harness.stats import Estimate
@@ -93,6 +95,8 @@ class Workbench:
         self._pace: timing.Pace | None = None
         self._watch: Watch | None = None
         self._flush: Callable[[], None] | None = None
+        self._places = random.Random()
+        self._shift: list[torch.Tensor] = []
 
     def catalog(self, plugins: list[str]) -> list[dict[str, Any]]:
         """Return every registered model, technique and data set, plugins included."""
@@ -245,8 +249,10 @@ class Workbench:
         return quality.collect_answers(subject, program, device, batch, known)
 
     def block(self, block_s: float) -> timing.Block:
-        """Return one block of samples of what is loaded."""
+        """Return one block of samples of what is loaded, its buffers somewhere else than before."""
         assert self._loaded is not None and self._pace is not None and self._watch is not None
+        self._shift.clear()
+        self._shift += shift_heap(self._places)
         with self._loaded.mode():
             return timing.time_block(
                 self._loaded.call, self._pace, block_s, self._watch, self._flush

@@ -4,10 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from random import Random
 
 from harness.sweep.heat import Member, Stop, run_heat
-from harness.sweep.launcher import Launcher
+from harness.sweep.launcher import Launcher, take_turns
 
 BLOCK_S = 0.01
 TIMEOUT_S = 120.0
@@ -23,18 +23,19 @@ def prepare(launcher: Launcher, model: str) -> str:
 
 def time_copies(
     launcher: Launcher, variant: str, batch: int, stop: Stop, seed: int,
-    threads: int = 1, wait_policy: str = "active",
+    threads: int = 1, wait_policy: str = "active", processes: int = 1,
 ) -> list[Member]:  # fmt: skip
-    """Return two copies of a cell, each in a process of its own, timed in one heat."""
+    """Return two copies of a cell, each in processes of its own, timed in one heat."""
     with ExitStack() as stack:
         members = []
         for name in "ab":
-            worker = stack.enter_context(launcher.worker())
-            worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
-                        threads=threads, batch=batch, pin=True, wait_policy=wait_policy,
-                        flush_cache=False)  # fmt: skip
-            worker.pause()
-            members.append(Member(name, partial(worker.time_block, TIMEOUT_S, BLOCK_S)))
+            workers = [stack.enter_context(launcher.worker()) for _ in range(processes)]
+            for worker in workers:
+                worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
+                            threads=threads, batch=batch, pin=True, wait_policy=wait_policy,
+                            flush_cache=False)  # fmt: skip
+                worker.pause()
+            members.append(Member(name, take_turns(workers, TIMEOUT_S, BLOCK_S, Random(seed))))
         run_heat(members, stop, seed)
     return members
 

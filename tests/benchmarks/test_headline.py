@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from copies import BLOCK_S, TIMEOUT_S, busy_neighbour
 
-from harness.sweep.heat import Member, Samples, Stop, compare, run_heat
+from harness.sweep.heat import Member, Samples, Stop, compare, latencies, run_heat
 from harness.sweep.launcher import Launcher
 
 TURNS = 24
@@ -67,9 +67,9 @@ def test_a_neighbour_in_the_middle_moves_the_headline_by_less_than_5_percent(
             continue  # something else ran: less than a third of the blocks was clean
         middle = [b for b in disturbed.blocks if COMES <= b.round < LEAVES]
         marked.append(np.mean([b.level > 0 for b in middle]))
-        headline, theirs = disturbed.latency(), twin.latency()
-        changes.append(headline.value / theirs.value - 1)
-        widths.append(max(headline.relative_half_width, theirs.relative_half_width))
+        found = latencies([disturbed, twin])
+        changes.append(found["disturbed"].value / found["twin"].value - 1)
+        widths.append(max(one.relative_half_width for one in found.values()))
         ratios.append(compare(disturbed, twin).estimate.value - 1)
     found = {"change": changes, "half width": widths, "ratio": ratios}
     benchmark.extra_info |= found | {"marked": marked}

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from harness.decide.answer import answer
 from harness.decide.frame import load_frame
 from harness.decide.frontier import Objective, find_frontiers
 from harness.decide.sources import load_source
 from harness.published.table import make_cells
 from harness.record import SAMPLES_SCHEMA
+from harness.report.advice import name_cell
 from harness.report.write import write_report
 from harness.store import Run
 
@@ -51,12 +53,12 @@ def make_run(root: Path, count: int, hostile: bool = False) -> Run:
     made = Run.create(root, "page", {"machine": {"cpu_model": "a test"}})
     rows = make_cells(cells, "2026-01-01")
     made.write_cells(rows)
-    ids = rows["cell_id"].to_pylist()[:50]
+    timed = list(zip(rows["cell_id"].to_pylist(), latency.tolist(), strict=True))[:50]
     samples = [
         {"cell_id": cell, "heat": "h", "round": number, "block": number,
-         "seconds": 1e-3 + 1e-5 * number, "disturbed": number == 3,
+         "seconds": seconds * (1 + 0.02 * generator.standard_normal()), "disturbed": number == 3,
          "cause": "preempted" if number == 3 else ""}
-        for cell in ids for number in range(10)
+        for cell, seconds in timed for number in range(10)
     ]  # fmt: skip
     blank = dict.fromkeys(SAMPLES_SCHEMA.names)
     table = pa.Table.from_pylist([blank | sample for sample in samples], schema=SAMPLES_SCHEMA)
@@ -152,6 +154,24 @@ def test_the_frontier_follows_the_axes_as_python_computes_it(page: Page, run: Ru
     assert page.members() == frontier_of(run, SIZE, LATENCY)
     page.page.check("#tick-across")
     assert page.members() == frontier_of(run, SIZE, LATENCY, by=("task",))
+
+
+def test_the_table_says_where_a_cell_stands_and_which_one_beats_it(page: Page, run: Run) -> None:
+    source = load_source([run])
+    judged = pd.concat([
+        part for one in answer(source.frame, noise=source.noise)
+        for part in (one.group.members, one.group.dominated)
+    ])  # fmt: skip
+    listed = page.page.evaluate(
+        "[...Array(COUNT).keys()].map((row) => ['cell_id', 'standing', 'beaten by']"
+        ".map((name) => valueOf(name, row)))"
+    )
+    names = {row["cell_id"]: name_cell(row) for _, row in judged.iterrows()} | {"": None}
+    wanted = zip(judged["cell_id"], judged["standing"], judged["dominated_by"], strict=True)
+    assert {tuple(row) for row in listed} == {(cell, how, names[by]) for cell, how, by in wanted}
+    assert set(judged["standing"]) == {"member", "near", "dominated"}
+    page.page.fill("#search", "standing:near")
+    assert f"{(judged['standing'] == 'near').sum()} cells" in page.page.inner_text("#place")
 
 
 def test_the_frontier_follows_the_search(page: Page, run: Run) -> None:

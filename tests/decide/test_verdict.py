@@ -52,18 +52,3 @@ def test_without_doubt_none_is_stated() -> None:
     assert np.isnan(one.good_enough)
     assert np.isnan(one.ahead)
     assert one.next is None
-
-
-def test_the_faster_one_is_who_is_faster_in_the_same_rounds() -> None:
-    """Its headline, over other rounds, says the contrary."""
-    generator = np.random.default_rng(0)
-    phases = np.log(2) * (np.arange(30) % 7 < 3)
-    rounds = pd.concat([
-        pd.DataFrame({"cell_id": cell, "heat": "h", "round": np.arange(30),
-                      "log_s": phases + more + 0.005 * generator.standard_normal(30)})
-        for cell, more in (("c0", 0.0), ("c1", 0.05))
-    ])  # fmt: skip
-    frame = make_frame([row(1e3, 1.02, 0.9), row(1e3, 1.0, 0.9)])
-    (one,) = find_verdicts(frame, Noise(rounds))
-    assert one.pick["technique"] == "t0"
-    assert one.ahead > 0.99

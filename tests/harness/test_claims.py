@@ -1,5 +1,6 @@
 """Less work that takes more time is told in words, with the reason; nothing else is."""
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,10 @@ import pandas as pd
 import pytest
 
 from harness.decide.frame import Frame
+from harness.decide.mean import mean_interval
 from harness.record import METRICS
 from harness.report.claims import find_claims
-from harness.report.strengths import draw_strengths, estimate_mean, find_curves
+from harness.report.strengths import draw_strengths, find_curves
 
 QUALITY = next(metric for metric in METRICS if metric.name == "accuracy")
 
@@ -118,10 +120,11 @@ def test_a_parameter_that_is_left_out_counts_as_it_is_spelled() -> None:
 
 
 def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
-    assert estimate_mean(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, -0.484, 4.484), abs=1e-3)
-    mean, low, high = estimate_mean(np.array([0.5]))
-    assert mean == 0.5
-    assert np.isnan([low, high]).all()
+    found = astuple(mean_interval([1.0, 2.0, 3.0]))
+    assert found == pytest.approx((2, -0.484, 4.484), abs=1e-3)
+    alone = mean_interval([0.5])
+    assert alone.value == 0.5
+    assert np.isnan([alone.low, alone.high]).all()
 
 
 def test_every_curve_is_drawn_with_its_model() -> None:

@@ -62,17 +62,22 @@ def test_the_roofline_shows_each_explained_cell_under_its_roofs() -> None:
     assert draw_rooflines(make_frame([timed(1.0)]).measured, ROOFS, "a title") is None
 
 
-def test_throughput_by_batch_has_a_line_for_each_device() -> None:
-    rows = [timed(0.1 * batch, batch=batch, device=device) for batch in (1, 8, 64)
-            for device in ("cpu", "cuda")]  # fmt: skip
+def test_what_a_device_gives_and_takes_by_batch_has_a_line_for_each_device() -> None:
+    rows = [timed(0.1 * batch, batch=batch, device=device, energy_j=2.0 * batch,
+                  peak_memory_bytes=2**20 * batch)
+            for batch in (1, 8, 64) for device in ("cpu", "cuda")]  # fmt: skip
     rows += [timed(1.0, model="once")]
     series = find_batch_series(make_frame(rows))
     assert set(series["model"]) == {"m"}
     figure = draw_batches(series, "a title")
     FigureCanvasAgg(figure).draw()
-    (axes,) = figure.axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    panels = {axes.get_ylabel(): axes for axes in figure.axes}
+    assert list(panels) == ["examples a second", "latency of a call, s", "memory, B",
+                            "energy of an inference, J"]  # fmt: skip
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["cpu, threads 1", "cuda, threads 1"]
+    assert set(panels["energy of an inference, J"].lines[0].get_ydata()) == {2.0}
+    assert panels["memory, B"].lines[0].get_ydata().tolist() == [2**20, 2**23, 2**26]
 
 
 def test_duels_are_told_with_ratio_crossing_memory_and_energy() -> None:

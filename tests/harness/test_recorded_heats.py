@@ -27,6 +27,7 @@ class Recorded:
     seconds: np.ndarray
     disturbance: Disturbance
     loops: int = 1
+    process: int = 1
 
 
 def member(blocks: pd.DataFrame) -> Member:

@@ -14,3 +14,4 @@ class Samples:
     seconds: np.ndarray
     loops: int = 1
     disturbance: Disturbance = UNDISTURBED
+    process: int = 1

@@ -11,7 +11,7 @@ from scripted import Samples
 from harness.errors import WorkerFailure
 from harness.measure.disturbance import Disturbance
 from harness.stats import LEAST_FOR_INTERVAL
-from harness.sweep.heat import Member, Stop, choose_rounds, compare, run_heat
+from harness.sweep.heat import Member, Stop, choose_rounds, compare, latencies, run_heat
 
 TICK_S = 1 / 128  # exact in binary, so that budgets are spent to the tick
 
@@ -153,7 +153,7 @@ def test_a_stall_does_not_leave_a_cell_without_an_interval() -> None:
     members[1].time_block = stalling
     run_heat(members, STOP, seed=1, clock=clock)
     assert len(members[1].blocks) == LEAST_FOR_INTERVAL
-    assert np.isfinite(members[1].latency().low)
+    assert np.isfinite(latencies(members)[members[1].name].low)
     assert members[1].stopped_by == "budget"
 
 
@@ -227,7 +227,7 @@ def test_the_headline_leaves_disturbed_rounds_out_where_a_third_is_clean() -> No
     )
     run_heat([member], replace(STOP, relative_ci=1e-9, most_rounds=30), seed=1, clock=clock)
     assert member.headline_level() == 0
-    assert member.latency().value == pytest.approx(1e-3, rel=0.01)
+    assert latencies([member])[member.name].value == pytest.approx(1e-3, rel=0.01)
 
 
 def test_the_ratio_is_of_rounds_that_were_clean_for_both() -> None:

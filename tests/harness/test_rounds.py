@@ -1,0 +1,106 @@
+"""Rounds taken apart: what each cell takes on one machine, whichever rounds it was clean in."""
+
+import numpy as np
+import pytest
+
+from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread, polish
+
+ROUNDS = 120
+FAST, SLOW = 1.0, 1.5
+"""A machine that is faster in the first half of a heat than in the second."""
+
+
+def test_a_table_of_sums_is_taken_apart_though_values_are_unknown() -> None:
+    generator = np.random.default_rng(0)
+    rows, columns = generator.standard_normal(5), generator.standard_normal(40)
+    columns -= np.median(columns)
+    table = rows[:, None] + columns
+    table[generator.random(table.shape) < 0.4] = np.nan
+    table[0, 10:] = np.nan  # one has the first quarter only
+    table[4] = rows[4] + columns  # and one has all
+    own, shared = polish(table)
+    assert own == pytest.approx(rows, abs=1e-3)
+    assert shared == pytest.approx(columns, abs=1e-3)
+
+
+Series = dict[str, list[float]]
+
+
+def make_medians(generator: np.random.Generator, true_s: dict[str, float]) -> Series:
+    speed = np.where(np.arange(ROUNDS) < ROUNDS / 2, FAST, SLOW)
+    noise = {name: np.exp(0.03 * generator.standard_normal(ROUNDS)) for name in true_s}
+    return {name: list(seconds * speed * noise[name]) for name, seconds in true_s.items()}
+
+
+def test_cells_that_were_clean_while_the_machine_differed_compare_as_they_are() -> None:
+    true_s = {"early": 1e-3, "late": 2e-3, "control": 1e-4}
+    medians = make_medians(np.random.default_rng(1), true_s)
+    half = ROUNDS // 2
+    clean = {"early": range(half), "late": range(half, ROUNDS), "control": range(ROUNDS)}
+    kept = {name: {n: medians[name][n] for n in rounds} for name, rounds in clean.items()}
+    found = find_latencies(kept)
+    assert found["late"].value / found["early"].value == pytest.approx(2.0, rel=0.02)
+    plain = {name: np.median(list(rounds.values())) for name, rounds in kept.items()}
+    assert plain["late"] / plain["early"] > 2.5, "medians over one's own rounds would not"
+
+
+def test_a_cell_that_was_always_clean_has_its_median() -> None:
+    medians = make_medians(np.random.default_rng(2), {"a": 1e-3})
+    found = find_latencies({"a": dict(enumerate(medians["a"])), "never timed": {}})
+    assert set(found) == {"a"}
+    assert found["a"].value == pytest.approx(float(np.median(medians["a"])), rel=0.01)
+
+
+def test_the_interval_covers_what_the_cell_takes_on_the_median_machine() -> None:
+    generator, covered, heats = np.random.default_rng(3), 0, 400
+    for _ in range(heats):
+        speed = np.exp(0.1 * generator.standard_normal(30))
+        noise = np.exp(0.05 * generator.standard_normal((4, 30)))
+        clean = generator.random((4, 30)) < 0.7
+        medians = {
+            str(row): {n: 1e-3 * speed[n] * noise[row, n] for n in np.flatnonzero(clean[row])}
+            for row in range(4)
+        }
+        one = find_latencies(medians)["0"]
+        covered += one.low <= 1e-3 <= one.high
+    assert 0.92 <= covered / heats <= 0.99
+
+
+def test_with_too_few_rounds_there_is_a_latency_and_no_interval() -> None:
+    found = find_latencies({"a": {0: 1e-3, 1: 2e-3}})
+    assert 1e-3 <= found["a"].value <= 2e-3
+    assert np.isnan(found["a"].low)
+
+
+def make_processes(
+    generator: np.random.Generator, spread: float, cells: int = 12, processes: int = 2
+) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, int]]]:
+    """Return a heat in which each process is off by its own as long as it lives."""
+    speed = np.exp(0.1 * generator.standard_normal(ROUNDS))
+    noise = np.exp(0.02 * generator.standard_normal((cells, ROUNDS)))
+    own = np.exp(spread * generator.standard_normal((cells, processes)))
+    turns = [
+        np.concatenate([generator.permutation(processes) for _ in range(ROUNDS // processes)])
+        for _ in range(cells)
+    ]
+    medians = {
+        str(cell): dict(enumerate(1e-3 * speed * noise[cell] * own[cell, turn]))
+        for cell, turn in enumerate(turns)
+    }
+    return medians, {str(cell): dict(enumerate(turn)) for cell, turn in enumerate(turns)}
+
+
+def test_what_processes_are_apart_is_found_in_the_heat() -> None:
+    generator = np.random.default_rng(4)
+    found = [find_process_spread(*make_processes(generator, 0.02)) for _ in range(100)]
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(0.02 * np.sqrt(12 / 22), rel=0.1)
+
+
+def test_what_earlier_heats_showed_is_the_least() -> None:
+    generator = np.random.default_rng(5)
+    found = [find_process_spread(*make_processes(generator, 0.0)) for _ in range(50)]
+    assert min(found) >= ONE_PROCESS
+    assert np.median(found) == pytest.approx(ONE_PROCESS)
+    alone, _ = make_processes(generator, 0.02, processes=1)
+    one = {name: dict.fromkeys(rounds, 1) for name, rounds in alone.items()}
+    assert find_process_spread(alone, one) == ONE_PROCESS
