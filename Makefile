@@ -17,7 +17,7 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 bench: $(VENV)/test
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -rP
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from harness.decide.frame import Frame
 from harness.decide.frontier import mark_frontier
 from harness.decide.noise import Noise
 from harness.record import METRICS, schema
-from harness.stats import PROCESS_SPREAD
+from harness.rounds import ONE_PROCESS, find_latencies
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def simulate(
     ability = 1.2 + 0.3 * effort + 0.05 * generator.standard_normal(cells)
     own = 0.3
     accuracy = ndtr(ability / np.hypot(1, own))
-    process = PROCESS_SPREAD / np.sqrt(2) * generator.standard_normal((cells, 1))
+    process = ONE_PROCESS * generator.standard_normal((cells, 1))
     machine = 0.05 * generator.standard_normal(rounds).cumsum() / np.sqrt(rounds)
     logs = np.log(latency)[:, None] + process + machine
     logs = logs + noise * generator.standard_normal((cells, rounds))
@@ -60,9 +60,9 @@ def simulate(
     chance = own * generator.standard_normal((cells, examples))
     right = ability[:, None] + chance > difficulty
     ids = [f"c{n}" for n in range(cells)]
+    headlines = find_latencies({ids[n]: dict(enumerate(np.exp(logs[n]))) for n in range(cells)})
     frame = make_frame([
-        {"latency_s": np.exp(np.median(logs[n])), "accuracy": right[n].mean()}
-        for n in range(cells)
+        {"latency_s": headlines[ids[n]].value, "accuracy": right[n].mean()} for n in range(cells)
     ])  # fmt: skip
     table = pd.DataFrame({
         "cell_id": np.repeat(ids, rounds), "heat": "h", "round": np.tile(np.arange(rounds), cells),

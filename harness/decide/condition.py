@@ -44,6 +44,7 @@ class Comparison:
     column: str
     sign: str
     bound: float | str | bool
+    text: str
 
     def holds(self, table: Table) -> Mask:
         """Tell for each row whether the comparison holds; for an unknown value it does not."""
@@ -123,9 +124,7 @@ def split_condition(whole: Condition) -> list[Condition]:
 
 def _write(part: Condition | Comparison) -> str:
     if isinstance(part, Comparison):
-        bound = part.bound if isinstance(part.bound, bool) else f"{part.bound:g}" if isinstance(
-            part.bound, float) else repr(part.bound)  # fmt: skip
-        return f"{part.column} {part.sign} {bound}"
+        return part.text
     return "(" + f" {part.joined_by} ".join(_write(one) for one in part.parts) + ")"
 
 
@@ -141,7 +140,14 @@ def _settle(tree: Any, frame: Frame) -> Condition | Comparison:
     if not isinstance(left, Name) or isinstance(right, Name):
         raise UserError(f"A condition compares a column with a value, as in: {EXAMPLE}.")
     column = _find_column(left.name, frame)
-    return Comparison(column, sign, _fit_bound(right, column, sign, frame))
+    bound = _fit_bound(right, column, sign, frame)
+    return Comparison(column, sign, bound, f"{column} {sign} {_write_bound(right)}")
+
+
+def _write_bound(written: Quantity | bool | str) -> str:
+    if isinstance(written, Quantity):
+        return f"{written.number:g}{written.unit}"
+    return str(written).lower() if isinstance(written, bool) else repr(written)
 
 
 def _find_column(name: str, frame: Frame) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from harness import stats
+from harness.grid import Measure
 from harness.measure.disturbance import CAUSES
 from harness.measure.speed import find_speed
-from harness.sweep.heat import Member, Stop, compare, run_heat
-from harness.sweep.launcher import Launcher
+from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
+from harness.sweep.launcher import Launcher, take_turns
 
 TIMEOUT_S = 120.0
 BLOCK_S = 0.01
 COPIES, ROUNDS, HEATS = 5, 30, 3
+PROCESSES = Measure().processes
 SECONDS = 2.0
 """Of a copy in a heat; threads that stand in each other's way would take minutes."""
 P_VALUE = 0.01
@@ -50,24 +52,26 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
 
     `speeds` is the file in which the fastest is kept.
     """
-    pairs: list[tuple[Member, Member]] = []
-    everyone: list[Member] = []
-    for heat in range(HEATS):
-        members = time_copies(launcher, threads, seed=heat)
-        everyone += members
-        pairs += combinations(members, 2)
-    ratios = [compare(one, other) for one, other in pairs]
-    series = [log_ratios(one, other) for one, other in pairs]
+    heats = [time_copies(launcher, threads, seed=heat) for heat in range(HEATS)]
+    everyone = [member for members in heats for member in members]
+    spreads = [process_spread(members) for members in heats]
+    ratios = [
+        compare(one, other, spread)
+        for members, spread in zip(heats, spreads, strict=True)
+        for one, other in combinations(members, 2)
+    ]
+    series = [log_ratios(*pair) for members in heats for pair in combinations(members, 2)]
+    apart = float(np.median(spreads)) * (2 / PROCESSES) ** 0.5
     found = [block.samples.disturbance for member in everyone for block in member.blocks]
     wall_s = sum(one.wall_s for one in found)
     medians = [median_s for member in everyone for median_s in member.medians().values()]
     return SelfTest(
         threads=threads,
         rounds=ROUNDS,
-        comparisons=len(pairs),
+        comparisons=len(ratios),
         false_flags=sum(ratio.p_value < P_VALUE for ratio in ratios),
         noise=float(np.median([stats.robust_deviation(values) for values in series])),
-        smallest_difference=stats.smallest_difference(series, ROUNDS, stats.PROCESS_SPREAD),
+        smallest_difference=stats.smallest_difference(series, ROUNDS, apart),
         disturbed={
             cause: float(np.mean([one.cause == cause for one in found])) for cause in CAUSES[1:]
         },
@@ -80,12 +84,13 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
 def time_copies(launcher: Launcher, threads: int, seed: int) -> list[Member]:
     """Return copies of the control workload, timed in one heat of ROUNDS rounds."""
     with ExitStack() as stack:
-        members = []
+        members, order = [], random.Random(seed)
         for number in range(COPIES):
-            worker = stack.enter_context(launcher.worker())
-            worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=True)
-            worker.pause()
-            take = partial(worker.time_block, TIMEOUT_S, BLOCK_S)
+            workers = [stack.enter_context(launcher.worker()) for _ in range(PROCESSES)]
+            for worker in workers:
+                worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=True)
+                worker.pause()
+            take = take_turns(workers, TIMEOUT_S, BLOCK_S, order)
             members.append(Member(f"copy {number + 1}", take))
         run_heat(members, Stop(0.0, SECONDS, ROUNDS, ROUNDS), seed)
     return members

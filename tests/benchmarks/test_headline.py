@@ -2,8 +2,7 @@
 
 Two quiet heats differ by more than the bound here, because the host changes its speed within
 seconds: both cells run in the same rounds, and the neighbour is stopped while the twin is timed.
-Where the speed changed within the heat a headline's interval is wide, and says so: the bound is for
-turns in which both intervals are as narrow as the bound, and for the cells' paired ratio in all.
+Each headline is of its own cell's clean rounds.
 """
 
 import signal
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from copies import BLOCK_S, TIMEOUT_S, busy_neighbour
 
-from harness.sweep.heat import Member, Samples, Stop, compare, latencies, run_heat
+from harness.sweep.heat import Member, Samples, Stop, latencies, run_heat
 from harness.sweep.launcher import Launcher
 
 TURNS = 24
@@ -60,7 +59,7 @@ def test_a_neighbour_in_the_middle_moves_the_headline_by_less_than_5_percent(
 ) -> None:
     if benchmark.disabled:
         pytest.skip("a figure of a quiet machine: run `make bench`")
-    changes, widths, ratios, marked = [], [], [], []
+    changes, marked = [], []
     for _ in range(TURNS):
         disturbed, twin = time_beside_twin(launcher)
         if disturbed.headline_level() or twin.headline_level():
@@ -69,18 +68,10 @@ def test_a_neighbour_in_the_middle_moves_the_headline_by_less_than_5_percent(
         marked.append(np.mean([b.level > 0 for b in middle]))
         found = latencies([disturbed, twin])
         changes.append(found["disturbed"].value / found["twin"].value - 1)
-        widths.append(max(one.relative_half_width for one in found.values()))
-        ratios.append(compare(disturbed, twin).estimate.value - 1)
-    found = {"change": changes, "half width": widths, "ratio": ratios}
-    benchmark.extra_info |= found | {"marked": marked}
-    narrow = [change for change, width in zip(changes, widths, strict=True) if width <= BOUND]
-    wide = [change for change, width in zip(changes, widths, strict=True) if width > BOUND]
+    benchmark.extra_info |= {"change": changes, "marked": marked}
     print(f"\nheats with a third of clean blocks: {len(changes)} of {TURNS}")
-    print(f"headline to the twin's, intervals within 5 %: {np.round(100 * np.sort(narrow), 1)} %")
-    print(f"headline to the twin's, an interval wider: {np.round(100 * np.sort(wide), 1)} %")
-    print(f"paired over the clean rounds, all heats: {np.round(100 * np.sort(ratios), 1)} %")
+    print(f"headline to the twin's: {np.round(100 * np.sort(changes), 1)} %")
     print(f"blocks marked beside the neighbour: {np.mean(marked):.0%}")
     benchmark.pedantic(time_beside_twin, (launcher,), rounds=1)
     assert np.mean(marked) > 0.9
-    assert np.all(np.abs(ratios) < BOUND)
-    assert np.all(np.abs(narrow) < BOUND)
+    assert np.all(np.abs(changes) < BOUND)

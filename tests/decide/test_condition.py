@@ -94,7 +94,7 @@ def test_the_parts_of_an_outermost_and_can_be_told_apart() -> None:
     )
     parts = split_condition(whole)
     assert [part.text for part in parts] == [
-        "latency_s < 0.005", "accuracy > 0.9", "(threads == 1 or batch == 1)",
+        "latency_s < 5ms", "accuracy > 90%", "(threads == 1 or batch == 1)",
     ]  # fmt: skip
     together = np.logical_and.reduce([part.holds(FRAME.cells) for part in parts])
     assert together.tolist() == whole.holds(FRAME.cells).tolist()
