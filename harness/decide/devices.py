@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import exp, hypot, log
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from harness.decide.mean import mean_interval
 from harness.stats import Estimate
 
 SAME = ("task", "model", "technique")
+Variant = tuple[Any, ...]
+Row = pd.Series | Mapping[Any, Any]
 PAYS = 1.05
 """More threads pay where they make a call so many times faster, surely."""
 
@@ -30,8 +33,8 @@ class AtBatch:
 
     batch: float
     ratio: Estimate
-    first: pd.Series
-    second: pd.Series
+    first: Row
+    second: Row
 
 
 @dataclass(frozen=True)
@@ -82,36 +85,35 @@ def device_kind(device: str) -> str:
 
 def find_duels(frame: Frame, first: str = "cpu", second: str = "cuda") -> Iterator[Duel]:
     """Yield every variant that was measured on devices of both kinds, for each pair of devices."""
+    for key, devices in _list_fastest(frame).items():
+        ones = [device for device in devices if device_kind(device) == first]
+        others = [device for device in devices if device_kind(device) == second]
+        for one, other in product(ones, others):
+            mine, theirs = devices[one], devices[other]
+            at = tuple(
+                AtBatch(batch, divide(mine[batch], theirs[batch]), mine[batch], theirs[batch])
+                for batch in sorted(mine.keys() & theirs.keys())
+            )
+            if at:
+                named = dict(zip(SAME, key, strict=True))
+                yield Duel(named, (one, other), at, find_crossing(at))
+
+
+def _list_fastest(frame: Frame) -> dict[Variant, dict[str, dict[float, Row]]]:
+    """Return for each variant and device the fastest row of each batch."""
     cells = average_seeds(frame)
     cells = cells[cells["latency_s"].notna()]
-    kinds = cells["device"].map(device_kind)
-    names = pd.MultiIndex.from_frame(cells[list(SAME)])
-    both = names[kinds == first].intersection(names[kinds == second])
-    for key, rows in cells[names.isin(both)].groupby(list(SAME), sort=False, dropna=False):
-        ones = rows[kinds[rows.index] == first]
-        others = rows[kinds[rows.index] == second]
-        for one, mine in ones.groupby("device", sort=False):
-            for other, theirs in others.groupby("device", sort=False):
-                at = tuple(_meet(mine, theirs))
-                if at:
-                    named = dict(zip(SAME, key, strict=True))
-                    yield Duel(named, (str(one), str(other)), at, find_crossing(at))
+    batches = cells["batch"].fillna(1).astype(float)  # published times are of one example
+    ordered = cells.assign(batch=batches).sort_values("latency_s", kind="stable")
+    best = ordered.drop_duplicates([*SAME, "device", "batch"]).sort_index()
+    found: dict[Variant, dict[str, dict[float, Row]]] = {}
+    for row in best.to_dict("records"):
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in SAME)
+        found.setdefault(key, {}).setdefault(str(row["device"]), {})[row["batch"]] = row
+    return found
 
 
-def _meet(mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[AtBatch]:
-    best = [_fastest_by_batch(rows) for rows in (mine, theirs)]
-    for batch in sorted(best[0].keys() & best[1].keys(), key=float):
-        one, other = best[0][batch], best[1][batch]
-        yield AtBatch(batch, divide(one, other), one, other)
-
-
-def _fastest_by_batch(rows: pd.DataFrame) -> dict[float, pd.Series]:
-    batches = rows["batch"].fillna(1).astype(float)  # published times are of one example
-    ordered = rows.assign(batch=batches).sort_values("latency_s", kind="stable")
-    return {float(row["batch"]): row for _, row in ordered.drop_duplicates("batch").iterrows()}
-
-
-def divide(one: pd.Series, other: pd.Series, name: str = "latency_s") -> Estimate:
+def divide(one: Row, other: Row, name: str = "latency_s") -> Estimate:
     """Return the ratio of a metric of two cells that share no rounds, with its 95 % interval."""
     value = float(one[name]) / float(other[name])
     halves = []
@@ -151,16 +153,16 @@ def geometric_mean_ratio(duels: list[Duel]) -> Estimate:
     return Estimate(*(exp(bound) for bound in (found.value, found.low, found.high)))
 
 
-def memory_in_use(cell: pd.Series) -> float:
+def memory_in_use(cell: Row) -> float:
     """Return the bytes that a cell takes on its card, or on the host where it has none."""
     on_card = cell.get("cuda_process_bytes")
     return float(on_card if pd.notna(on_card) else cell["peak_memory_bytes"])
 
 
-def energy_of_inference(cell: pd.Series) -> float:
+def energy_of_inference(cell: Row) -> float:
     """Return the joules that one example takes."""
-    examples = cell["call_examples"] if pd.notna(cell["call_examples"]) else cell["batch"]
-    return float(cell["energy_j"]) / float(examples)
+    examples: Any = cell["call_examples"]
+    return float(cell["energy_j"]) / float(cell["batch"] if pd.isna(examples) else examples)
 
 
 def find_scalings(frame: Frame) -> Iterator[Scaling]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.decide.devices import (
     Duel,
+    Row,
     Scaling,
     energy_of_inference,
     find_duels,
@@ -96,7 +97,7 @@ def _crossing(duel: Duel) -> str:
     return f"{found.value:.3g} ({'–'.join(ends)})"
 
 
-def _cost(cell: pd.Series) -> str:
+def _cost(cell: Row) -> str:
     return f"{cell[COST]:.3g}" if COST in cell and pd.notna(cell[COST]) else "–"
 
 

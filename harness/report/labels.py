@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from math import cos, pi, sin
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+Extents = NDArray[np.float64]
 
 # Names are text: between two dollar signs matplotlib would read a formula, and may fail to.
 matplotlib.rcParams["text.parse_math"] = False
@@ -62,6 +66,7 @@ def _choose_offset(
     axes: Axes, point: tuple[float, float], size: Bbox, taken: list[Bbox], frame: Bbox, scale: float
 ) -> tuple[float, float]:
     best, least = (0.0, 0.0), float("inf")
+    boxes = np.array([box.extents for box in taken])
     for distance in DISTANCES_PT:
         for step in range(DIRECTIONS):
             angle = pi / 4 + 2 * pi * step / DIRECTIONS
@@ -75,7 +80,7 @@ def _choose_offset(
                 continue
             if not (frame.y0 <= box.y0 and box.y1 <= frame.y1):
                 continue
-            overlap = sum(_overlap(box, other) for other in taken)
+            overlap = _overlap(np.array(box.extents), boxes)
             if overlap == 0:
                 return offset
             if overlap < least:
@@ -96,7 +101,7 @@ def _box(
     return Bbox.from_bounds(x - size.width / 2, y - size.height / 2, size.width, size.height)
 
 
-def _overlap(one: Bbox, other: Bbox) -> float:
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return width * height if width > 0 and height > 0 else 0.0
+def _overlap(one: Extents, others: Extents) -> float:
+    """The area that a box shares with others, each x0, y0, x1, y1."""
+    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
+    return float(np.prod(np.maximum(sides, 0), axis=1).sum())

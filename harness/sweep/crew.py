@@ -148,14 +148,15 @@ class Crew:
                 company[name] = baseline.cell.id
         device = self.seats[0].cell.device
         control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
-        room, processes = self.shop.room(device), self.shop.grid.measure.processes
-        groups = pack({n: need * processes for n, need in needs.items()}, company,
-                      control * processes, room)  # fmt: skip
-        if not all(group.together for group in groups):  # one process is better than none
-            groups, processes = pack(needs, company, control, room), 1
-        return [
-            ([ready[name] for name in group.names], processes * group.together) for group in groups
-        ]
+        room, found = self.shop.room(device), []
+        for processes in dict.fromkeys((self.shop.grid.measure.processes, 1)):
+            wanted = {name: need * processes for name, need in needs.items()}
+            groups = pack(wanted, company, control * processes, room)
+            found += [(group.names, processes) for group in groups if group.together]
+            apart = [group.names for group in groups if not group.together]
+            needs = {name: needs[name] for names in apart for name in names}
+        found += [(names, 0) for names in apart]
+        return [([ready[name] for name in names], processes) for names, processes in found]
 
     def run(self, name: str, seats: Sequence[Seat], processes: int, seed: int) -> Timed:
         """Time the seats in a heat; a seat without a member has a problem that says why."""

@@ -67,6 +67,7 @@ def test_all_cells_of_a_place_share_a_heat_with_the_control(
     cells = measure(models=[net], techniques=TECHNIQUES)
     assert cells["heat"].nunique() == 1
     assert cells["together"].all()
+    assert (cells["processes"] == 2).all()
     samples = samples_of(tmp_path)
     control = samples[samples["cell_id"].str.startswith(CONTROL_PREFIX)]
     assert control["heat"].unique().tolist() == cells["heat"].unique().tolist()
@@ -96,6 +97,7 @@ def test_cells_that_do_not_fit_together_are_split_and_compared_with_the_baseline
     assert len(cells) == 4
     assert cells["heat"].nunique() == 3
     assert cells["together"].all()
+    assert (cells["processes"] == 1).all(), "one process is better than none that stays"
     assert cells["latency_ratio"].notna().all()
     assert np.isfinite(cells["latency_ratio_low"]).all()
 
@@ -110,6 +112,7 @@ def test_cells_too_big_to_be_alive_together_are_measured_in_turns_and_say_so(
     (pruned,) = cells[cells["technique"] == "bf16"].to_dict("records")
     samples = samples_of(tmp_path)
     shared = samples[samples["heat"] == pruned["heat"]].groupby("round")["cell_id"].nunique()
+    assert pruned["processes"] >= pruned["rounds"], "each block is of a process of its own"
     assert (shared == 3).sum() >= 6, "both cells and the control in each of several rounds"
     assert pruned["latency_ratio_low"] <= pruned["latency_ratio"] <= pruned["latency_ratio_high"]
 
