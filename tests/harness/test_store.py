@@ -52,6 +52,7 @@ def make_samples(cell):
         "cause": [""] * SAMPLES_EACH,
         **{name: [0] * SAMPLES_EACH for name in ("at_s", "lost_s", "switches", "others")},
         "frequency_hz": [None] * SAMPLES_EACH,
+        "process": [1] * SAMPLES_EACH,
     }
     table = pa.table({name: list(values) for name, values in columns.items()})
     return table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
