@@ -21,7 +21,7 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
 def format_bytes(size: float) -> str:
     """Return a size in powers of ten, as limits are written: 1e6 is "1 MB"."""
     scale, prefix = next((f for f in PREFIXES if size >= f[0]), PREFIXES[-1])
-    return f"{size / scale:g} {prefix}B"
+    return f"{size / scale:.4g} {prefix}B"
 
 
 def format_interval(value: float, low: float, high: float, unit: str) -> str:
