@@ -5,24 +5,33 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from harness.decide.devices import energy_of_inference, memory_in_use
 from harness.decide.frame import Frame, average_seeds
 from harness.decide.frontier import name_group
 from harness.decide.prices import COST
 from harness.grid import BASELINE
+from harness.report.figures import LEAST_FOR_LOG, tick_multiples
 from harness.report.style import COLOURS
+from harness.report.text import format_value
 
 MOST_MODELS = 8
 SHOWN = {
-    "throughput_per_s": "examples a second",
-    "latency_s": "latency of a call, s",
-    "memory_bytes": "memory, B",
-    "inference_energy_j": "energy of an inference, J",
-    COST: "cost of a million inferences",
+    "throughput_per_s": ("throughput, examples", "1/s"),
+    "latency_s": ("latency of a call", "s"),
+    "memory_bytes": ("memory", "B"),
+    "inference_energy_j": ("energy of an inference", "J"),
+    COST: ("cost of a million inferences", ""),
 }
-"""What a column of panels shows, where any cell has it."""
+"""What a column of panels shows, where any cell has it, and its unit."""
 
 
 def find_batch_series(frame: Frame) -> pd.DataFrame:
@@ -69,9 +78,19 @@ def _draw_lines(axes: Axes, cells: pd.DataFrame, name: str) -> None:
                 line["batch"], line[f"{name}_low"], line[f"{name}_high"],
                 color=colour, alpha=0.2, linewidth=0,
             )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel=SHOWN[name])
+    label, unit = SHOWN[name]
+    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel=label)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(cells["batch"].unique())))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_formatter(EngFormatter())
+    axes.yaxis.set_major_locator(_choose_ticks(cells[name].max() / cells[name].min(), unit))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit, 2)))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
+
+
+def _choose_ticks(span: float, unit: str) -> Locator:
+    """Ticks for an axis on which the largest value is so many times the least."""
+    if unit == "B" and span > 2:
+        return LogLocator(base=2)
+    return LogLocator(subs=tick_multiples(span)) if span > LEAST_FOR_LOG else MaxNLocator(4)

@@ -177,7 +177,7 @@ def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
     if metric.unit != "1" and low > 0 and high / low > LEAST_FOR_LOG:
         axes.set_xscale("log", base=2 if metric.unit == "B" else 10)
         if metric.unit != "B":
-            axes.xaxis.set_major_locator(LogLocator(subs=_tick_multiples(high / low)))
+            axes.xaxis.set_major_locator(LogLocator(subs=tick_multiples(high / low)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         name_tick = FuncFormatter(lambda value, _: format_value(value, metric.unit, 2))
     else:
@@ -189,7 +189,7 @@ def _scale_axis(axes: Axes, values: pd.Series, metric: Metric) -> None:
     axes.xaxis.set_major_formatter(name_tick)
 
 
-def _tick_multiples(span: float) -> tuple[float, ...]:
+def tick_multiples(span: float) -> tuple[float, ...]:
     """Ticks in each decade: fewer where there are more decades, so that they stay apart."""
     if span > 100:
         return (1.0,)

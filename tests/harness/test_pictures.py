@@ -72,12 +72,12 @@ def test_what_a_device_gives_and_takes_by_batch_has_a_line_for_each_device() -> 
     figure = draw_batches(series, "a title")
     FigureCanvasAgg(figure).draw()
     panels = {axes.get_ylabel(): axes for axes in figure.axes}
-    assert list(panels) == ["examples a second", "latency of a call, s", "memory, B",
-                            "energy of an inference, J"]  # fmt: skip
+    assert list(panels) == ["throughput, examples", "latency of a call", "memory",
+                            "energy of an inference"]  # fmt: skip
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["cpu, threads 1", "cuda, threads 1"]
-    assert set(panels["energy of an inference, J"].lines[0].get_ydata()) == {2.0}
-    assert panels["memory, B"].lines[0].get_ydata().tolist() == [2**20, 2**23, 2**26]
+    assert set(panels["energy of an inference"].lines[0].get_ydata()) == {2.0}
+    assert panels["memory"].lines[0].get_ydata().tolist() == [2**20, 2**23, 2**26]
 
 
 def test_duels_are_told_with_ratio_crossing_memory_and_energy() -> None:
