@@ -175,6 +175,8 @@ def test_every_sample_is_stored_with_its_place(
         blocks = mine.drop_duplicates("block")
         assert blocks["disturbed"].mean() == pytest.approx(cell["disturbed_share"])
         assert blocks["process"].nunique() == cell["processes"] == 2
+        counts = blocks["process"].value_counts()
+        assert counts.max() - counts.min() <= 1, "they take turns"
 
 
 def test_the_headline_follows_from_the_samples(
