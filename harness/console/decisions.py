@@ -31,8 +31,8 @@ def print_answers(frame: Frame, answers: Sequence[Answer]) -> None:
         near = len(one.near)
         beside = f"; {near} more within the noise of the frontier" if near else ""
         out.print(f"  {len(one.choices)} of {one.considered} variants{beside}", markup=False)
-        for sentence in filter(None, [describe_hypervolume(one.group, frame)]):
-            out.print(f"  {sentence}", markup=False)
+        if one.group.hypervolume is not None:
+            out.print(f"  {describe_hypervolume(one.group, frame)}", markup=False)
         for names in _name_incomplete(one):
             out.print(f"  {names}", markup=False)
         out.print()

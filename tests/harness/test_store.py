@@ -270,7 +270,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
 
 
 def test_a_run_that_is_finished_within_a_second_is_not_written_over(tmp_path):
-    runs = [Run.create(tmp_path, "quick", {}) for _ in range(1)]
+    runs = [Run.create(tmp_path, "quick", {})]
     for _ in range(3):
         runs[-1].compact()  # no parts are left
         runs.append(Run.create(tmp_path, "quick", {}))
