@@ -99,13 +99,13 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
         column: "first" for column in cells.columns if column not in rules and column not in keys
     }
     grouped = cells.groupby(keys, sort=False, dropna=False)
-    averaged = grouped.agg({**kept, **rules}).reset_index()
+    averaged = grouped.agg({**kept, **rules}).copy().reset_index()  # copies: one block again
     # A mean of some seeds is none of all: where a seed did not reach a target, there is none.
     complete = (grouped.size().to_numpy() == grouped[list(rules)].count().to_numpy().T).T
     averaged[list(rules)] = averaged[list(rules)].where(complete)
     undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
     averaged[[name for name in undirected if name in averaged]] = float("nan")
-    return averaged.copy().assign(seeds=grouped.size().to_numpy())  # copy: one block again
+    return averaged.copy().assign(seeds=grouped.size().to_numpy())
 
 
 def seed_rows(frame: Frame, variants: pd.DataFrame) -> list[NDArray[np.int64]]:
