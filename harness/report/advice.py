@@ -76,9 +76,9 @@ def _tell_doubt(one: Verdict, quality: Metric) -> Iterator[str]:
         yield "no other that fits is within a point of it"
     else:
         sure = f"{text.format_probability(one.ahead)}: " if isfinite(one.ahead) else ""
-        tie = "a tie with" if abs(one.ahead - 0.5) < TIE else "faster than"
+        tie = ", a tie" if abs(one.ahead - 0.5) < TIE else ""
         latency = text.format_value(one.next["latency_s"], "s")
-        yield f"{sure}{tie} the next within a point, {name_cell(one.next)} ({latency})"
+        yield f"{sure}faster than the next within a point, {name_cell(one.next)} ({latency}){tie}"
     if not known:
         yield "how sure is not known"
 
