@@ -144,7 +144,8 @@ function drawChart() {
     margin: { l: 60, r: 10, t: 10, b: 50 }, hovermode: "closest", dragmode: "pan",
     paper_bgcolor: "#0000", plot_bgcolor: "#0000", font: { color: style.color, family: style.fontFamily },
   };
-  const options = { responsive: true, displaylogo: false, scrollZoom: true,
+  // Plotly draws two pixels for each of the screen's, which takes twice as long without a graphics card.
+  const options = { responsive: true, displaylogo: false, scrollZoom: true, plotGlPixelRatio: devicePixelRatio,
     modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   const told = document.getElementById("told");
   const left = shownRows().length - complete.length;
