@@ -130,8 +130,9 @@ def test_the_headline_is_that_of_an_undisturbed_run(
 
         member = Member("spin", time_block)
         run_heat([member], Stop(0.0, 10.0, ROUNDS, ROUNDS), seed=0)
-    late = [block.samples.seconds.max() for block in member.blocks if block.round > ROUNDS // 2]
-    assert max(late) > 1.5 * 0.002, "the neighbours did disturb"
+    assert marked(member, range(ROUNDS // 2 + 1, ROUNDS)) > 0.9, "the neighbours were seen"
+    if member.headline_level() > 0:
+        pytest.skip("something else was running before the neighbours came")
     assert latency_s(member) == pytest.approx(0.002, rel=0.05)
 
 

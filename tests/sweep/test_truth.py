@@ -1,14 +1,15 @@
 """The instrument against workloads whose true cost is known."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from harness.sweep.launcher import Launcher
+from harness.sweep.launcher import Launcher, Worker
 
 WORKLOADS = r"""
 import dataclasses, time
@@ -18,18 +19,12 @@ from bench.registry import build
 
 class Sleep(nn.Module):
     # Tells how long it slept: the kernel wakes a sleeper late, now more and now less.
-    def __init__(self):
-        super().__init__()
-        self.slept_s = []
-
     def forward(self, x):
         begin = time.perf_counter()
-        time.sleep(0.005)
-        self.slept_s.append(time.perf_counter() - begin)
-        if len(self.slept_s) == 8:  # writing takes time: a median does not see one call in 8
-            with open(__file__ + ".slept", "a") as file:
-                print(*self.slept_s, sep="\n", file=file)
-            self.slept_s.clear()
+        time.sleep(0.02)
+        slept_s = time.perf_counter() - begin
+        with open(__file__ + ".slept", "a") as file:  # about 0.2 ms
+            print(slept_s, file=file)
         return x
 
 class Wait(nn.Module):
@@ -62,18 +57,32 @@ def test_a_module_that_takes_5_ms_measures_5_ms(
     measure: Callable[..., pd.DataFrame], workloads: str
 ) -> None:
     (cell,) = measure(models=[f"{workloads}:wait"]).to_dict("records")
-    assert cell["latency_s"] == pytest.approx(0.005, rel=0.05)
     assert cell["latency_s_low"] <= cell["latency_s"] <= cell["latency_s_high"]
     assert cell["throughput_per_s"] == pytest.approx(1 / cell["latency_s"])
+    if cell["disturbed_share"] > 2 / 3:
+        pytest.skip("something else is running: it takes longer than 5 ms")
+    assert cell["latency_s"] == pytest.approx(0.005, rel=0.05)
 
 
-def test_a_module_that_sleeps_measures_what_the_sleep_took(
-    measure: Callable[..., pd.DataFrame], workloads: str
-) -> None:
-    (cell,) = measure(models=[f"{workloads}:sleep"]).to_dict("records")
-    slept_s = [float(line) for line in Path(f"{workloads}.slept").read_text().split()]
-    assert len(slept_s) > cell["rounds"]
-    assert cell["latency_s"] == pytest.approx(median(slept_s), rel=0.05)
+@pytest.fixture
+def sleeper(launcher: Launcher, workloads: str) -> Iterator[Worker]:
+    with launcher.worker() as worker:
+        facts = worker.call("prepare_base", 60, model=f"{workloads}:sleep", recipes=[], seed=0,
+                            plugins=[], threads=1)  # fmt: skip
+        worker.call("load", 60, variant=facts["variant"], device="cpu", runtime="eager", threads=1,
+                    batch=1, pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
+        yield worker
+
+
+def test_each_sample_is_what_its_call_slept(sleeper: Worker, workloads: str) -> None:
+    samples = sleeper.time_block(60, 1.0)
+    slept_s = Path(f"{workloads}.slept").read_text().split()
+    took_s = [float(line) for line in slept_s[-len(samples.seconds) :]]
+    assert samples.loops == 1
+    assert len(took_s) > 20, "the calls that came last are those of the block"
+    longer = np.divide(samples.seconds, took_s)
+    assert min(longer) >= 1
+    assert median(longer) < 1.05
 
 
 def test_removed_channels_make_tensors_smaller_and_the_wide_model_faster(
@@ -93,17 +102,7 @@ def test_removed_channels_make_tensors_smaller_and_the_wide_model_faster(
     assert pruned["latency_ratio_p_value"] < 0.01
 
 
-def test_the_runner_sleeps_while_a_block_is_timed(launcher: Launcher, tmp_path: Path) -> None:
-    file = tmp_path / "own.py"
-    file.write_text(WORKLOADS)
-    with launcher.worker() as worker:
-        facts = worker.call(
-            "prepare_base", 60, model=f"{file}:sleep", recipes=[], seed=0, plugins=[], threads=1
-        )
-        worker.call(
-            "load", 60, variant=facts["variant"], device="cpu", runtime="eager", threads=1, batch=1,
-            pin=True, wait_policy="active", flush_cache=False,
-        )  # fmt: skip
-        wall, cpu = time.perf_counter(), time.process_time()
-        worker.call("block", 60, block_s=1.0)
-        assert time.process_time() - cpu < 0.05 * (time.perf_counter() - wall)
+def test_the_runner_sleeps_while_a_block_is_timed(sleeper: Worker) -> None:
+    wall, cpu = time.perf_counter(), time.process_time()
+    sleeper.call("block", 60, block_s=1.0)
+    assert time.process_time() - cpu < 0.05 * (time.perf_counter() - wall)
