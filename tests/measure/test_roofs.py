@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,14 +30,7 @@ ROOFS = Roofs(
 )
 TINY = {"cpu_model": "tiny", "caches": [{"level": 1, "type": "data", "size_bytes": 2**15}]}
 ATTEMPTS = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def keep(text: str, machine: dict[str, Any], folder: Path) -> Path:
