@@ -7,14 +7,25 @@ import os
 from functools import cache
 from pathlib import Path
 
+from bench.errors import SpecError
+
 
 def cache_folder() -> Path:
-    """Return the cache folder: PARETOGRID_CACHE, or paretogrid in the user's cache folder."""
+    """Return the cache folder: PARETOGRID_CACHE, or paretogrid in the user's cache folder.
+
+    Raises SpecError where neither is known.
+    """
     given = os.environ.get("PARETOGRID_CACHE")
     if given:
         return Path(given).expanduser().resolve()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "paretogrid"
+    try:
+        return Path(home).expanduser() / "paretogrid"
+    except RuntimeError:
+        raise SpecError(
+            "Nobody knows this user's home folder, where prepared variants are kept. Name a folder "
+            "in the environment variable PARETOGRID_CACHE."
+        ) from None
 
 
 @cache

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -194,14 +195,11 @@ def find(kind: Kind, text: str) -> tuple[Entry, Call]:
 
     Raises SpecError with the nearest known name.
     """
-    call = parse_call(text)
+    call = _read_call(kind, text)
     file, colon, function = call.name.rpartition(":")
-    if colon and file.endswith(".py"):
-        entry = _find_in_file(kind, file, function, call.name)
+    if colon and file.strip().endswith(".py"):
+        entry = _find_in_file(kind, file.strip(), function.strip(), call.name)
         return entry, bind(call, entry.parameters)
-    prefix, colon, path = call.name.partition(":")
-    if colon and kind == "dataset":  # folder:PATH is short for folder('PATH')
-        call = Call(prefix, (path, *call.args), call.kwargs)
     try:
         entry = _entries[kind, call.name]
     except KeyError:
@@ -211,6 +209,18 @@ def find(kind: Kind, text: str) -> tuple[Entry, Call]:
             f"`paretogrid list {kind}s` shows all {len(known)}."
         ) from None
     return entry, bind(call, entry.parameters)
+
+
+def _read_call(kind: Kind, text: str) -> Call:
+    """Read a call; `folder:PATH` is short for folder('PATH'), whatever characters PATH has."""
+    prefix, colon, path = text.strip().partition(":")
+    if kind != "dataset" or not colon or "(" in prefix or prefix.endswith(".py"):
+        return parse_call(text)
+    if Path(path).expanduser().exists():
+        return Call(prefix, (path,))
+    call = parse_call(text)
+    prefix, _, path = call.name.partition(":")
+    return Call(prefix, (path, *call.args), call.kwargs)
 
 
 def _find_in_file(kind: Kind, file: str, function: str, name: str) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -90,9 +91,17 @@ class Parameter:
             raise SpecError(f"{call}: {self.name} is too large for a number.") from None
 
 
+IN_FILE = re.compile(r"(.+\.py\s*:\s*\w+)\s*(?:\((.*)\))?", re.DOTALL)
+"""`path/to/file.py:function(1)`: the path may hold parentheses, quotes and spaces itself."""
+
+
 def parse_call(text: str) -> Call:
     """Read `name`, `name(1, key='x')`; raise SpecError that quotes the text."""
     text = text.strip()
+    in_file = IN_FILE.fullmatch(text)
+    if in_file:
+        name, inside = in_file.groups()
+        return Call(name) if inside is None else _parse_arguments(name, inside, text)
     name, parenthesis, rest = text.partition("(")
     name = name.strip()
     if not name:
@@ -134,6 +143,17 @@ def _literal(node: ast.expr, text: str) -> object:
     return value
 
 
+def find_files(text: str) -> list[str]:
+    """Return the Python files that a call names: its own, and those in its arguments."""
+    call = parse_call(text)
+    file, colon, _ = call.name.rpartition(":")
+    found = [file.strip()] if colon and file.strip().endswith(".py") else []
+    for value in (*call.args, *(value for _, value in call.kwargs)):
+        if isinstance(value, str) and IN_FILE.fullmatch(value.strip()):
+            found += find_files(value)
+    return found
+
+
 def split_pipeline(text: str) -> tuple[str, ...]:
     """Split at `+` outside parentheses and quotes: `a(1) + b` gives ('a(1)', 'b')."""
     parts, depth, quote, escaped, start = [], 0, "", False, 0
@@ -143,7 +163,7 @@ def split_pipeline(text: str) -> tuple[str, ...]:
         elif quote:
             escaped = character == "\\"
             quote = "" if character == quote else quote
-        elif character in "'\"":
+        elif character in "'\"" and depth:  # elsewhere it belongs to a path
             quote = character
         elif character == "(":
             depth += 1

@@ -34,5 +34,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as mistake:
-        err.print(f"paretogrid: {mistake}", markup=False)
+        err.print(f"paretogrid: {mistake}")
         sys.exit(ExitCode.USAGE)

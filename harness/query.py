@@ -66,16 +66,27 @@ def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[s
         ]
         files += found
         if found:
-            listed = ", ".join(_quote(path) for path in found)
-            made = "regexp_extract(filename, '([^/]+)/(parts/)?[^/]+$', 1) AS run_id"
-            chosen = "* EXCLUDE (filename)" if view == "cells" else f"{made}, * EXCLUDE (filename)"
-            connection.execute(
-                f"CREATE VIEW {view} AS SELECT {chosen} "
-                f"FROM read_parquet([{listed}], union_by_name = true, filename = true)"
+            listed = ", ".join(_quote(_escape(path)) for path in found)
+            # A run is called what its folder is called, also where that was copied or renamed.
+            run_id = "regexp_extract(filename, '([^/]+)/(parts/)?[^/]+$', 1)"
+            chosen = (
+                f"* EXCLUDE (filename) REPLACE ({run_id} AS run_id)"
+                if view == "cells"
+                else f"{run_id} AS run_id, * EXCLUDE (filename)"
             )
-    connection.execute(f"SET allowed_paths = [{', '.join(_quote(path) for path in files)}]")
+            connection.execute(
+                f"CREATE VIEW {view} AS SELECT {chosen} FROM read_parquet([{listed}], "
+                "union_by_name = true, filename = true, hive_partitioning = false)"
+            )
+    allowed = [form for path in files for form in (path, _escape(path))]
+    connection.execute(f"SET allowed_paths = [{', '.join(_quote(path) for path in allowed)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def _escape(path: str) -> str:
+    """Return a path as a pattern that only it fits: DuckDB reads *, ? and [ as wildcards."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in path)
 
 
 def _quote(text: str) -> str:

@@ -26,6 +26,7 @@ from bench.errors import suggest
 from harness.durable import write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
+from harness.paths import read_path
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
 from harness.stats import correct_p_values
 
@@ -37,7 +38,7 @@ CONTROL_PREFIX = "control-"
 
 def results_folder(given: str | None = None) -> Path:
     """Return the store: as given, PARETOGRID_RESULTS, or ./results."""
-    return Path(given or os.environ.get("PARETOGRID_RESULTS") or "results")
+    return read_path(given or os.environ.get("PARETOGRID_RESULTS") or "results")
 
 
 class Run:
@@ -72,7 +73,14 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing; raise UserError if another process does."""
-        with (self.folder / ".lock").open("w") as file:
+        try:
+            file = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to {self.folder}: {error.strerror}. A run is measured further by "
+                "the user who owns its folder; copy the folder to go on with the copy."
+            ) from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -187,8 +195,8 @@ def correct_over_grid(cells: pa.Table) -> pa.Table:
 
 def open_run(root: Path, run_id: str | None) -> Run:
     """Return a run of the store, the latest where none is named; raise UserError if absent."""
-    if run_id is not None and (Path(run_id) / "run.json").is_file():
-        return Run(Path(run_id).resolve())
+    if run_id is not None and (read_path(run_id) / "run.json").is_file():
+        return Run(read_path(run_id).resolve())
     known = list_runs(root)
     if not known:
         raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")

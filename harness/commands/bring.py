@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness import store
-from harness.commands.options import ResultsOption
+from harness.commands.options import FILE, ResultsOption
 from harness.console.streams import out
 from harness.decide.prices import read_prices
 from harness.published.columns import read_csv, read_map
@@ -20,15 +20,15 @@ from harness.published.timm import read_timm
 
 app = typer.Typer(help="Make a run of a published table.", no_args_is_help=True)
 PriceOption = Annotated[
-    Path | None, typer.Option(help="A price table (TOML) that is kept with the run.")
+    Path | None, typer.Option(help="A price table (TOML) that is kept with the run.", **FILE)
 ]
-FilesArgument = Annotated[list[Path], typer.Argument(help="CSV files.")]
+FilesArgument = Annotated[list[Path], typer.Argument(help="CSV files.", **FILE)]
 
 
 @app.command()
 def timm(
     files: FilesArgument,
-    accuracy: Annotated[Path | None, typer.Option(help="The table of accuracies.")] = None,
+    accuracy: Annotated[Path | None, typer.Option(help="The table of accuracies.", **FILE)] = None,
     price: PriceOption = None,
     results: ResultsOption = None,
 ) -> None:
@@ -39,7 +39,9 @@ def timm(
 @app.command("csv")
 def csv_(
     files: FilesArgument,
-    columns: Annotated[Path, typer.Option("--map", help="A TOML file: which column is what.")],
+    columns: Annotated[
+        Path, typer.Option("--map", help="A TOML file: which column is what.", **FILE)
+    ],
     price: PriceOption = None,
     results: ResultsOption = None,
 ) -> None:
@@ -60,5 +62,5 @@ def _keep(published: Published, kind: str, price: Path | None, results: str | No
     made = store.Run.create(store.results_folder(results), kind, facts)
     made.write_cells(rows)
     for line in published.told:
-        out.print(line, markup=False)
-    out.print(f"{len(published.cells)} cells: {made.folder / 'cells.parquet'}", markup=False)
+        out.print(line)
+    out.print(f"{len(published.cells)} cells: {made.folder / 'cells.parquet'}")

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from harness import store
-from harness.commands.options import JsonOption, ReportsOption, ResultsOption, RunsArgument
+from harness.commands.options import (
+    FILE,
+    REPORTS,
+    JsonOption,
+    ReportsOption,
+    ResultsOption,
+    RunsArgument,
+)
 from harness.console.decisions import (
     answer_json,
     print_answers,
@@ -41,7 +48,8 @@ WhereOption = Annotated[
     list[str] | None, typer.Option(help="A condition, as in: latency_s < 5ms and params < 1M.")
 ]
 PricesOption = Annotated[
-    Path | None, typer.Option(help="A price table (TOML): adds the metric cost_per_million.")
+    Path | None,
+    typer.Option(help="A price table (TOML): adds the metric cost_per_million.", **FILE),
 ]
 AcrossOption = Annotated[
     bool, typer.Option("--across", help="All devices, threads and batches of a task together.")
@@ -103,10 +111,10 @@ def report(
     runs: RunsArgument = None,
     prices: PricesOption = None,
     results: ResultsOption = None,
-    reports: ReportsOption = "reports",
+    reports: ReportsOption = REPORTS,
 ) -> None:
     """Write a run's report again; of several runs, one report of all their machines."""
-    out.print(str(write_report(_open(runs, results, prices), Path(reports))), markup=False)
+    out.print(str(write_report(_open(runs, results, prices), reports)))
 
 
 def query(

@@ -93,7 +93,7 @@ def doctor(
     if counts[0] < 1:
         raise UserError(f"--threads must be 1 or more, got {counts[0]}.")
     with Launcher() as launcher:
-        found = examine(launcher, counts, lambda text: err.print(f"  {text}", markup=False))
+        found = examine(launcher, counts, lambda text: err.print(f"  {text}"))
     if as_json:
         print_json("doctor", found.to_json())
     else:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.cache import cache_folder
+from bench.errors import SpecError
 from harness import store
 from harness.commands.decide import write_report
-from harness.commands.options import ReportsOption, ResultsOption, RunArgument
+from harness.commands.options import REPORTS, ReportsOption, ResultsOption, RunArgument
 from harness.console.decisions import print_answers
 from harness.console.progress import print_outcome, show_progress
 from harness.console.streams import err
@@ -23,9 +25,10 @@ from harness.grid import Grid
 from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.measure.speed import CONTROL_VERSION
+from harness.paths import read_path, require_writable
 from harness.sweep import runner
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Plan, resolve
+from harness.sweep.plan import Plan, resolve, user_files
 
 
 def run(
@@ -39,7 +42,7 @@ def run(
     plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
     max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
     results: ResultsOption = None,
-    reports: ReportsOption = "reports",
+    reports: ReportsOption = REPORTS,
 ) -> None:
     """Measure a grid and write its report. Options replace what the grid says."""
     axes = {
@@ -48,6 +51,8 @@ def run(
     }  # fmt: skip
     budget = {"max_seconds_per_cell": max_seconds_per_cell}
     wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
+    store_folder = store.results_folder(results)
+    _check_folders(store_folder, reports)
     with Launcher(wanted.measure.wait_policy) as launcher:
         plan = resolve(wanted, launcher, where)
         facts = {
@@ -58,12 +63,12 @@ def run(
             "cwd": str(Path.cwd()),
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
         }
-        made = store.Run.create(store.results_folder(results), name, facts)
-        _sweep(plan, made, launcher, Path(reports))
+        made = store.Run.create(store_folder, name, facts)
+        _sweep(plan, made, launcher, reports, _how_to_go_on(made, results, reports))
 
 
 def resume(
-    run_id: RunArgument = None, results: ResultsOption = None, reports: ReportsOption = "reports"
+    run_id: RunArgument = None, results: ResultsOption = None, reports: ReportsOption = REPORTS
 ) -> None:
     """Measure what an interrupted run has left."""
     found = store.open_run(store.results_folder(results), run_id)
@@ -71,11 +76,50 @@ def resume(
     if "plan" not in facts:
         raise UserError(f"The run {found.run_id} was imported; there is nothing to resume.")
     plan = Plan.from_json(facts["plan"])
-    folder = Path(reports).resolve()
+    how = _how_to_go_on(found, results, reports)
+    folder = reports.resolve()
     found = store.Run(found.folder.resolve())
-    os.chdir(facts["cwd"])  # the grid's own paths are relative to where the run began
+    _check_folders(found.folder, folder)
+    _return_to(Path(facts["cwd"]), plan.grid)
     with Launcher(plan.grid.measure.wait_policy) as launcher:
-        _sweep(plan, found, launcher, folder)
+        _sweep(plan, found, launcher, folder, how)
+
+
+def _how_to_go_on(made: store.Run, results: str | None, reports: Path) -> str:
+    """Return the command that resumes a run, with the folders that were named."""
+    options = [] if results is None else ["--results", results]
+    options += [] if reports == REPORTS else ["--reports", str(reports)]
+    return shlex.join(["paretogrid", "resume", made.run_id, *options])
+
+
+def _check_folders(results: Path, reports: Path) -> None:
+    """Raise UserError before anything is measured where something could not be kept."""
+    try:
+        cache = cache_folder()
+    except SpecError as error:
+        raise UserError(str(error)) from None
+    remedy = "Name another folder in the environment variable PARETOGRID_CACHE."
+    require_writable(cache, "prepared variants", remedy)
+    require_writable(results, "results", "Name another folder with --results.")
+    require_writable(reports, "reports", "Name another folder with --reports.")
+
+
+def _return_to(folder: Path, grid: Grid) -> None:
+    """Go to where a run began: the grid's own paths are relative to it.
+
+    Where that folder is gone (the project was moved), the present one takes its place if the
+    grid's files are there; UserError otherwise.
+    """
+    if folder.is_dir():
+        os.chdir(folder)
+        return
+    missing = [file for file in user_files(grid) if not read_path(file).is_file()]
+    if missing:
+        raise UserError(
+            f"The run began in {folder}, which is gone, and {missing[0]} is not here. Resume in "
+            "the folder where its files are now."
+        )
+    err.print(f"The run began in {folder}, which is gone; it goes on here, in {Path.cwd()}.")
 
 
 def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[Grid, str, str]:
@@ -95,7 +139,9 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
     return wanted, name, Path(name).stem
 
 
-def _sweep(plan: Plan, made: store.Run, launcher: Launcher, reports: Path) -> None:
+def _sweep(
+    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how_to_go_on: str
+) -> None:
     """Measure what is left of a plan, write the report, and end with the exit code."""
     with made.lock():
         made.write_facts({**made.facts(), "state": "running"})
@@ -105,7 +151,7 @@ def _sweep(plan: Plan, made: store.Run, launcher: Launcher, reports: Path) -> No
         except KeyboardInterrupt:
             made.compact()
             made.write_facts({**made.facts(), "state": "interrupted"})
-            err.print(f"Interrupted. Go on with: paretogrid resume {made.run_id}", markup=False)
+            err.print(f"Interrupted. Go on with: {how_to_go_on}")
             sys.exit(ExitCode.INTERRUPTED)
         made.compact()
         made.write_facts({**made.facts(), "state": "finished"})

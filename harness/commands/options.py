@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from harness.paths import read_path
+
+FILE: Any = {"parser": read_path, "metavar": "FILE"}
+"""Of options and arguments that are files; `~` is the home folder in all of them."""
 
 ResultsOption = Annotated[
     str | None, typer.Option("--results", help="The store (PARETOGRID_RESULTS, or ./results).")
 ]
-ReportsOption = Annotated[str, typer.Option("--reports", help="Where reports go.")]
+ReportsOption = Annotated[
+    Path, typer.Option("--reports", help="Where reports go.", parser=read_path, metavar="FOLDER")
+]
+REPORTS = Path("reports")
 RunArgument = Annotated[str | None, typer.Argument(help="A run; the latest if left out.")]
 RunsArgument = Annotated[
     list[str] | None, typer.Argument(help="A run, or several of different machines; the latest.")

@@ -30,14 +30,14 @@ def print_answers(frame: Frame, answers: Sequence[Answer]) -> None:
         out.print(_answer_table(one))
         near = len(one.near)
         beside = f"; {near} more within the noise of the frontier" if near else ""
-        out.print(f"  {len(one.choices)} of {one.considered} variants{beside}", markup=False)
+        out.print(f"  {len(one.choices)} of {one.considered} variants{beside}")
         if one.group.hypervolume is not None:
-            out.print(f"  {describe_hypervolume(one.group, frame)}", markup=False)
+            out.print(f"  {describe_hypervolume(one.group, frame)}")
         for names in _name_incomplete(one):
-            out.print(f"  {names}", markup=False)
+            out.print(f"  {names}")
         out.print()
     if not answers:
-        out.print(f"No cell of {frame.run_id} was measured.", markup=False)
+        out.print(f"No cell of {frame.run_id} was measured.")
 
 
 def _answer_table(one: Answer) -> Table:
@@ -91,9 +91,9 @@ def print_recommendations(
 ) -> None:
     """Print for each group what to take, what comes next, and what each condition costs."""
     for one in picks:
-        out.print(name_group(one.key), markup=False)
+        out.print(name_group(one.key))
         for line in describe(one, frame, objectives):
-            out.print(f"  {line}", markup=False)
+            out.print(f"  {line}")
         out.print()
 
 

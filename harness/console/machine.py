@@ -20,16 +20,16 @@ def print_examination(found: Examination) -> None:
     machine = found.machine
     memory = text.format_value(machine["memory_bytes"], "B")
     out.print(f"{machine['cpu_model']}: {machine['cores']} cores, {machine['processors']} usable "
-              f"processors, {memory}, {machine['system']}", markup=False)  # fmt: skip
+              f"processors, {memory}, {machine['system']}")  # fmt: skip
     out.print(f"Low precision: {', '.join(machine['cpu_flags']) or 'no instructions'}. "
-              f"Fingerprint {found.fingerprint}.", markup=False)  # fmt: skip
+              f"Fingerprint {found.fingerprint}.")  # fmt: skip
     for device, facts in found.devices.items():
         about = facts if isinstance(facts, str) else facts.get("gpu_name", "ready")
-        out.print(f"{device}: {about}\n", markup=False)
+        out.print(f"{device}: {about}\n")
     out.print(_roofs_table(found.roofs))
     out.print(_self_tests_table(found.tests))
     for advice in found.advice or ("Nothing to mend.",):
-        out.print(f"* {advice}", markup=False)
+        out.print(f"* {advice}")
 
 
 def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:

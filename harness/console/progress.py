@@ -25,16 +25,17 @@ def show_progress() -> Iterator[runner.Progress]:
         def note(record: Record) -> None:
             count["done"] += 1
             place = f"[{count['done']}/{count['cells']}]"
-            err.print(f"{place} {_describe(record)}", markup=False)
+            err.print(f"{place} {_describe(record)}")
 
         yield runner.Progress(
             begin=lambda cells: count.update(cells=cells),
-            phase=lambda text: err.print(f"  {text}", markup=False),
+            phase=lambda text: err.print(f"  {text}"),
             done=note,
         )
         return
     columns = (
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=err) as bar:
         task = bar.add_task("starting", total=None)
@@ -42,7 +43,7 @@ def show_progress() -> Iterator[runner.Progress]:
         def tell(record: Record) -> None:
             bar.advance(task)
             if record.status != "measured":
-                bar.console.print(_describe(record), markup=False)
+                bar.console.print(_describe(record))
 
         yield runner.Progress(
             begin=lambda cells: bar.update(task, total=cells),
@@ -63,10 +64,10 @@ def print_outcome(frame: Frame, made: Run, page: Path) -> None:
     """Print how many cells were measured, why others were not, and where everything is."""
     counts = frame.cells["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    out.print(f"{len(frame.cells)} cells: {told}", markup=False)
+    out.print(f"{len(frame.cells)} cells: {told}")
     for kind in ("failed", "skipped"):
         reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
         for message, count in reasons.items():
-            out.print(f"  {kind} ({count}): {message}", markup=False)
-    out.print(f"Results: {made.folder / 'cells.parquet'}", markup=False)
-    out.print(f"Report:  {page}", markup=False)
+            out.print(f"  {kind} ({count}): {message}")
+    out.print(f"Results: {made.folder / 'cells.parquet'}")
+    out.print(f"Report:  {page}")

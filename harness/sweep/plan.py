@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.spec import split_pipeline
+from bench.spec import find_files, split_pipeline
 from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE, TRAINING, Cell, Grid, is_pattern
 from harness.grid_file import check_exclusions
@@ -183,9 +183,17 @@ def _with_place(message: str, where: str, place: str) -> str:
 
 def import_folders(grid: Grid) -> list[str]:
     """Return the folders of the user's own files, so that workers can import their neighbours."""
-    texts = [*grid.grid.plugins, *grid.grid.models, *grid.grid.techniques]
-    files = [match for text in texts for match in re.findall(r"[^\s('\"+]+\.py\b", text)]
-    return list(dict.fromkeys(str(Path(file).expanduser().resolve().parent) for file in files))
+    files = (Path(file).expanduser().resolve() for file in user_files(grid))
+    return list(dict.fromkeys(str(file.parent) for file in files))
+
+
+def user_files(grid: Grid) -> list[str]:
+    """Return the Python files that a grid names, each once, as they are written."""
+    axes = grid.grid
+    texts = [*axes.models, *(step for text in axes.techniques for step in split_pipeline(text))]
+    return list(
+        dict.fromkeys([*axes.plugins, *itertools.chain.from_iterable(map(find_files, texts))])
+    )
 
 
 def plan_heats(plan: Plan, finished: Collection[str]) -> Iterator[list[Heat]]:

@@ -1,0 +1,31 @@
+"""Paths as users write them, and whether we may write there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from harness.errors import UserError
+
+
+def read_path(text: str | Path) -> Path:
+    """Return a path with `~` as the home folder; raise UserError where nobody knows that folder.
+
+    A shell leaves `--results=~/x` and a quoted `'~/x'` as they are.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{text}: there is no home folder here. Write the whole path instead of ~."
+        ) from None
+
+
+def require_writable(folder: Path, what: str, remedy: str) -> None:
+    """Raise UserError where no file can be written in a folder, or the folder not be made."""
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"Cannot write {what} to {folder}: {error.strerror}. {remedy}") from None
