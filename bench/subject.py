@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bench.errors import SpecError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bench.data.splits import Dataset
 
 
+Module = TypeVar("Module", bound="nn.Module")
 Optimizer = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "adamw"]
 
 
@@ -58,6 +59,15 @@ class Subject:
     def with_note(self, note: str) -> Subject:
         """Return the subject with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))
+
+
+def evaluating(module: Module) -> Module:
+    """Return the module itself, set to evaluation mode.
+
+    Not `module.eval()`: that returns what `train` returns, and an override may return nothing.
+    """
+    module.eval()
+    return module
 
 
 def as_subject(made: Any, name: str) -> Subject:

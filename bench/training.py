@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.subject import Recipe, Subject
+from bench.subject import Recipe, Subject, evaluating
 from bench.tasks import predict, task_loss
 
 Loss = Callable[..., Tensor]
@@ -99,7 +99,7 @@ def sum_gradients(subject: Subject, weights: Sequence[Tensor]) -> list[Tensor]:
     """
     if subject.data is None:
         raise Refusal("the model has no training data to take gradients of")
-    examples, module = subject.data.train, subject.module.eval()
+    examples, module = subject.data.train, evaluating(subject.module)
     size = subject.recipe.batch_size if subject.recipe else EVALUATION_BATCH
     sums = [torch.zeros_like(weight) for weight in weights]
     for rows in torch.arange(len(examples)).split(size):

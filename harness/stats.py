@@ -21,6 +21,8 @@ LARGEST_LOG_RATIO = 3.0
 LEAST_FOR_P99 = 662
 """Samples that a 99th percentile needs; MLPerf Inference rules, early stopping, p = 0.99."""
 BOOTSTRAPS = 1_000
+MASKED = 1e30
+"""A score beyond this says that an answer is not allowed: float32's least number is common."""
 LEAST_FOR_P90 = 64
 """The same count for a 90th percentile."""
 PROCESS_SPREAD = 0.004
@@ -290,11 +292,26 @@ def macro_f1(predicted: ArrayLike, labels: ArrayLike) -> float:
 def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
     """Return 1 − ‖outputs − reference‖₂ / ‖reference‖₂, at least 0; 1 means identical.
 
-    NaN where the shapes differ or the reference is zero.
+    Numbers beyond ±MASKED stand for "not allowed", as infinity and NaN do: where both have the same
+    there, the place is left out; where they differ, the error is infinite. NaN where the shapes
+    differ, there are no outputs, or the reference has no number but zero and the outputs have.
     """
-    values, wanted = np.asarray(outputs, np.float64), np.asarray(reference, np.float64)
+    values, wanted = (_mark_masked(one) for one in (outputs, reference))
+    if values.shape != wanted.shape or values.size == 0:
+        return float("nan")
+    finite = np.isfinite(wanted)
+    if not np.array_equal(values[~finite], wanted[~finite], equal_nan=True):
+        return 0.0 if finite.any() else float("nan")
+    values, wanted = values[finite], wanted[finite]
+    if np.array_equal(values, wanted):
+        return 1.0
     norm = float(np.linalg.norm(wanted))
-    if values.shape != wanted.shape or norm == 0 or not np.isfinite(norm):
+    if norm == 0:
         return float("nan")
     error = float(np.linalg.norm(values - wanted)) / norm
     return max(0.0, 1.0 - error) if np.isfinite(error) else 0.0
+
+
+def _mark_masked(numbers: ArrayLike) -> Floats:
+    values = np.asarray(numbers, np.float64)
+    return np.where(np.abs(values) > MASKED, np.copysign(np.inf, values), values)

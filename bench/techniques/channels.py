@@ -15,7 +15,7 @@ from torch import nn
 from bench.errors import Refusal
 from bench.registry import technique
 from bench.storage import STORABLE
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Epochs, ShareBelowOne
 from bench.training import finetune, sum_gradients
 
@@ -73,7 +73,7 @@ def remove_outputs(
     """
     if importance == "batch-norm" and not any(isinstance(m, NORMS) for m in _parts(subject)):
         raise Refusal("importance 'batch-norm' needs a batch norm, and this model has none")
-    module = copy.deepcopy(subject.module).eval()
+    module = evaluating(copy.deepcopy(subject.module))
     remove = partial(_try_remove, subject=subject, fraction=fraction, importance=importance)
     before = sum(parameter.numel() for parameter in module.parameters())
     others = {

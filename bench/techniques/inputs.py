@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.data.splits import Dataset, Split
 from bench.errors import Refusal
 from bench.registry import technique
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.parameters import Epochs, ShareBelowOne
 from bench.training import finetune
 
@@ -26,7 +26,7 @@ def prune_inputs(subject: Subject, fraction: ShareBelowOne, finetune_epochs: Epo
     Elisseeff, "An Introduction to Variable and Feature Selection", JMLR 2003.
     """
     assert subject.data is not None
-    module = nn.Sequential(copy.deepcopy(subject.module).eval())
+    module = nn.Sequential(evaluating(copy.deepcopy(subject.module)))
     name = _first_layer(module, subject.inputs)
     if name is None:
         raise Refusal("prune-inputs needs a linear layer that reads all input features first")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.errors import Refusal
 from bench.registry import technique
 from bench.storage import replace_layers
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Count, Epochs, Share
 from bench.training import finetune
 
@@ -38,7 +38,7 @@ def low_rank(
         split += made is not layer
         return made
 
-    module = replace_layers(subject.module, replace).eval()
+    module = evaluating(replace_layers(subject.module, replace))
     if not split:
         raise Refusal("low-rank found no layer that becomes smaller when it is split in two")
     return finetune(dataclasses.replace(subject, module=module), finetune_epochs)

@@ -16,7 +16,7 @@ from bench.errors import Refusal
 from bench.registry import technique
 from bench.spec import Range
 from bench.storage import Code, StoredLayer, find_layers, replace_layers
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.codes import AffineCode, BinaryCode, PowerOfTwoCode, SymmetricCode
 from bench.techniques.parameters import IF_TUNED, Epochs, Share
 from bench.training import finetune, tune_accuracy
@@ -121,8 +121,8 @@ def store(subject: Subject, name: str, make_code: Callable[[Tensor], Code]) -> S
         raise Refusal(f"{name} stores linear layers and convolutions; this model has none")
     module = replace_layers(
         subject.module, lambda layer: StoredLayer(layer, make_code(layer.weight))
-    ).eval()
-    return dataclasses.replace(subject, module=module)
+    )
+    return dataclasses.replace(subject, module=evaluating(module))
 
 
 def train_through(subject: Subject, make_code: Callable[[Tensor], Code], epochs: int) -> Subject:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.errors import Refusal
 from bench.registry import technique
 from bench.storage import Code, find_layers, replace_layers
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Epochs
 from bench.techniques.quantization import store
 from bench.training import finetune
@@ -47,7 +47,7 @@ def sparse_kernels(subject: Subject) -> Subject:
     module = replace_layers(
         subject.module, lambda layer: SparseLinear(layer) if type(layer) is nn.Linear else layer
     )
-    return dataclasses.replace(subject, module=module.eval())
+    return dataclasses.replace(subject, module=evaluating(module))
 
 
 @technique("prune-2-4", realization="simulated", needs=IF_TUNED)

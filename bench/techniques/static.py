@@ -17,7 +17,7 @@ from torch.nn import functional
 from bench.errors import Refusal
 from bench.registry import technique
 from bench.storage import find_layers, put_layers
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.parameters import Count
 from bench.techniques.structure import fuse
 from bench.training import scores
@@ -66,7 +66,7 @@ def int8_static(subject: Subject, examples: Count = 256) -> Subject:
     try:
         folded = fuse(subject).module
     except Refusal:  # there is nothing to fold
-        folded = copy.deepcopy(subject.module).eval()
+        folded = evaluating(copy.deepcopy(subject.module))
     whole = nn.Sequential(folded)  # the model itself may be a layer
     train = subject.data.train
     count = min(examples, len(train))
@@ -79,7 +79,7 @@ def int8_static(subject: Subject, examples: Count = 256) -> Subject:
     alone = {layer: StaticLayer(layer, found, relu=False) for layer, found in ranges.items()}
     put_layers(whole, alone)
     note = "int8 layer by layer: what is between them cannot be traced"
-    return dataclasses.replace(subject, module=whole[0].eval()).with_note(note)
+    return dataclasses.replace(subject, module=evaluating(whole[0])).with_note(note)
 
 
 def find_eligible(module: nn.Module) -> list[Any]:

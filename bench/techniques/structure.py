@@ -15,7 +15,7 @@ from bench.errors import Refusal, SpecError
 from bench.registry import technique
 from bench.spec import Range
 from bench.storage import STORABLE
-from bench.subject import Subject
+from bench.subject import Subject, evaluating
 from bench.techniques.channels import NORMS, remove_outputs
 from bench.techniques.parameters import Count, Epochs
 from bench.training import finetune, train, tune_accuracy
@@ -28,7 +28,7 @@ def fuse(subject: Subject) -> Subject:
     W' = W · γ/√(σ² + ε) and b' = (b − μ) · γ/√(σ² + ε) + β, with the running mean and variance.
     Source: Jacob et al., arXiv:1712.05877, section 3.2; PyTorch, `torch.nn.utils.fusion`.
     """
-    module = copy.deepcopy(subject.module).eval()
+    module = evaluating(copy.deepcopy(subject.module))
     pairs = _foldable(module)
     if not pairs:
         raise Refusal("fuse found no batch norm behind a convolution or a linear layer")
@@ -74,7 +74,7 @@ def drop_layers(
     best is dropped, and so on. Source: Elhoushi et al., "What Matters In Transformers", arXiv:
     2406.15786; Fan et al., "Reducing Transformer Depth on Demand", arXiv:1909.11556.
     """
-    module = copy.deepcopy(subject.module).eval()
+    module = evaluating(copy.deepcopy(subject.module))
     dropped: list[str] = []
     for _ in range(layers):
         candidates = _droppable(module, subject.inputs)
@@ -110,7 +110,7 @@ def shrink(
 
 def shrink_untrained(subject: Subject, width: float = 1.0, depth: int = 0) -> Subject:
     """Return the subject with fewer channels and layers and with fresh weights."""
-    made = dataclasses.replace(subject, module=copy.deepcopy(subject.module).eval())
+    made = dataclasses.replace(subject, module=evaluating(copy.deepcopy(subject.module)))
     for _ in range(depth):
         candidates = _droppable(made.module, made.inputs)
         if not candidates:

@@ -14,7 +14,7 @@ from bench.errors import Refusal, SpecError, suggest
 from bench.registry import technique
 from bench.spec import Range
 from bench.storage import CONVOLUTIONS, STORABLE
-from bench.subject import Recipe, Subject
+from bench.subject import Recipe, Subject, evaluating
 from bench.techniques.parameters import Count
 from bench.techniques.recipes import require_recipe
 from bench.training import fit
@@ -48,7 +48,7 @@ def pretrain(
     last = whole.get_submodule(head)
     whole.set_submodule(head, nn.Identity())
     with torch.no_grad():
-        features = whole.eval()(*subject.inputs).shape[1]
+        features = evaluating(whole)(*subject.inputs).shape[1]
     learn = {"autoencoder": _learn_to_rebuild, "gan": _learn_to_doubt, "supervised": _learn_classes}
     learn[way](whole, features, subject.data, dataclasses.replace(recipe, epochs=epochs))
     whole.set_submodule(head, last)
@@ -133,7 +133,7 @@ def find_head(module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
         for part in names
     ]
     with torch.no_grad():
-        outputs = module.eval()(*inputs)
+        outputs = evaluating(module)(*inputs)
     for hook in hooks:
         hook.remove()
     for name, value in made.items():

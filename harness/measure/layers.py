@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.subject import evaluating
 from harness.layer import Layer
 from harness.measure.counts import count_macs, count_weights
 from harness.measure.runtimes import first_tensor
@@ -38,7 +39,7 @@ def list_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Layer]:
                 weight_bytes=int(counted["weight_bytes"]),
             )
         )
-    between = round(count_macs(module.eval(), inputs)[0]) - sum(layer.macs for layer in layers)
+    between = round(count_macs(evaluating(module), inputs)[0]) - sum(layer.macs for layer in layers)
     if between > 0:
         layers.append(Layer("", BETWEEN, (), 0, 0, between, 0))
     return layers
@@ -105,7 +106,7 @@ def _watch_calls(
 
     hooks = [part.register_forward_hook(note(name)) for name, part in parts.items()]
     with torch.no_grad():
-        module.eval()(*inputs)
+        evaluating(module)(*inputs)
     for hook in hooks:
         hook.remove()
     for name, arguments in given.items():

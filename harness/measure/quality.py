@@ -10,7 +10,7 @@ import torch
 from bench.subject import Subject
 from bench.tasks import predict
 from harness.measure.devices import Device
-from harness.measure.runtimes import Program, first_tensor, take_batch
+from harness.measure.runtimes import Program, first_tensor, like_strides, take_batch
 from harness.stats import relative_fidelity
 
 KEPT_OUTPUTS = 2_000_000
@@ -40,10 +40,10 @@ def collect_answers(
     inputs = (examples.inputs,) if examples else subject.inputs
     if known is not None:
         probe = tuple(value[:PROBED] for value in inputs)
-        seen = _run_in_batches(program, probe, device, batch).reshape(-1).numpy()
+        seen = _run_in_batches(program, probe, subject.inputs, device, batch).reshape(-1).numpy()
         if relative_fidelity(seen, known[: seen.size]) >= SAME_ANSWERS:
             return None
-    outputs = _run_in_batches(program, inputs, device, batch)
+    outputs = _run_in_batches(program, inputs, subject.inputs, device, batch)
     found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
     if examples is not None:
         kind = np.float32 if examples.labels.is_floating_point() else np.int32
@@ -56,13 +56,19 @@ def collect_answers(
     return found
 
 
-def _run_in_batches(program: Program, inputs: Any, device: Device, batch: int) -> torch.Tensor:
+def _run_in_batches(
+    program: Program, inputs: Any, like: Any, device: Device, batch: int
+) -> torch.Tensor:
+    """The outputs for all inputs, which are laid out in memory like the example inputs."""
     count = len(inputs[0])
     parts = []
     with torch.inference_mode():
         for start in range(0, count, batch):
             rows = tuple(value[start : start + batch] for value in inputs)
-            filled = tuple(device.place(value) for value in take_batch(rows, batch))
+            filled = tuple(
+                device.place(like_strides(value, model))
+                for value, model in zip(take_batch(rows, batch), like, strict=True)
+            )
             outputs = first_tensor(program(*filled)).detach().to("cpu", torch.float32)
             if outputs.dim() == 0 or len(outputs) != batch:
                 parts.append(outputs.reshape(1, -1))  # one result for the whole batch

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.subject import Recipe
+from bench.subject import Recipe, evaluating
 from bench.tasks import task_loss
 from bench.training import build_optimizer, dropping, penalize, set_training
 from harness.errors import WorkerRefusal
@@ -24,7 +24,7 @@ def build_program(module: nn.Module, runtime: str) -> Program:
     """Return what runs the module in the named runtime, to be called with inputs."""
     if runtime != "eager":
         raise WorkerRefusal(f"no runtime {runtime!r}")
-    return module.eval()
+    return evaluating(module)
 
 
 class TrainingStep:
@@ -54,7 +54,7 @@ class TrainingStep:
 
 def ready(program: Program) -> Program:
     """Return a program as it is run to be counted: a module in evaluation mode."""
-    return program.eval() if isinstance(program, nn.Module) else program
+    return evaluating(program) if isinstance(program, nn.Module) else program
 
 
 def mode_of(program: Program) -> Callable[[], AbstractContextManager[Any]]:
@@ -73,9 +73,31 @@ def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) ->
 
 
 def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
-    """Return example inputs of exactly `batch` rows, the given rows repeated in order."""
+    """Return example inputs of exactly `batch` rows, the given rows repeated in order.
+
+    Each keeps the order in which its memory is laid out: a transposed or channels-last input stays
+    one, whatever the batch.
+    """
     rows = torch.arange(batch) % len(inputs[0])
-    return tuple(value[rows].contiguous() for value in inputs)
+    return tuple(like_strides(value.detach()[rows], value) for value in inputs)
+
+
+def like_strides(value: Tensor, model: Tensor) -> Tensor:
+    """Return a tensor with its dimensions in the order of the model's memory, without gaps.
+
+    A dimension along which the model repeats one value (expanded, stride 0) stays so. Only strided
+    tensors have such an order; others are returned as they are.
+    """
+    if model.layout is not torch.strided or value.dim() != model.dim():
+        return value
+    laid = value
+    for axis in range(model.dim()):
+        if model.stride(axis) == 0 and model.shape[axis] > 1:
+            laid = laid.narrow(axis, 0, 1)
+    steps = model.stride()
+    order = sorted(range(model.dim()), key=lambda axis: -steps[axis])
+    back = sorted(range(model.dim()), key=order.__getitem__)
+    return laid.permute(order).contiguous().permute(back).expand(value.shape)
 
 
 def first_tensor(outputs: Any) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.subject import evaluating
 from harness.measure.control import build_control
 from harness.measure.devices import Device, open_device
 from harness.measure.runtimes import (
@@ -45,7 +46,7 @@ class Loaded:
         """Return what answers the test split: the program, or a copy of what is trained."""
         if not isinstance(self.program, TrainingStep):
             return self.program
-        return copy.deepcopy(self.module).eval()
+        return evaluating(copy.deepcopy(self.module))
 
     def device_times(self) -> dict[str, float]:
         """Return the metrics that only a device with a clock and a memory of its own has."""

@@ -30,6 +30,7 @@ from bench.data import Dataset
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject
 from bench.training import train, updates_per_epoch
+from harness.measure.runtimes import like_strides
 
 FORMAT = 2
 """Of a variant's folder; raise it when what is stored changes."""
@@ -148,7 +149,7 @@ def _keep(
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
         # Cloned: a view of the training examples would bring all of them along.
-        inputs = tuple(value.detach().clone() for value in subject.inputs)
+        inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
         alone = dataclasses.replace(subject, data=None, inputs=inputs)
         save_subject(alone, temporary / "subject.pt")
         (temporary / "facts.json").write_text(json.dumps(facts))

@@ -388,3 +388,19 @@ def test_more_noise_or_fewer_rounds_hide_larger_differences():
     quiet, loud = ([scale * values for values in noise] for scale in (0.01, 0.05))
     assert smallest_difference(loud, 30) > 3 * smallest_difference(quiet, 30)
     assert smallest_difference(quiet, 10) > 1.3 * smallest_difference(quiet, 30)
+
+
+@pytest.mark.parametrize("mask", [-np.inf, np.inf, np.nan, np.finfo(np.float32).min])
+def test_masked_outputs_are_left_out_of_fidelity_where_both_have_them(mask: float) -> None:
+    wanted = np.array([[mask, 3.0, 4.0]] * 2)
+    assert relative_fidelity(wanted, wanted) == 1
+    near = np.where(wanted == 3.0, 3.5, wanted)
+    assert relative_fidelity(near, wanted) == pytest.approx(1 - 0.5 / 5)
+    assert relative_fidelity(np.array([[0.0, 3.0, 4.0]] * 2), wanted) == 0
+    assert relative_fidelity(wanted, np.array([[0.0, 3.0, 4.0]] * 2)) == 0
+
+
+def test_equal_outputs_have_fidelity_one_whatever_they_are_and_none_have_none() -> None:
+    for same in (np.zeros(4), np.full(4, np.nan), np.full(4, -np.inf), np.full(4, 1e25), [5.0]):
+        assert relative_fidelity(same, same) == 1
+    assert isnan(relative_fidelity([], []))
