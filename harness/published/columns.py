@@ -11,12 +11,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.errors import suggest
 from harness.errors import UserError
-from harness.published.table import Published, read_numbers, read_table, require_columns
+from harness.published.table import (
+    Published,
+    name_some,
+    read_numbers,
+    read_table,
+    require_columns,
+)
 from harness.record import METRIC_NAMES
 from harness.toml_data import read_toml
 
 TEXTS = ("model", "technique", "device", "runtime", "task", "realization")
 COUNTS = ("threads", "batch", "seed", "call_examples")
+SHARES = ("accuracy", "top5_accuracy", "macro_f1", "fidelity", "agreement", "fraction_of_roof",
+          "latency_ratio_p_value", "latency_ratio_q_value")  # fmt: skip
+POSITIVE = ("latency_s", "latency_p90_s", "latency_p99_s", "latency_ratio", "throughput_per_s",
+            "device_latency_s", "control_latency_s")  # fmt: skip
 HINT = """A map of columns is like:
 task = "imagenet"
 device = "cuda-a100"
@@ -87,6 +97,7 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
     require_columns(table, tuple(used), path, "the table that the map is of")
     fixed = columns.model_dump(exclude={"columns"}, exclude_none=True)
     cells: dict[str, Any] = dict(fixed)
+    wrong: dict[str, pd.Series] = {}
     for name, source in sources.items():
         text = table[source.column]
         if name in TEXTS:
@@ -94,11 +105,16 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
             continue
         base = name.removesuffix("_low").removesuffix("_high")
         numbers = read_numbers(text, source.unit, base)
-        if source.per is not None:
-            numbers = numbers / read_numbers(table[source.per])
         unread = int((numbers.isna() & (text != "")).sum())
         if unread:
             told.append(f"{path.name}: {unread} values of {source.column} are no numbers: empty")
+        if source.per is not None:
+            parts = read_numbers(table[source.per])
+            wrong[f"{source.per} is not positive"] = (parts <= 0) | (parts.isna() & numbers.notna())
+            numbers = numbers / parts.where(parts > 0)
+        why, impossible = find_impossible(numbers, base)
+        wrong[f"{source.column} {why}"] = impossible
+        numbers = numbers.mask(impossible)
         cells[name] = numbers.astype("Int64") if name in COUNTS else numbers
     left_out = [name for name in table.columns if name not in used]
     told.append(f"{path.name}: {len(table)} cells")
@@ -108,4 +124,25 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
     named = made["model"].str.strip() != ""
     if not named.all():
         told.append(f"{path.name}: {int((~named).sum())} rows without a model left out")
-    return made[named]
+    possible = named.copy()
+    for why, rows in wrong.items():
+        if (rows & named).any():
+            left = made.loc[rows & named, "model"]
+            told.append(f"{path.name}: {len(left)} rows left out, {why}: {name_some(left)}")
+        possible &= ~rows
+    return made[possible]
+
+
+def find_impossible(numbers: pd.Series, name: str) -> tuple[str, pd.Series]:
+    """Return what is wrong with values that this column of ours cannot have, and which they are."""
+    if name in COUNTS:
+        least = 0 if name == "seed" else 1
+        fits = (numbers >= least) & (numbers % 1 == 0)
+        return f"is no whole number from {least} on", ~fits & numbers.notna()
+    if name in SHARES:
+        return "is not between 0 and 1 (0 and 100 %)", (numbers < 0) | (numbers > 1)
+    if name == "r2":
+        return "is above 1", numbers > 1
+    if name in POSITIVE:
+        return "is not positive", numbers <= 0
+    return "is negative", numbers < 0

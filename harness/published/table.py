@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,37 @@ class Published:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Return a CSV file as text, blanks around it removed; raise UserError if it is none."""
+    """Return a CSV file as text, blanks around it removed; raise UserError if it is none.
+
+    Separated by commas, or by semicolons or tabs where the first line has no comma. A row may end
+    in separators with nothing behind them; short rows are filled up with empty text.
+    """
     try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            mark = next((one for one in ",;\t" if one in first), ",")
+            rows = [row for row in csv.reader(file, delimiter=mark, skipinitialspace=True) if row]
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"Cannot read {path} as a CSV file: {error}.") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
-    return stripped
+    if not rows:
+        raise UserError(f"Cannot read {path} as a CSV file: it is empty.")
+    rows = [[text.strip() for text in row] for row in rows]
+    names, *rows = rows
+    while names and not names[-1]:
+        names.pop()
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} has two columns of one name: {', '.join(names)}.")
+    for number, row in enumerate(rows, 1):
+        if any(row[len(names) :]):
+            raise UserError(
+                f"{path}: row {number} has {len(row)} values for {len(names)} columns: "
+                f"{mark.join(row)[:80]}. A value that holds a {mark!r} needs quotes."
+            )
+    full = [(row + [""] * len(names))[: len(names)] for row in rows]
+    return pd.DataFrame(full, columns=pd.Index(names, dtype=str), dtype=str)
 
 
 def require_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> None:
@@ -61,15 +83,48 @@ def require_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path, wha
             )
 
 
+PLAIN_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+WITH_THOUSANDS = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?"
+WITH_DECIMAL_COMMA = r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+"
+
+
 def read_numbers(column: pd.Series, unit: str = "", metric: str = "") -> pd.Series:
     """Return a column of text as numbers in the metric's unit; what is no number is NaN.
 
-    Thousands may be set apart by commas. Raises UserError for a unit that does not fit.
+    Commas set thousands apart (1,234.5), or are decimal commas (12,5) where the column's numbers
+    cannot be read otherwise: all of a column are read alike. A % sign belongs to the number where
+    the unit is none or a percentage. Raises UserError for a unit that does not fit, and for a
+    column in which both readings are needed, or neither is certain.
     """
     known = {one.name: one.unit for one in METRICS}
     scale = to_metric_unit(1.0, unit, known.get(metric, "1"), metric or str(column.name))
-    numbers = pd.to_numeric(column.str.replace(",", "", regex=False), errors="coerce") * scale
-    return numbers.replace([np.inf, -np.inf], np.nan)
+    text = column.str.replace(r"[\s\u00a0\u202f']", "", regex=True)
+    percent = text.str.endswith("%")
+    if unit in ("", "%") and known.get(metric, "1") == "1":
+        text = text.where(~percent, text.str.removesuffix("%"))
+        scales = pd.Series(scale, text.index).where(~percent, 0.01)
+    else:
+        scales = pd.Series(scale, text.index)
+    plain = _write_plainly(text, str(column.name))
+    numbers = pd.to_numeric(plain.where(plain.str.fullmatch(PLAIN_NUMBER), ""), errors="coerce")
+    return (numbers * scales).replace([np.inf, -np.inf], np.nan)
+
+
+def _write_plainly(text: pd.Series, name: str) -> pd.Series:
+    """The numbers of a column without thousands' separators and with decimal points."""
+    decimal = text.str.fullmatch(WITH_DECIMAL_COMMA) & ~text.str.fullmatch(WITH_THOUSANDS)
+    thousands = text.str.fullmatch(WITH_THOUSANDS)
+    points = text.str.fullmatch(PLAIN_NUMBER) & text.str.contains(".", regex=False)
+    if not decimal.any():
+        return text.where(~thousands, text.str.replace(",", "", regex=False))
+    mixed = points | (thousands & text.str.contains(".", regex=False))
+    if mixed.any():
+        raise UserError(
+            f"Column {name!r} has decimal commas ({text[decimal].iloc[0]}) and decimal points "
+            f"({text[mixed].iloc[0]}). Write all of its numbers alike."
+        )
+    swapped = text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    return text.where(~(decimal | thousands), swapped)
 
 
 def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
@@ -88,7 +143,7 @@ def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
     if len(twice):
         raise UserError(
             f"{len(twice)} rows describe a cell that another row describes: "
-            f"{_name_some(twice['model'])}. Import the files that hold them one by one."
+            f"{name_some(twice['model'])}. Import the files that hold them one by one."
         )
     table = {name: rows.get(name) for name in schema().names}
     columns = [
@@ -108,11 +163,12 @@ def drop_unreadable(table: pd.DataFrame, names: tuple[str, ...], path: Path, tol
         left_out = table.loc[~known, called]
         told.append(
             f"{path.name}: {len(left_out)} rows left out, for {' or '.join(names)} is no positive "
-            f"number there: {_name_some(left_out)}"
+            f"number there: {name_some(left_out)}"
         )
     return table[known]
 
 
-def _name_some(names: pd.Series) -> str:
+def name_some(names: pd.Series) -> str:
+    """Return the first few names, and how many more there are."""
     shown = [str(name) for name in names.head(MOST_NAMED)]
     return ", ".join(shown) + (f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED))

@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.published.columns import read_csv, read_map
-from harness.published.table import make_cells
+from harness.published.table import Published, make_cells
 from harness.published.timm import read_setting, read_timm
 
 TIMM = Path(__file__).parent.parent / "data" / "timm"
@@ -207,3 +207,98 @@ def test_a_wrong_map_is_refused_with_what_would_work(
     with pytest.raises(UserError) as refused:
         read_csv([tmp_path / "t.csv"], read_map(tmp_path / "map.toml"))
     assert message in str(refused.value)
+
+
+TABLE_MAP = """task = "imagenet"
+device = "cpu"
+[columns]
+model = "name"
+accuracy = { column = "top1", unit = "%" }
+latency_s = { column = "ms", unit = "ms" }
+"""
+
+
+def read_text(tmp_path: Path, text: str, columns: str = TABLE_MAP) -> Published:
+    (tmp_path / "map.toml").write_text(columns)
+    (tmp_path / "t.csv").write_text(text)
+    return read_csv([tmp_path / "t.csv"], read_map(tmp_path / "map.toml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,top1,ms,note\nsmall,70.1,12.5,8,\nlarge,80.2,1125.25,9,\n",
+        'name,top1,ms\nsmall,"70,1","12,5"\nlarge,"80,2","1125,25"\n',
+        'name,top1,ms\nsmall,"70,1%","12,5"\nlarge,"80,2%","1.125,25"\n',
+        'name,top1,ms\nsmall,70.1 %,12.5\nlarge,80.2 %,"1,125.25"\n',
+        'name,top1,ms\nsmall,70.1,"12.5"\nlarge,80.2,"1 125.25"\n',
+        "name;top1;ms\nsmall;70,1;12,5\nlarge;80,2;1125,25\n",
+        "name\ttop1\tms\nsmall\t70.1\t12.5\nlarge\t80.2\t1125.25\n\n",
+        "\ufeffname,top1,ms\nsmall,70.1,1.25e1\nlarge,80.2,1.12525E3\n",
+    ],
+)
+def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str) -> None:
+    cells = read_text(tmp_path, text).cells
+    assert cells["model"].tolist() == ["small", "large"]
+    assert cells["accuracy"].tolist() == pytest.approx([0.701, 0.802])
+    assert cells["latency_s"].tolist() == pytest.approx([0.0125, 1.12525])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,top1,ms\nsmall,70,1,12,5\n", "row 1 has 5 values for 3 columns"),
+        ("name,ms,ms\nsmall,70,1\n", "two columns of one name"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_table_that_would_be_shifted_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_text(tmp_path, text)
+
+
+def test_a_table_of_a_hundred_thousand_rows_is_read(tmp_path: Path) -> None:
+    rows = "".join(f"m{n},50,{n + 1}\n" for n in range(100_000))
+    assert len(read_text(tmp_path, "name,top1,ms\n" + rows).cells) == 100_000
+
+
+def test_a_fraction_with_a_decimal_comma_is_not_read_as_thousands(tmp_path: Path) -> None:
+    cells = read_text(tmp_path, 'name,top1,ms\na,1,"0,125"\nb,1,"1,250"\n').cells
+    assert cells["latency_s"].tolist() == pytest.approx([0.000125, 0.00125])
+
+
+def test_a_column_with_decimal_commas_and_points_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"decimal commas \(12,5\) and decimal points \(125\.25\)"):
+        read_text(tmp_path, 'name,top1,ms\na,1,"12,5"\nb,1,125.25\n')
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("x,70.1,-12.5", "ms is not positive: x"),
+        ("x,70.1,0", "ms is not positive: x"),
+        ("x,7010,5", "top1 is not between 0 and 1"),
+        ("x,-3,5", "top1 is not between 0 and 1"),
+        ("x,70,inf", "1 values of ms are no numbers"),
+        ("x,70,fast", "1 values of ms are no numbers"),
+    ],
+)
+def test_values_that_cannot_be_are_told_and_never_ranked(
+    tmp_path: Path, row: str, why: str
+) -> None:
+    published = read_text(tmp_path, f"name,top1,ms\ngood,70.1,12.5\n{row}\n")
+    kept = published.cells.dropna(subset=["latency_s", "accuracy"])
+    assert kept["model"].tolist() == ["good"]
+    assert why in " ".join(published.told)
+
+
+def test_a_division_by_zero_and_a_fractional_batch_leave_their_rows_out(tmp_path: Path) -> None:
+    columns = TABLE_MAP.replace('"ms" }', '"ms", per = "bs" }') + 'batch = "bs"\n'
+    text = "name,top1,ms,bs\na,70,12.5,64\nb,70,25,0\nc,70,25,64.5\nd,70,25,-2\n"
+    published = read_text(tmp_path, text, columns)
+    assert published.cells["model"].tolist() == ["a"]
+    assert published.cells["batch"].tolist() == [64]
+    told = " ".join(published.told)
+    assert "bs is not positive: b, d" in told
+    assert "bs is no whole number from 1 on: b, c, d" in told
+    make_cells(published.cells, "now")
