@@ -10,8 +10,9 @@ from typing import Any
 class Layer:
     """A part of a module that is not taken apart any further.
 
-    shape: of its output for one example; empty where it was not called. macs: for one example.
-    weight_bytes: as stored. name: its path in the module, empty for the module's own tensors.
+    shape: of its output for one example; empty where it was not called. macs: for one example, None
+    where an operator has no formula. weight_bytes: as stored. name: its path in the module, empty
+    for what belongs to no part.
     """
 
     name: str
@@ -19,7 +20,7 @@ class Layer:
     shape: tuple[int, ...]
     params: int
     nonzero_params: int
-    macs: int
+    macs: int | None
     weight_bytes: int
 
     @property

@@ -72,10 +72,11 @@ def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
 def print_layers(layers: Sequence[Layer]) -> None:
     """Print a model's layers as a table with their sums."""
     table = Table(box=None, show_footer=True)
-    sums = [sum(getattr(layer, name) for layer in layers)
-            for name in ("params", "macs", "weight_bytes")]  # fmt: skip
-    counts = [text.format_count(value) for value in sums[:2]]
-    footers = ("all", "", "", *counts, text.format_value(sums[2], "B"), "", "")
+    params = text.format_count(sum(layer.params for layer in layers))
+    stored = text.format_value(sum(layer.weight_bytes for layer in layers), "B")
+    known = [layer.macs for layer in layers if layer.macs is not None]
+    macs = text.format_count(sum(known)) if len(known) == len(layers) else "–"
+    footers = ("all", "", "", params, macs, stored, "", "")
     headings = ("layer", "kind", "output", "parameters", "MACs", "stored", "zero", "bits")
     for heading, footer in zip(headings, footers, strict=True):
         justify: Any = "left" if heading in ("layer", "kind", "output") else "right"
@@ -86,7 +87,7 @@ def print_layers(layers: Sequence[Layer]) -> None:
             layer.kind,
             "×".join(map(str, layer.shape)),
             text.format_count(layer.params),
-            text.format_count(layer.macs),
+            "–" if layer.macs is None else text.format_count(layer.macs),
             text.format_value(layer.weight_bytes, "B") if layer.weight_bytes else "–",
             f"{layer.sparsity:.1%}" if layer.params else "–",
             text.format_value(layer.bits, "") if layer.params else "–",

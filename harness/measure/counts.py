@@ -1,47 +1,84 @@
-"""Counting: parameters, zeros, bytes and multiply-accumulates."""
+"""Counting: parameters, zeros, bytes; multiply-accumulates of a whole program."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator
-from math import prod
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.nn.utils import parametrize
 
+from harness.measure.macs import MacCounter, unfused_attention
 from harness.measure.runtimes import Program, TrainingStep, ready
-
-FREE = {"empty", "empty_strided", "detach", "alias", "lift_fresh", "_unsafe_view", "clone"}
-"""Operators that compute nothing and so are not worth naming as uncounted."""
-PACKED = ("linear_dynamic", "linear", "linear_relu", "conv1d", "conv1d_relu", "conv2d",
-          "conv2d_relu", "linear_with_input_q_dq_qweight_dq_output_fp32",
-          "linear_with_input_q_dq_qweight_dq_relu_output_fp32")  # fmt: skip
-"""Operators in `torch.ops.quantized` that multiply by packed weights."""
+from harness.measure.storages import Storages, find_parts
 
 
-def count_weights(module: nn.Module) -> dict[str, float]:
+@dataclass
+class Seen:
+    """What was counted already: a weight that comes again, elsewhere, counts no more."""
+
+    weights: Storages = field(default_factory=Storages)
+    stored: Storages = field(default_factory=Storages)
+
+
+def count_weights(
+    module: nn.Module, seen: Seen | None = None, recurse: bool = True
+) -> dict[str, float]:
     """Return parameters, non-zero parameters and the bytes of all stored tensors.
 
+    Parameters are the numbers of distinct memory: tied ones count once, also over several calls
+    with one `seen`. What a mask or parametrization of `torch.nn.utils` sets to zero is zero.
     Quantized layers keep their weights outside `parameters()`; they are counted from the state. A
     layer that stores its weight in a form of its own gives it back by `decode_weight()`: its
-    numbers count as parameters, its stored tensors as bytes.
+    numbers count as parameters, its stored tensors as bytes. Not `recurse`: the module's own
+    tensors without those of its parts.
     """
-    state = module.state_dict()
+    seen = seen or Seen()
+    state = module.state_dict() if recurse else _own_state(module)
     packed = [t for v in state.values() if not isinstance(v, Tensor) for t in _tensors(v)]
-    decoders = (getattr(layer, "decode_weight", None) for layer in module.modules())
+    layers = module.modules() if recurse else [module]
+    decoders = (getattr(layer, "decode_weight", None) for layer in layers)
     decoded = [decode() for decode in decoders if callable(decode)]
-    weights = [*module.parameters(), *packed, *decoded]
+    masked = _find_masked(module)
+    params = nonzero = 0
+    for tensor in (*module.parameters(recurse), *packed, *decoded):
+        new = _take(tensor, seen.weights)
+        params += new
+        nonzero += min(new, _nonzero(masked.get(id(tensor), tensor))) if new else 0
     everything = [tensor for value in state.values() for tensor in _tensors(value)]
     return {
-        "params": float(sum(tensor.numel() for tensor in _distinct(weights))),
-        "nonzero_params": float(sum(_nonzero(tensor) for tensor in _distinct(weights))),
-        "weight_bytes": float(sum(_stored_bytes(tensor) for tensor in _distinct(everything))),
+        "params": float(params),
+        "nonzero_params": float(nonzero),
+        "weight_bytes": float(sum(_take_bytes(tensor, seen.stored) for tensor in everything)),
     }
+
+
+def _own_state(module: nn.Module) -> dict[str, Any]:
+    """What a module itself would save: its parameters, and its buffers that last."""
+    lasting = {name: buffer for name, buffer in module._buffers.items()
+               if name not in module._non_persistent_buffers_set}  # fmt: skip
+    return {name: one for name, one in {**module._parameters, **lasting}.items() if one is not None}
+
+
+def _find_masked(module: nn.Module) -> dict[int, Tensor]:
+    """By the id of a parameter, the weight that is made of it: by a mask or a parametrization."""
+    found: dict[int, Tensor] = {}
+    for part in module.modules():
+        for name, original in part._parameters.items():
+            mask = part._buffers.get(name.removesuffix("_orig") + "_mask")
+            if original is not None and name.endswith("_orig") and mask is not None:
+                found[id(original)] = original.detach() * mask
+        if not isinstance(part, torch.jit.ScriptModule) and parametrize.is_parametrized(part):
+            for name, chain in cast(nn.ModuleDict, part.parametrizations).items():
+                original = getattr(chain, "original", None)
+                with torch.no_grad():
+                    made = getattr(part, name)
+                if isinstance(original, Tensor) and original.shape == made.shape:
+                    found[id(original)] = made
+    return found
 
 
 def disk_bytes(module: nn.Module) -> float:
@@ -52,67 +89,19 @@ def disk_bytes(module: nn.Module) -> float:
 
 
 def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, list[str]]:
-    """Return multiply-accumulates for one example, and the operators that were not counted.
+    """Return multiply-accumulates for one example, and the operators that could not be counted.
 
-    Of a training step they are those of the whole step, forward and backward, for one example.
-
-    A MAC is half of what `torch.utils.flop_counter` counts: one multiplication and one addition.
-    Fused attention is counted by its parts. Uncounted operators are named, views left out.
+    With such operators the count is NaN. Of a training step it is that of the whole step, forward
+    and backward, for one example. A MAC is one multiplication and one addition: half of what
+    `torch.utils.flop_counter` counts. Fused attention is counted by its parts.
     """
     training = isinstance(program, TrainingStep)
     few = inputs if training else tuple(value[:1] for value in inputs)
-    names = OperatorNames()
-    quantized = {getattr(torch.ops.quantized, name): _packed_flops for name in PACKED}
-    own = {**quantized, torch.ops.aten.mm: _mm_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=own)
-    with torch.set_grad_enabled(training), _unfused_attention(), counter, names:
+    counter = MacCounter()
+    with torch.set_grad_enabled(training), unfused_attention(), counter:
         ready(program)(*few)
-    counted = set(flop_registry) | set(quantized)
-    uncounted = {
-        str(packet)
-        for packet, view in names.seen.items()
-        if packet not in counted and not view and packet.__name__ not in FREE
-    }
-    return counter.get_total_flops() / 2 / len(few[0]), sorted(uncounted)
-
-
-class OperatorNames(TorchDispatchMode):
-    """Remembers which operators ran, and whether each only made a view."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.seen: dict[Any, bool] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the operator and run it."""
-        self.seen[func._overloadpacket] = func.is_view
-        return func(*args, **(kwargs or {}))
-
-
-def _packed_flops(*given: Any, out_shape: Any = None, **_: Any) -> int:
-    """2 · outputs · weights that make each of them; a packed weight tells its shape itself."""
-    packed: Any = next(value for value in given if isinstance(value, torch.ScriptObject))
-    return int(2 * prod(out_shape) * prod(packed.unpack()[0].shape[1:]))
-
-
-def _mm_flops(first: Tensor, second: Tensor, *_: Any, **__: Any) -> int:
-    """2 · rows · inner · columns; of a sparse matrix only what is not zero is multiplied."""
-    stored = first._nnz() if first.layout is torch.sparse_csr else first.numel()
-    return 2 * stored * second.shape[1]
-
-
-_mm_flops._get_raw = True  # type: ignore[attr-defined]  # how PyTorch asks for tensors, not shapes
-
-
-@contextlib.contextmanager
-def _unfused_attention() -> Iterator[None]:
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    macs = float("nan") if counter.unknown else counter.macs / len(few[0])
+    return macs, sorted(counter.unknown)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -123,25 +112,33 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _distinct(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors without those that share their storage with an earlier one (tied weights)."""
-    kept: dict[Any, Tensor] = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        kept.setdefault((storage.data_ptr(), tensor.storage_offset(), tensor.numel()), tensor)
-    return list(kept.values())
+def _take(tensor: Tensor, storages: Storages) -> int:
+    """How many parameters a tensor adds: of a packed or sparse one, all that it stands for."""
+    if type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided:
+        return storages.take(tensor)
+    parts = [storages.take(part) for part in find_parts(tensor)]
+    return tensor.numel() if any(parts) else 0
 
 
 def _nonzero(tensor: Tensor) -> int:
-    plain = tensor.dequantize() if tensor.is_quantized else tensor
-    return int(torch.count_nonzero(plain.detach()))
+    """How many numbers are not zero, of what is expanded each once."""
+    plain = tensor.detach()
+    if tensor.layout is not torch.strided:
+        return int(torch.count_nonzero(list(find_parts(plain))[-1]))
+    for axis, step in enumerate(plain.stride() if type(plain) in (Tensor, nn.Parameter) else ()):
+        if step == 0 and plain.shape[axis] > 1:
+            plain = plain.narrow(axis, 0, 1)
+    if plain.is_quantized or type(plain) not in (Tensor, nn.Parameter):
+        plain = plain.dequantize()
+    return int(torch.count_nonzero(plain))
 
 
-def _stored_bytes(tensor: Tensor) -> int:
-    extra = 0
-    if tensor.is_quantized and tensor.qscheme() in (
-        torch.per_channel_affine,
-        torch.per_channel_symmetric,
-    ):
-        extra = tensor.q_per_channel_scales().nbytes + tensor.q_per_channel_zero_points().nbytes
-    return tensor.numel() * tensor.element_size() + extra
+def _take_bytes(tensor: Tensor, storages: Storages) -> int:
+    if tensor.is_quantized:
+        new = storages.take(tensor)
+        channels = tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+        if not channels or not new:
+            return new * tensor.element_size()
+        scales = (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
+        return new * tensor.element_size() + sum(one.nbytes for one in scales)
+    return sum(storages.take(part) * part.element_size() for part in find_parts(tensor))

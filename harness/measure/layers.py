@@ -2,64 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from bench.subject import evaluating
 from harness.layer import Layer
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import Seen, count_weights
+from harness.measure.macs import MacCounter, unfused_attention
 from harness.measure.runtimes import first_tensor
 
 BETWEEN = "between layers"
 """The kind of the row for products that no layer makes, such as those of attention."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A module that is listed as one layer, or (`own`) the tensors it holds beside its parts."""
+
+    name: str
+    module: nn.Module
+    own: bool = False
+
+
 def list_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Layer]:
     """Return the layers in the order in which the module names them; shared ones once.
 
     A layer that stores its weight in a form of its own (`decode_weight`) is one layer, and so is
-    whatever has no parts. Tensors that belong to a module with parts are a row of their own.
+    whatever has no parts. Tensors that belong to a module with parts are a row of their own. A
+    weight that two layers share is the first one's. Where an operator cannot be counted, the layer
+    that ran it has no `macs`.
     """
-    parts = _find_parts(module)
-    calls = _watch_calls(dict(parts), tuple(value[:1] for value in inputs), module)
-    layers = []
-    for name, part in parts:
-        shape, macs = calls.get(name, ((), 0))
-        counted = count_weights(part)
+    parts = _find_parts(evaluating(module))
+    few = tuple(value[:1] for value in inputs)
+    calls = _watch_calls({part.name: part.module for part in parts if not part.own}, few, module)
+    layers, seen = [], Seen()
+    for part in parts:
+        counted = count_weights(part.module, seen, recurse=not part.own)
         layers.append(
             Layer(
-                name=name,
+                name=part.name,
                 kind=_kind(part),
-                shape=shape,
+                shape=calls.shapes.get(part.name, ()),
                 params=int(counted["params"]),
                 nonzero_params=int(counted["nonzero_params"]),
-                macs=macs,
+                macs=0 if part.own else calls.macs(part.name, len(few[0])),
                 weight_bytes=int(counted["weight_bytes"]),
             )
         )
-    between = round(count_macs(evaluating(module), inputs)[0]) - sum(layer.macs for layer in layers)
-    if between > 0:
+    between = calls.macs("", len(few[0]))
+    if between != 0 and (len(parts) != 1 or parts[0].name):
         layers.append(Layer("", BETWEEN, (), 0, 0, between, 0))
     return layers
 
 
-def _find_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    parts: list[tuple[str, nn.Module]] = []
+def _find_parts(module: nn.Module) -> list[Part]:
+    parts: list[Part] = []
     seen: set[nn.Module] = set()
 
-    def visit(name: str, part: nn.Module) -> None:
-        if part in seen:
+    def visit(name: str, module: nn.Module) -> None:
+        if module in seen:
             return
-        seen.add(part)
-        children = list(part.named_children())
-        if not children or hasattr(part, "decode_weight"):
-            parts.append((name, part))
+        seen.add(module)
+        children = list(module.named_children())
+        if not children or hasattr(module, "decode_weight") or parametrize.is_parametrized(module):
+            parts.append(Part(name, module))
             return
-        own = _OwnTensors(part)
-        if own.tensors:
-            parts.append((f"{name}." if name else "", own))
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if own:
+            parts.append(Part(f"{name}." if name else "", module, own=True))
         for child_name, child in children:
             visit(f"{name}.{child_name}" if name else child_name, child)
 
@@ -67,49 +82,57 @@ def _find_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return parts
 
 
-class _OwnTensors(nn.Module):
-    """The tensors that a module with parts holds beside them."""
-
-    def __init__(self, owner: nn.Module) -> None:
-        super().__init__()
-        self.owner_kind = type(owner).__name__
-        self.tensors = nn.ParameterList(
-            nn.Parameter(tensor.detach(), requires_grad=False)
-            for tensor in [*owner.parameters(recurse=False), *owner.buffers(recurse=False)]
-        )
-
-
-def _kind(part: nn.Module) -> str:
-    if isinstance(part, _OwnTensors):
-        return f"{part.owner_kind} (own)"
-    inner: Any = getattr(part, "layer", None)
-    code: Any = getattr(part, "code", None)
+def _kind(part: Part) -> str:
+    name = type(part.module).__name__
+    if part.own:
+        return f"{name} (own)"
+    inner: Any = getattr(part.module, "layer", None)
+    code: Any = getattr(part.module, "code", None)
     if isinstance(inner, nn.Module) and isinstance(code, nn.Module):
         return f"{type(inner).__name__} ({type(code).__name__})"
-    return type(part).__name__
+    return name.removeprefix("Parametrized")
+
+
+@dataclass
+class Calls:
+    """What was seen of each part in one call of the whole: its output's shape, its operators."""
+
+    shapes: dict[str, tuple[int, ...]]
+    counter: MacCounter
+
+    def macs(self, name: str, examples: int) -> int | None:
+        """Return the multiply-accumulates of a part for one example; None where unknown."""
+        if name in self.counter.unknown_in:
+            return None
+        return round(self.counter.shares.get(name, 0.0) / examples)
 
 
 def _watch_calls(
     parts: dict[str, nn.Module], inputs: tuple[Tensor, ...], module: nn.Module
-) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Output shape and multiply-accumulates of each part that is called, summed over its calls."""
-    calls: dict[str, tuple[tuple[int, ...], int]] = {}
-    given: dict[str, list[tuple[Tensor, ...]]] = {}
+) -> Calls:
+    """Call the module once and note for each part, however it is called, what it does."""
+    calls = Calls({}, MacCounter())
 
-    def note(name: str) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Any, ...], outputs: Any) -> None:
-            calls[name] = (tuple(first_tensor(outputs).shape[1:]), 0)
-            if all(isinstance(value, Tensor) for value in arguments):
-                given.setdefault(name, []).append(arguments)
+    def enter(name: str) -> Any:
+        def hook(*_: Any) -> None:
+            calls.counter.owners.append(name)
 
         return hook
 
-    hooks = [part.register_forward_hook(note(name)) for name, part in parts.items()]
-    with torch.no_grad():
-        evaluating(module)(*inputs)
-    for hook in hooks:
-        hook.remove()
-    for name, arguments in given.items():
-        macs = sum(count_macs(parts[name], one)[0] * len(one[0]) for one in arguments)
-        calls[name] = (calls[name][0], round(macs / len(inputs[0])))
+    def leave(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, outputs: Any) -> None:
+            calls.counter.owners.pop()
+            with contextlib.suppress(ValueError):  # a part may return nothing
+                calls.shapes[name] = tuple(first_tensor(outputs).shape[1:])
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for name, part in parts.items():
+            stack.callback(part.register_forward_pre_hook(enter(name)).remove)
+            stack.callback(part.register_forward_hook(leave(name)).remove)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(unfused_attention())
+        stack.enter_context(calls.counter)
+        module(*inputs)
     return calls

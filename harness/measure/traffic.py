@@ -9,25 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from harness.measure.counts import FREE
+from harness.measure.macs import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
 
 PLAIN = {Tensor, nn.Parameter}
 """Types of which no subclass runs operators in its own way."""
-IDLE = (FREE - {"clone"}) | {"empty_like", "new_empty", "new_empty_strided", "_fused_sdp_choice"}
+IDLE = {"empty", "empty_strided", "detach", "alias", "lift_fresh", "_unsafe_view", "empty_like",
+        "new_empty", "new_empty_strided", "_fused_sdp_choice"}  # fmt: skip
 """Operators that move no data, beside those that PyTorch itself calls views."""
 LOOK_UPS = {"embedding", "index", "index_select", "gather"}
 """Operators that read no more of their first tensor than they write."""
 OVERWRITING = {"copy_", "fill_", "zero_"}
 """Operators in place that do not read what they overwrite."""
-PRODUCTS = {"_scaled_dot_product_flash_attention_for_cpu", "_native_multi_head_attention",
-            "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "mkldnn_linear",
-            "mkldnn_convolution", "_cudnn_rnn", "_int_mm", "mv", "addmv", "dot",
-            "_cslt_sparse_mm", "cusparselt_mm"}  # fmt: skip
-"""Operators that multiply matrices and are not in PyTorch's registry of those."""
+FUSED = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_cudnn_rnn",
+         "_cslt_sparse_mm", "cusparselt_mm"}  # fmt: skip
+"""Operators that multiply and have no formula."""
 
 
 def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
@@ -52,6 +50,7 @@ class _Counter(TorchDispatchMode):
         self.bytes_moved = 0
         self.operators = 0
         self.dtypes: set[str] = set()
+        self._products = find_formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and add its traffic."""
@@ -71,7 +70,7 @@ class _Counter(TorchDispatchMode):
         self.operators += 1
         self.bytes_moved += sum(sizes.values()) + written
         packed = _has_packed_weights(args)
-        if packed or packet in flop_registry or packet.__name__ in PRODUCTS:
+        if packed or packet in self._products or packet.__name__ in FUSED:
             self.dtypes |= _factor_types(read, packed)
         return outputs
 

@@ -179,7 +179,7 @@ def describe_crowd(threads: int, processors: int, crowded: list[Disturbance], bl
 def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
     """Return the record with what bounds its speed, and how close to that bound it came."""
     macs = record.metrics.get("macs")
-    if seat.traffic is None or macs is None or roofs is None:
+    if seat.traffic is None or macs is None or np.isnan(macs) or roofs is None:
         return record
     found = explain(2 * macs * seat.cell.batch, seat.traffic, record.metrics["latency_s"], roofs)
     return record.measured(

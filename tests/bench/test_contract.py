@@ -14,7 +14,8 @@ from bench import Refusal, Subject, registry
 from bench.data import Dataset, Split, load_dataset
 from bench.subject import as_subject
 from bench.training import train
-from harness.measure.counts import OperatorNames, count_macs, count_weights
+from harness.measure.counts import count_macs, count_weights
+from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
 from harness.sweep.prepare import save_subject
 
@@ -180,7 +181,7 @@ def test_its_file_holds_the_bytes_that_are_counted_and_gives_the_same_outputs(
 
 def run_facts(subject: Subject) -> tuple[frozenset[str], frozenset[str], float]:
     """The operators that ran, the types that were multiplied, and the multiplications."""
-    names = OperatorNames()
+    names = MacCounter()
     with torch.inference_mode(), names:
         subject.module.eval()(*subject.inputs)
     types = count_traffic(subject.module, subject.inputs).dtypes

@@ -16,8 +16,9 @@ from bench import Refusal, Subject, registry
 from bench.data import Dataset, Split
 from bench.techniques.static import StaticLayer
 from bench.training import scores
-from harness.measure.counts import OperatorNames, count_macs, count_weights
+from harness.measure.counts import count_macs, count_weights
 from harness.measure.layers import list_layers
+from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
 from harness.sweep.prepare import save_subject
 
@@ -61,7 +62,7 @@ def outputs(subject: Subject) -> Tensor:
 
 
 def ran(subject: Subject) -> set[str]:
-    with OperatorNames() as names:
+    with MacCounter() as names:
         outputs(subject)
     return {str(packet) for packet in names.seen}
 
