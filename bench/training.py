@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.subject import Recipe, Subject, evaluating
+from bench.subject import IGNORED, Recipe, Subject, evaluating
 from bench.tasks import predict, task_loss
 
 Loss = Callable[..., Tensor]
@@ -72,7 +72,7 @@ def tune_accuracy(subject: Subject) -> float:
         raise Refusal("the model has no labelled classes to tell its accuracy by")
     examples = subject.data.tune
     hits = predict(scores(subject.module, examples.inputs), examples.labels) == examples.labels
-    return float(hits.double().mean())
+    return float(hits[examples.labels != IGNORED].double().mean())
 
 
 def tune_quality(subject: Subject) -> float:

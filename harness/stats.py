@@ -252,21 +252,61 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
+def clustered_interval(hits: ArrayLike, judged: ArrayLike) -> Estimate:
+    """Return the share of `judged` places that are `hits`, with its 95 % interval over examples.
+
+    Both are true or false by example (first dimension) and place. Places of one example resemble
+    each other, so the examples are what is drawn: a percentile bootstrap over them. Source: Efron
+    and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Where all examples are
+    right or all wrong, the interval is that of so many examples (Wilson).
+    """
+    right, all_ = (
+        np.atleast_2d(np.asarray(one, float)).reshape(np.shape(one)[0], -1).sum(1)
+        for one in (hits, judged)
+    )
+    right, all_ = right[all_ > 0], all_[all_ > 0]
+    if not all_.size:
+        return Estimate(float("nan"))
+    share = float(right.sum() / all_.sum())
+    plain = wilson_interval(all_.size if share == 1 else 0, all_.size)
+    if share in (0, 1):
+        return Estimate(share, plain.low, plain.high)
+    sums = _resample(np.column_stack([right, all_]))
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+    return Estimate(share, float(low), float(high))
+
+
 def r2_interval(predicted: ArrayLike, labels: ArrayLike) -> Estimate:
     """Return R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² with its 95 % percentile bootstrap over examples.
 
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+    With several numbers an example, the sums go over all of them, ȳ is each one's own mean. NaN
+    where the labels do not vary. Source: Efron and Tibshirani, "An Introduction to the Bootstrap"
+    (1993), chapter 13.
     """
-    answers, truth = np.asarray(predicted, float), np.asarray(labels, float)
-    rows = np.random.default_rng(0).integers(0, len(truth), (BOOTSTRAPS, len(truth)))
+    truth = np.asarray(labels, float)
+    truth = truth.reshape(len(truth), -1)
+    rest = np.square(truth - np.asarray(predicted, float).reshape(truth.shape)).sum(1)
+    centred = truth - truth.mean(0)
+    parts = np.column_stack([rest, np.square(centred).sum(1), centred])
+    varies = parts[:, 1].sum() > 1e-24 * np.square(truth).sum()
+    if not varies:
+        return Estimate(float("nan"))
 
-    def r2(guessed: Floats, true: Floats) -> Floats:
-        spread = np.square(true - true.mean(-1, keepdims=True)).sum(-1)
-        rest: Floats = 1 - np.square(true - guessed).sum(-1) / np.where(spread > 0, spread, np.nan)
-        return rest
+    def r2(sums: Floats) -> Floats:
+        spread = sums[:, 1] - np.square(sums[:, 2:]).sum(1) / len(truth)
+        found: Floats = 1 - sums[:, 0] / np.where(spread > 0, spread, np.nan)
+        return found
 
-    low, high = np.nanquantile(r2(answers[rows], truth[rows]), [0.025, 0.975])
-    return Estimate(float(r2(answers, truth)), float(low), float(high))
+    low, high = np.nanquantile(r2(_resample(parts)), [0.025, 0.975])
+    return Estimate(float(r2(parts.sum(0, keepdims=True))[0]), float(low), float(high))
+
+
+def _resample(parts: Floats) -> Floats:
+    """Column sums of rows that are drawn with replacement, one row for each bootstrap."""
+    random = np.random.default_rng(0)
+    drawn = [np.bincount(random.integers(0, len(parts), len(parts)), minlength=len(parts)) @ parts
+             for _ in range(BOOTSTRAPS)]  # fmt: skip
+    return np.array(drawn, dtype=np.float64)
 
 
 def percentile(samples: ArrayLike, percent: float, least: int) -> float:

@@ -9,18 +9,26 @@ import torch
 from torch import Tensor
 
 from bench.errors import SpecError
+from bench.tasks import as_tensor, read_labels
 
 SPLIT_SEED = 20_240_229
 
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs (examples first) and as many labels: whole numbers of classes, or numbers."""
+    """Inputs (examples first) and as many labels: whole numbers of classes, or numbers.
+
+    Either may be an array, a list or a table's column; it becomes a tensor.
+    """
 
     inputs: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", as_tensor(self.inputs, "Inputs"))
+        object.__setattr__(self, "labels", as_tensor(self.labels, "Labels"))
+        if self.inputs.dim() == 0 or self.labels.dim() == 0:
+            raise SpecError("Inputs and labels need a first dimension: the examples.")
         if len(self.inputs) != len(self.labels):
             raise SpecError(f"{len(self.inputs)} inputs but {len(self.labels)} labels.")
 
@@ -42,6 +50,18 @@ class Dataset:
     classes: int
     spare: Split | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("train", "tune", "test", "spare"):
+            split = getattr(self, name)
+            if split is None:
+                continue
+            try:
+                labels = read_labels(split.labels, self.classes)
+            except SpecError as mistake:
+                raise SpecError(f"{self.name}, {name} split: {mistake}") from None
+            if labels is not split.labels:
+                object.__setattr__(self, name, Split(split.inputs, labels))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one example."""
@@ -61,7 +81,7 @@ def divide(
 ) -> Dataset:
     """Return the examples in a fixed stratified division; `tune` and `test` count examples.
 
-    Labels that are numbers are divided by lot.
+    Labels that are numbers, or several an example, are divided by lot.
     """
     train_rows, held_rows = stratify(labels, tune + test)
     tune_part, test_part = stratify(labels[held_rows], test)
@@ -81,7 +101,8 @@ def stratify(labels: Tensor, held: int) -> tuple[Tensor, Tensor]:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     shuffled = labels.numpy()[order]
     position = np.empty(len(labels))
-    kinds = np.zeros(len(labels)) if labels.is_floating_point() else shuffled
+    by_lot = labels.is_floating_point() or labels.dim() > 1
+    kinds = np.zeros(len(labels)) if by_lot else shuffled
     for kind in np.unique(kinds):
         rows = np.flatnonzero(kinds == kind)
         position[rows] = (np.arange(len(rows)) + 0.5) / len(rows)

@@ -29,7 +29,8 @@ def collect_answers(
 ) -> dict[str, np.ndarray] | None:
     """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
 
-    Labels are whole numbers of classes, or numbers (float32), and so are the predictions.
+    Labels are whole numbers of classes, or numbers (float32), and so are the predictions; both have
+    the labels' shape. Raises SpecError where the outputs do not answer the labels.
 
     Runs in the batch that is timed: some techniques (dynamic quantization) answer differently in
     another. `known` are the outputs in another batch: where the first PROBED examples come out the
@@ -40,17 +41,16 @@ def collect_answers(
     inputs = (examples.inputs,) if examples else subject.inputs
     if known is not None:
         probe = tuple(value[:PROBED] for value in inputs)
-        seen = _run_in_batches(program, probe, subject.inputs, device, batch).reshape(-1).numpy()
+        seen = _flatten(_run_in_batches(program, probe, subject.inputs, device, batch))
         if relative_fidelity(seen, known[: seen.size]) >= SAME_ANSWERS:
             return None
     outputs = _run_in_batches(program, inputs, subject.inputs, device, batch)
-    found = {"outputs": outputs.reshape(-1)[:KEPT_OUTPUTS].numpy()}
+    found = {"outputs": _flatten(outputs)[:KEPT_OUTPUTS]}
     if examples is not None:
         kind = np.float32 if examples.labels.is_floating_point() else np.int32
         found["labels"] = examples.labels.numpy().astype(kind)
-        if len(outputs) == len(examples):
-            found["predicted"] = predict(outputs, examples.labels).numpy().astype(kind)
-    elif outputs.dim() >= 2 and outputs.shape[1] > 1:
+        found["predicted"] = predict(outputs, examples.labels).numpy().astype(kind)
+    elif outputs.is_floating_point() and outputs.dim() >= 2 and outputs.shape[1] > 1:
         predicted = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS]
         found["predicted"] = predicted.numpy().astype(np.int32)
     return found
@@ -69,9 +69,21 @@ def _run_in_batches(
                 device.place(like_strides(value, model))
                 for value, model in zip(take_batch(rows, batch), like, strict=True)
             )
-            outputs = first_tensor(program(*filled)).detach().to("cpu", torch.float32)
+            outputs = _as_numbers(first_tensor(program(*filled)).detach().cpu())
             if outputs.dim() == 0 or len(outputs) != batch:
                 parts.append(outputs.reshape(1, -1))  # one result for the whole batch
             else:
                 parts.append(outputs[: len(rows[0])])
     return torch.cat(parts)
+
+
+def _as_numbers(outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs as float32, or as they are where they are whole numbers: classes, not scores."""
+    plain = outputs.dequantize() if outputs.is_quantized else outputs
+    plain = plain.to_dense() if plain.layout is not torch.strided else plain
+    plain = torch.view_as_real(plain) if plain.is_complex() else plain
+    return plain.to(torch.float32) if plain.is_floating_point() else plain
+
+
+def _flatten(outputs: torch.Tensor) -> np.ndarray:
+    return outputs.reshape(-1).to(torch.float32).numpy()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bench.subject import IGNORED
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
@@ -80,14 +81,19 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
     elif labels.dtype.kind == "f":
         found["r2"] = stats.r2_interval(predicted, labels)
     else:
-        hits = int(np.sum(predicted == labels))
-        found["accuracy"] = stats.wilson_interval(hits, len(labels))
-        found["macro_f1"] = stats.macro_f1(predicted, labels)
+        judged = labels != IGNORED
+        hits = predicted == labels
+        found["accuracy"] = (
+            stats.wilson_interval(int(hits[judged].sum()), int(judged.sum()))
+            if labels.ndim == 1
+            else stats.clustered_interval(hits & judged, judged)
+        )
+        found["macro_f1"] = stats.macro_f1(predicted[judged], labels[judged])
     if baseline:
         found["fidelity"] = stats.relative_fidelity(answers["outputs"], baseline["outputs"])
         wanted = baseline.get("predicted")
         classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
-        if classes is not None and wanted is not None and len(wanted) == len(classes):
+        if classes is not None and wanted is not None and wanted.shape == classes.shape:
             found["agreement"] = float(np.mean(classes == wanted))
     return found
 
@@ -224,7 +230,7 @@ def examples_table(seat: Seat) -> pa.Table:
     predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
     if predicted is None or labels is None or len(predicted) != len(labels):
         return EXAMPLES_SCHEMA.empty_table()
-    if labels.dtype.kind == "f":
+    if labels.dtype.kind == "f" or labels.ndim > 1:
         return EXAMPLES_SCHEMA.empty_table()
     columns = {
         "cell_id": [seat.cell.id] * len(labels),

@@ -18,12 +18,14 @@ from harness.stats import (
     LEAST_FOR_P99,
     Estimate,
     Trend,
+    clustered_interval,
     correct_p_values,
     find_trend,
     macro_f1,
     median_interval,
     paired_ratio,
     percentile,
+    r2_interval,
     relative_fidelity,
     robust_deviation,
     series_median_interval,
@@ -404,3 +406,31 @@ def test_equal_outputs_have_fidelity_one_whatever_they_are_and_none_have_none() 
     for same in (np.zeros(4), np.full(4, np.nan), np.full(4, -np.inf), np.full(4, 1e25), [5.0]):
         assert relative_fidelity(same, same) == 1
     assert isnan(relative_fidelity([], []))
+
+
+def test_an_interval_over_places_is_as_wide_as_their_examples_allow() -> None:
+    random, covered = np.random.default_rng(3), 0
+    for _ in range(200):
+        chances = random.beta(4, 2, 60)  # how easy each example is: places in it are alike
+        hits = random.random((60, 25)) < chances[:, None]
+        found = clustered_interval(hits, np.ones_like(hits))
+        covered += found.low <= 4 / 6 <= found.high
+    assert 178 <= covered <= 199
+
+
+def test_an_interval_over_places_leaves_out_what_is_not_judged() -> None:
+    hits = np.array([[True, False], [True, True], [False, False]])
+    judged = np.array([[True, False], [True, True], [False, False]])
+    found = clustered_interval(hits & judged, judged)
+    assert found.value == 1
+    assert found.low < 1 == found.high
+    assert isnan(clustered_interval(np.zeros((2, 3)), np.zeros((2, 3))).value)
+
+
+def test_r2_of_several_numbers_is_that_of_all_of_them_and_nan_where_none_varies() -> None:
+    labels = np.random.default_rng(0).normal(size=(400, 3))
+    assert r2_interval(labels, labels).value == 1
+    assert r2_interval(
+        np.broadcast_to(labels.mean(0), labels.shape), labels
+    ).value == pytest.approx(0)
+    assert isnan(r2_interval(np.zeros(50), np.full(50, 0.1)).value)

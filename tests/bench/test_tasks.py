@@ -1,0 +1,114 @@
+"""Labels and outputs of any shape, type and container: judged right, or refused with a reason."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bench import SpecError
+from bench.data.splits import Dataset, Split
+from bench.subject import IGNORED
+from bench.tasks import predict, task_loss
+
+CLASSES = torch.tensor([0, 1, 2, 1, 0, 2])
+CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "int64": lambda y: y,
+    "uint8": lambda y: y.to(torch.uint8),
+    "int32 array": lambda y: y.numpy().astype(np.int32),
+    "uint16 array": lambda y: y.numpy().astype(np.uint16),
+    "list": lambda y: y.tolist(),
+    "column": lambda y: y[:, None],
+    "table's column": lambda y: pd.Series(y.numpy()),
+    "whole floats": lambda y: y.double(),
+    "one-hot": lambda y: nn.functional.one_hot(y, 3),
+    "one-hot floats": lambda y: nn.functional.one_hot(y, 3).float(),
+}
+
+
+def make(labels: Any, classes: int = 3) -> Dataset:
+    split = Split(torch.zeros(len(labels), 2), labels)
+    return Dataset("made", split, split, split, classes)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_classes_are_read_from_any_container(container: str) -> None:
+    data = make(CONTAINERS[container](CLASSES))
+    for split in (data.train, data.tune, data.test):
+        assert torch.equal(split.labels, CLASSES)
+        assert split.labels.dtype == torch.int64
+
+
+def test_booleans_are_two_classes_and_whole_numbers_without_classes_are_numbers() -> None:
+    assert make(CLASSES == 1, 2).test.labels.tolist() == [0, 1, 0, 1, 0, 0]
+    assert make(CLASSES, 0).test.labels.dtype == torch.float32
+    assert make([0.5, 2.0], 0).test.labels.tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0], [0.5, 1.0], ["a", "b"]])
+def test_labels_that_are_no_class_are_refused_by_name(labels: Any) -> None:
+    with pytest.raises(SpecError, match=r"label|Labels"):
+        make(labels)
+
+
+SHAPES = st.sampled_from([(7,), (5, 3), (4, 3, 2), (1,), (0,)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    SHAPES, st.integers(2, 4), st.sampled_from(["second", "last", "ids", "column"]), st.randoms()
+)
+def test_right_outputs_of_any_form_are_right(
+    shape: tuple[int, ...], classes: int, form: str, random: Any
+) -> None:
+    torch.manual_seed(random.randrange(1000))
+    labels = torch.randint(0, classes, shape)
+    scores = nn.functional.one_hot(labels, classes).float().movedim(-1, 1) + torch.rand(1) * 0.1
+    outputs = {"second": scores, "last": scores.movedim(1, -1), "ids": labels,
+               "column": labels[..., None]}[form]  # fmt: skip
+    if (
+        form == "last"
+        and labels.dim() > 1
+        and scores.shape[2:] == labels.shape[1:]
+        and (scores.movedim(1, -1).shape[:1] + scores.movedim(1, -1).shape[2:] == labels.shape)
+    ):
+        return  # as many classes as places: either reading fits, and the second dimension is taken
+    assert torch.equal(predict(outputs, labels), labels)
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_a_single_output_is_a_probability_or_a_logit(column: bool) -> None:
+    labels = torch.tensor([0, 1, 1, 0])
+    logits = torch.tensor([-3.0, 0.2, 4.0, -0.1])
+    for outputs in (logits, logits.sigmoid()):
+        assert predict(outputs[:, None] if column else outputs, labels).tolist() == labels.tolist()
+
+
+def test_the_loss_of_a_logit_and_of_its_probability_are_the_same() -> None:
+    labels = torch.tensor([0, 1, 1, 0])
+    logits = torch.tensor([-3.0, 0.2, 4.0, 0.4], requires_grad=True)
+    wanted = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+    for outputs in (logits * 1, logits.sigmoid(), logits[:, None].sigmoid().squeeze(1)[:, None]):
+        torch.testing.assert_close(task_loss(outputs, labels), wanted)
+
+
+def test_dense_labels_have_a_loss_and_what_is_ignored_has_none() -> None:
+    scores = torch.randn(3, 2, 4, requires_grad=True)
+    labels = torch.randint(0, 2, (3, 4))
+    labels[0] = IGNORED
+    loss = task_loss(scores, labels)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(scores[1:], labels[1:]))
+    torch.testing.assert_close(task_loss(scores.movedim(1, -1), labels), loss)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(4, dtype=torch.long), torch.zeros(4)])
+def test_outputs_that_answer_nothing_are_refused_with_both_shapes(labels: torch.Tensor) -> None:
+    with pytest.raises(SpecError, match=r"\(3, 2\).*\(4,\)"):
+        predict(torch.randn(3, 2), labels)
+    with pytest.raises(SpecError, match=r"\(3, 2\).*\(4,\)"):
+        task_loss(torch.randn(3, 2), labels)
