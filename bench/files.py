@@ -10,6 +10,8 @@ from types import ModuleType
 
 from bench.errors import SpecError
 
+OUR_PACKAGES = ("bench", "harness")
+
 
 def load_file(file: str) -> ModuleType:
     """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
@@ -27,14 +29,33 @@ def load_file(file: str) -> ModuleType:
     # Appended, so that a file beside the user's cannot shadow an installed package.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
+    arguments, sys.argv = sys.argv, [str(path)]  # ours are not for a file that reads them
     try:
         # Not spec.loader.exec_module: Python's cached bytecode is judged by size and whole
         # seconds, and would run the old text of a file edited twice within one second.
         exec(compile(path.read_bytes(), path, "exec"), loaded.__dict__)
-    except SpecError:
+    except BaseException as error:
         del sys.modules[name]
-        raise
-    except Exception as error:
-        del sys.modules[name]
-        raise SpecError(f"{file} fails to import: {type(error).__name__}: {error}") from error
+        if isinstance(error, SpecError | KeyboardInterrupt):
+            raise
+        raise SpecError(_explain(file, error)) from error
+    finally:
+        sys.argv = arguments
     return loaded
+
+
+def _explain(file: str, error: BaseException) -> str:
+    """Say why a file fails to import, and what would work where that is known."""
+    hint = ""
+    if isinstance(error, SystemExit):
+        hint = " Put what is meant for the command line under `if __name__ == '__main__':`."
+    elif isinstance(error, ImportError) and error.name:
+        top = error.name.partition(".")[0]
+        if top in OUR_PACKAGES:
+            hint = f" {top} is a package of paretogrid's own; give yours another name."
+        elif isinstance(error, ModuleNotFoundError):
+            hint = (
+                f" Start where {top} can be found, or name its folder: "
+                "PYTHONPATH=FOLDER paretogrid ..."
+            )
+    return f"{file} fails to import: {type(error).__name__}: {error}.{hint}"

@@ -58,26 +58,27 @@ def count_weights(
 
 def _own_state(module: nn.Module) -> dict[str, Any]:
     """What a module itself would save: its parameters, and its buffers that last."""
-    lasting = {name: buffer for name, buffer in module._buffers.items()
-               if name not in module._non_persistent_buffers_set}  # fmt: skip
-    return {name: one for name, one in {**module._parameters, **lasting}.items() if one is not None}
+    passing = module._non_persistent_buffers_set
+    buffers = [one for one in module.named_buffers(recurse=False) if one[0] not in passing]
+    return dict([*module.named_parameters(recurse=False), *buffers])
 
 
 def _find_masked(module: nn.Module) -> dict[int, Tensor]:
     """By the id of a parameter, the weight that is made of it: by a mask or a parametrization."""
     found: dict[int, Tensor] = {}
     for part in module.modules():
-        for name, original in part._parameters.items():
-            mask = part._buffers.get(name.removesuffix("_orig") + "_mask")
-            if original is not None and name.endswith("_orig") and mask is not None:
+        buffers = dict(part.named_buffers(recurse=False))
+        for name, original in part.named_parameters(recurse=False):
+            mask = buffers.get(name.removesuffix("_orig") + "_mask")
+            if name.endswith("_orig") and mask is not None:
                 found[id(original)] = original.detach() * mask
         if not isinstance(part, torch.jit.ScriptModule) and parametrize.is_parametrized(part):
             for name, chain in cast(nn.ModuleDict, part.parametrizations).items():
-                original = getattr(chain, "original", None)
+                only = getattr(chain, "original", None)
                 with torch.no_grad():
                     made = getattr(part, name)
-                if isinstance(original, Tensor) and original.shape == made.shape:
-                    found[id(original)] = made
+                if isinstance(only, Tensor) and only.shape == made.shape:
+                    found[id(only)] = made
     return found
 
 

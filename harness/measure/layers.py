@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -69,7 +69,8 @@ def _find_parts(module: nn.Module) -> list[Part]:
             return
         seen.add(module)
         children = list(module.named_children())
-        if not children or hasattr(module, "decode_weight") or parametrize.is_parametrized(module):
+        whole = isinstance(module, torch.jit.ScriptModule) or parametrize.is_parametrized(module)
+        if not children or whole or hasattr(module, "decode_weight"):
             parts.append(Part(name, module))
             return
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
@@ -97,12 +98,13 @@ def _kind(part: Part) -> str:
 class Calls:
     """What was seen of each part in one call of the whole: its output's shape, its operators."""
 
-    shapes: dict[str, tuple[int, ...]]
-    counter: MacCounter
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    counter: MacCounter = field(default_factory=MacCounter)
+    unwatched: set[str] = field(default_factory=set)
 
     def macs(self, name: str, examples: int) -> int | None:
         """Return the multiply-accumulates of a part for one example; None where unknown."""
-        if name in self.counter.unknown_in:
+        if name in self.counter.unknown_in or name in self.unwatched:
             return None
         return round(self.counter.shares.get(name, 0.0) / examples)
 
@@ -111,7 +113,7 @@ def _watch_calls(
     parts: dict[str, nn.Module], inputs: tuple[Tensor, ...], module: nn.Module
 ) -> Calls:
     """Call the module once and note for each part, however it is called, what it does."""
-    calls = Calls({}, MacCounter())
+    calls = Calls()
 
     def enter(name: str) -> Any:
         def hook(*_: Any) -> None:
@@ -129,6 +131,9 @@ def _watch_calls(
 
     with contextlib.ExitStack() as stack:
         for name, part in parts.items():
+            if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+                calls.unwatched |= {name} - {""}
+                continue
             stack.callback(part.register_forward_pre_hook(enter(name)).remove)
             stack.callback(part.register_forward_hook(leave(name)).remove)
         stack.enter_context(torch.no_grad())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from harness.measure.devices import Device
 from harness.measure.runtimes import Program, first_tensor, like_strides, take_batch
 from harness.stats import relative_fidelity
 
+Mode = Callable[[], AbstractContextManager[Any]]
 KEPT_OUTPUTS = 2_000_000
 PROBED = 256
 SAME_ANSWERS = 0.99
@@ -26,6 +29,7 @@ def collect_answers(
     device: Device,
     batch: int,
     known: np.ndarray | None = None,
+    mode: Mode = torch.inference_mode,
 ) -> dict[str, np.ndarray] | None:
     """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
 
@@ -41,10 +45,10 @@ def collect_answers(
     inputs = (examples.inputs,) if examples else subject.inputs
     if known is not None:
         probe = tuple(value[:PROBED] for value in inputs)
-        seen = _flatten(_run_in_batches(program, probe, subject.inputs, device, batch))
+        seen = _flatten(_run_in_batches(program, probe, subject.inputs, device, batch, mode))
         if relative_fidelity(seen, known[: seen.size]) >= SAME_ANSWERS:
             return None
-    outputs = _run_in_batches(program, inputs, subject.inputs, device, batch)
+    outputs = _run_in_batches(program, inputs, subject.inputs, device, batch, mode)
     found = {"outputs": _flatten(outputs)[:KEPT_OUTPUTS]}
     if examples is not None:
         kind = np.float32 if examples.labels.is_floating_point() else np.int32
@@ -57,12 +61,12 @@ def collect_answers(
 
 
 def _run_in_batches(
-    program: Program, inputs: Any, like: Any, device: Device, batch: int
+    program: Program, inputs: Any, like: Any, device: Device, batch: int, mode: Mode
 ) -> torch.Tensor:
     """The outputs for all inputs, which are laid out in memory like the example inputs."""
     count = len(inputs[0])
     parts = []
-    with torch.inference_mode():
+    with mode():
         for start in range(0, count, batch):
             rows = tuple(value[start : start + batch] for value in inputs)
             filled = tuple(

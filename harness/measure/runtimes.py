@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -57,11 +58,6 @@ def ready(program: Program) -> Program:
     return evaluating(program) if isinstance(program, nn.Module) else program
 
 
-def mode_of(program: Program) -> Callable[[], AbstractContextManager[Any]]:
-    """Return the context in which a program runs: with gradients only where it trains."""
-    return torch.enable_grad if isinstance(program, TrainingStep) else torch.inference_mode
-
-
 def make_labels(classes: int, batch: int) -> Tensor:
     """Return labels for a batch, the classes in turn, or zeros where labels are numbers."""
     return torch.arange(batch) % classes if classes else torch.zeros(batch)
@@ -101,11 +97,16 @@ def like_strides(value: Tensor, model: Tensor) -> Tensor:
 
 
 def first_tensor(outputs: Any) -> Tensor:
-    """Return the first tensor in whatever a model returned; raise ValueError if there is none."""
+    """Return the first tensor in whatever a model returned; raise ValueError if there is none.
+
+    It looks into dictionaries, tuples, lists and dataclasses, in their order.
+    """
     if isinstance(outputs, Tensor):
         return outputs
-    items = outputs.values() if isinstance(outputs, dict) else outputs
-    if isinstance(outputs, dict | tuple | list):
+    if is_dataclass(outputs) and not isinstance(outputs, dict):
+        outputs = [getattr(outputs, field.name, None) for field in fields(outputs)]
+    items = outputs.values() if isinstance(outputs, Mapping) else outputs
+    if isinstance(outputs, Mapping | tuple | list):
         for item in items:
             try:
                 return first_tensor(item)

@@ -75,6 +75,34 @@ def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, An
     }
 
 
+def read_global_settings() -> dict[str, str]:
+    """Return what a program can set for the whole process and a model's numbers depend on."""
+    cuda = torch.backends.cuda.matmul
+    return {
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "denormals": "flushed" if flushes_denormals() else "kept",
+        "default type": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        "oneDNN": str(torch.backends.mkldnn.enabled),
+        "fused attention": str(torch.backends.mha.get_fastpath_enabled()),
+        "TF32 in cuDNN": str(torch.backends.cudnn.allow_tf32),
+        "cuDNN benchmark": str(torch.backends.cudnn.benchmark),
+        "fp16 accumulation": str(cuda.allow_fp16_reduced_precision_reduction),
+        "bf16 accumulation": str(cuda.allow_bf16_reduced_precision_reduction),
+    }
+
+
+def compare_global_settings(prepared: Mapping[str, str]) -> list[str]:
+    """Return a warning for each setting that differs from what it was when the model was made."""
+    return [
+        f"{name}: {prepared[name]} where the model was made, {here} where it is timed; set it at "
+        "the top of the model's file, not in its function"
+        for name, here in read_global_settings().items()
+        if name in prepared and prepared[name] != here
+    ]
+
+
 def read_affinity() -> list[int]:
     """Return the processors on which any thread of this process may run."""
     processors: set[int] = set()

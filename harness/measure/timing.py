@@ -58,20 +58,28 @@ def clock_cost_s() -> float:
     return (clock() - begin) / 1e9 / 1_000
 
 
-def warm_up(call: Callable[[], Any], looped: bool = True) -> Pace:
+def warm_up(
+    call: Callable[[], Any], looped: bool = True, before: Callable[[], None] | None = None
+) -> Pace:
     """Call for a fixed time and learn the pace: loops until the clock's share is small.
 
-    Not `looped`, every call is a sample, however short.
+    Not `looped`, every call is a sample, however short. `before` is done before every call, outside
+    its time.
     """
     times: list[float] = []
-    begin, used = time.perf_counter(), time.process_time()
+    used_s = 0.0
+    begin = time.perf_counter()
     while len(times) < WARM_UP_CALLS or time.perf_counter() - begin < WARM_UP_S:
-        before = time.perf_counter()
+        if before is not None:
+            before()
+        used = time.process_time()
+        start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - before)
+        times.append(time.perf_counter() - start)
+        used_s += time.process_time() - used
         if times[-1] > LONG_CALL_S and len(times) >= 2:
             break
-    processors = (time.process_time() - used) / (time.perf_counter() - begin)
+    processors = used_s / sum(times)
     call_s = median(times[len(times) // 2 :])
     loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9)))) if looped else 1
     return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times), processors)
@@ -82,49 +90,56 @@ def time_block(
     pace: Pace,
     block_s: float,
     watch: Watch,
-    flush: Callable[[], None] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> Block:
     """Return samples over about `block_s` seconds, after unrecorded calls that warm the caches.
 
-    With `flush`, the device's cache is emptied before every sample, outside its time.
+    `before` is done before every call, outside its time: it empties a device's cache, or makes
+    inputs new that a call has written into.
     """
     begin = time.perf_counter()
     enabled = gc.isenabled()
+
+    def warm() -> None:
+        if before is not None:
+            before()
+        call()
+
     gc.disable()
     try:
-        call()
+        warm()
         while time.perf_counter() - begin < REWARM_S:
-            call()
-        before = watch.read()
+            warm()
+        first = watch.read()
         if pace.call_s < REWARM_S:  # a short call would notice that reading cooled the caches
-            call()
-        nanoseconds = _sample(call, pace, block_s, flush)
-        after = watch.read()
+            warm()
+        nanoseconds = _sample(call, pace, block_s, before)
+        last = watch.read()
     finally:
         if enabled:
             gc.enable()
     seconds = np.asarray(nanoseconds, dtype=np.float64) / (1e9 * pace.loops)
-    return Block(seconds, pace.loops, watch.judge(before, after))
+    return Block(seconds, pace.loops, watch.judge(first, last))
 
 
 def _sample(
-    call: Callable[[], Any], pace: Pace, block_s: float, flush: Callable[[], None] | None
+    call: Callable[[], Any], pace: Pace, block_s: float, before: Callable[[], None] | None
 ) -> list[int]:
     clock, samples = time.perf_counter_ns, []
     deadline = clock() + int(block_s * 1e9)
     while True:
-        if flush is not None:
-            flush()
+        if before is not None:
+            before()
         if pace.loops == 1:
-            before = clock()
+            start = clock()
             call()
             after = clock()
         else:
             calls = repeat(None, pace.loops)
-            before = clock()
+            start = clock()
             for _ in calls:
                 call()
             after = clock()
-        samples.append(after - before)
+        samples.append(after - start)
         if after >= deadline and len(samples) >= pace.least_calls:
             return samples

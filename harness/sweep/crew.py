@@ -19,9 +19,9 @@ from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.stats import Estimate
 from harness.sweep.heat import Member, Samples, Stop, latencies, process_spread, run_heat
-from harness.sweep.launcher import Launcher, Worker, take_turns
+from harness.sweep.launcher import NOTHING, Launcher, Worker, take_turns
 from harness.sweep.pack import Need, need_of, pack
-from harness.sweep.plan import import_folders
+from harness.sweep.plan import imports_of
 
 Answers = dict[str, np.ndarray]
 KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]
@@ -42,18 +42,16 @@ class Shop:
     room: Callable[[str], Need]
     """Memory that a heat may take now, by device."""
 
-    def hire(self, stack: ExitStack, device: str = "cpu") -> Worker:
+    def hire(self, stack: ExitStack, device: str = "cpu", cell: Cell | None = None) -> Worker:
         """Return a worker that ends with the stack, limited in memory on the host.
 
-        CUDA reserves far more address space than it uses, so its workers have no such limit.
+        It has imported the files of a cell. CUDA reserves far more address space than it uses, so
+        its workers have no such limit.
         """
-        worker = stack.enter_context(self.launcher.worker())
-        worker.call(
-            "set_up",
-            self.grid.budget.timeout_s,
-            limit_bytes=self.worker_memory_bytes if device == "cpu" else 0,
-            folders=import_folders(self.grid),
-        )
+        imports = NOTHING if cell is None else imports_of(self.grid, cell)
+        worker = stack.enter_context(self.launcher.worker(imports))
+        limit_bytes = self.worker_memory_bytes if device == "cpu" else 0
+        worker.call("limit_memory", self.grid.budget.timeout_s, limit_bytes=limit_bytes)
         return worker
 
 
@@ -193,7 +191,7 @@ class Crew:
     def _ask_alone(self, seat: Seat, operation: str, **arguments: Any) -> Any:
         """Ask a worker that is hired for this question only."""
         with ExitStack() as stack:
-            worker = self.shop.hire(stack, seat.cell.device)
+            worker = self.shop.hire(stack, seat.cell.device, seat.cell)
             timeout_s = self.shop.grid.budget.timeout_s
             return worker.call(operation, timeout_s, **seat.request, **arguments)
 
@@ -223,7 +221,7 @@ class Crew:
 
     def _load(self, seat: Seat, stack: ExitStack) -> tuple[Worker, dict[str, Any]]:
         measure = self.shop.grid.measure
-        worker = self.shop.hire(stack, seat.cell.device)
+        worker = self.shop.hire(stack, seat.cell.device, seat.cell)
         loaded = worker.call(
             "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
             wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Self
@@ -21,78 +23,75 @@ from harness.errors import UserError, WorkerFailure, WorkerRefusal
 
 START_TIMEOUT_S = 300.0
 EXIT_TIMEOUT_S = 5.0
+KEPT_DESCRIPTORS = 16
+"""For what the runner opens beside its workers: tables, their temporary files, folders."""
 WAIT_POLICY = {"active": {}, "passive": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}}
 """Environment that makes OpenMP threads wait as asked; the library reads it when it loads."""
 
 
-class Launcher:
-    """Starts the fork server, and workers from it. Use as a context manager."""
+@dataclass(frozen=True)
+class Imports:
+    """The user's files that a worker has imported, and the folders it finds their neighbours in."""
 
-    def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    folders: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.plugins or self.files)
+
+
+NOTHING = Imports()
+
+
+class Server:
+    """The runner's end of a process that forks workers: the fork server, or a template."""
+
+    def __init__(self, control: socket.socket, log: IO[bytes]) -> None:
+        self._control = control
+        self._log = log
         self._exits: dict[int, int] = {}
-        # One BLAS thread: numpy's pool would start in the server and break in its forks.
-        environment = {
-            **os.environ, **WAIT_POLICY[wait_policy],
-            "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
-        }  # fmt: skip
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
-        self._server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.sweep.server", str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment,
-            cwd=cwd,
-            start_new_session=True,  # Ctrl-C is the runner's to handle
-        )
-        theirs.close()
-        self._ready = False
+        self._answer = b""
 
-    def __enter__(self) -> Self:
-        return self
+    def wait_until_ready(self) -> bool:
+        """Tell whether it serves, once it has imported what it has to."""
+        if not self._answer:
+            self._control.settimeout(START_TIMEOUT_S)
+            try:
+                self._answer = self._control.recv(64) or b"gone"
+            except (TimeoutError, OSError):
+                self._answer = b"gone"
+        return self._answer == b"ready"
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the server and with it every worker."""
-        self._control.close()
+    def ask(self, message: bytes, *descriptors: int) -> None:
+        """Send a message and descriptors; raise WorkerFailure where nobody takes it."""
         try:
-            self._server.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        self._log.close()
-
-    def preload_training(self) -> None:
-        """Let the server import what preparing needs, so that workers need not."""
-        self._wait_until_ready()
-        self._control.send(b"train")
+            socket.send_fds(self._control, [message], descriptors)
+        except OSError as error:
+            raise WorkerFailure("crash", f"the worker server is gone: {error}") from None
 
     def start_worker(self) -> Worker:
         """Return a fresh worker: a fork of the server."""
-        self._wait_until_ready()
-        ours, theirs = socket.socketpair()
-        log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker is
-        socket.send_fds(self._control, [b"fork"], [theirs.fileno(), log.fileno()])
-        theirs.close()
+        try:
+            ours, theirs = socket.socketpair()
+            log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker is
+        except OSError as error:
+            raise WorkerFailure("exception", f"a worker cannot be started: {error}") from None
+        with theirs:
+            self.ask(b"fork", theirs.fileno(), log.fileno())
         message = self._receive(START_TIMEOUT_S)
         while message is not None and "pid" not in message:
             message = self._receive(START_TIMEOUT_S)
         if message is None:
-            raise WorkerFailure("crash", f"the worker server does not answer. {self._server_log()}")
+            raise WorkerFailure("crash", f"the worker server does not answer. {self.last_words()}")
         return Worker(self, message["pid"], Connection(ours.detach()), log)
 
-    @contextmanager
-    def worker(self) -> Iterator[Worker]:
-        """Start a worker for the length of a `with` block."""
-        started = self.start_worker()
-        try:
-            yield started
-        finally:
-            started.kill()
+    def open_template(self, imports: Imports) -> Server:
+        """Return a fork that has imported files and serves in its turn."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.ask(b"template" + json.dumps(asdict(imports)).encode(), theirs.fileno())
+        return Server(ours, self._log)
 
     def exit_code(self, pid: int) -> int | None:
         """Return how a worker ended (negative: by which signal), or None if nobody knows."""
@@ -102,8 +101,17 @@ class Launcher:
                 break
         return self._exits.get(pid)
 
+    def close(self) -> None:
+        """Hang up: the process ends, and with it every worker."""
+        self._control.close()
+
+    def last_words(self) -> str:
+        """Return what it wrote last."""
+        self._log.seek(0)
+        return last_line(self._log.read())
+
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
-        """Return the server's next message, noting exits; None on time-out or when it is gone."""
+        """Return the next message, noting exits; None on time-out or when nobody is there."""
         self._control.settimeout(max(0.001, timeout_s))
         try:
             raw = self._control.recv(4096)
@@ -116,30 +124,99 @@ class Launcher:
             self._exits[message["exited"]] = message["code"]
         return message
 
-    def _wait_until_ready(self) -> None:
-        if self._ready:
-            return
-        self._control.settimeout(START_TIMEOUT_S)
-        try:
-            self._ready = self._control.recv(64) == b"ready"
-        except (TimeoutError, OSError):
-            self._ready = False
-        if not self._ready:
-            raise UserError(f"The worker server did not start. {self._server_log()}")
 
-    def _server_log(self) -> str:
-        self._log.seek(0)
-        return last_line(self._log.read())
+class Launcher:
+    """Starts the fork server, templates, and workers from them. Use as a context manager."""
+
+    def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
+        raise_file_limit()
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # One BLAS thread: numpy's pool would start in the server and break in its forks.
+        environment = {
+            **os.environ, **WAIT_POLICY[wait_policy],
+            "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.sweep.server", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C is the runner's to handle
+        )
+        theirs.close()
+        self._server = Server(control, self._log)
+        self._templates: dict[Imports, Server] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and with it every template and worker."""
+        self.close_templates()
+        self._server.close()
+        try:
+            self._process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def close_templates(self) -> None:
+        """Forget the users' files: what is asked for next imports them as they are then."""
+        for template in self._templates.values():
+            template.close()
+        self._templates.clear()
+
+    def preload_training(self) -> None:
+        """Let the server import what preparing needs, so that workers need not."""
+        self._wait_until_ready()
+        self._server.ask(b"train")
+
+    def start_worker(self, imports: Imports = NOTHING) -> Worker:
+        """Return a fresh worker that has imported the user's files.
+
+        It is a fork of a template that has; where the import starts threads or fails, a fork of the
+        server that imports them itself. Raises WorkerFailure where they cannot be imported.
+        """
+        self._wait_until_ready()
+        if not imports:
+            return self._server.start_worker()
+        if imports not in self._templates:
+            self._templates[imports] = self._server.open_template(imports)
+        template = self._templates[imports]
+        if template.wait_until_ready():
+            return template.start_worker()
+        worker = self._server.start_worker()
+        worker.call("bring_in", START_TIMEOUT_S, **asdict(imports))
+        return worker
+
+    @contextmanager
+    def worker(self, imports: Imports = NOTHING) -> Iterator[Worker]:
+        """Start a worker for the length of a `with` block."""
+        started = self.start_worker(imports)
+        try:
+            yield started
+        finally:
+            started.kill()
+
+    def _wait_until_ready(self) -> None:
+        if not self._server.wait_until_ready():
+            raise UserError(f"The worker server did not start. {self._server.last_words()}")
 
 
 class Worker:
     """One forked process: answers one request at a time."""
 
-    def __init__(
-        self, launcher: Launcher, pid: int, connection: Connection, log: IO[bytes]
-    ) -> None:
+    def __init__(self, server: Server, pid: int, connection: Connection, log: IO[bytes]) -> None:
         self.pid = pid
-        self._launcher = launcher
+        self._server = server
         self._connection = connection
         self._log = log
         self._oom_kills = count_oom_kills()
@@ -185,16 +262,20 @@ class Worker:
         self._paused = True
 
     def kill(self) -> None:
-        """End the worker at once, whatever it is doing."""
+        """End the worker and its helpers at once, whatever they are doing."""
         self._signal(signal.SIGKILL)
         self._connection.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        """Signal the worker with its helpers, or alone before it leads a group of its own."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _explain_death(self, operation: str) -> WorkerFailure:
-        code = self._launcher.exit_code(self.pid)
+        code = self._server.exit_code(self.pid)
         self._log.seek(0)
         said = last_line(self._log.read())
         if code is None:
@@ -208,6 +289,19 @@ class Worker:
         if -code == signal.SIGKILL:
             return WorkerFailure("killed", f"somebody ended the worker ({name}) during {operation}")
         return WorkerFailure("crash", f"the worker crashed ({name}) during {operation}. {said}")
+
+
+def free_descriptors() -> int:
+    """Return how many more files this process may open, some kept back for itself."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, most - len([*Path("/proc/self/fd").iterdir()]) - KEPT_DESCRIPTORS)
+
+
+def raise_file_limit() -> None:
+    """Let this process and those it starts open as many files as it may: workers take some each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def count_oom_kills() -> int:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bench.subject import evaluating
+from harness.measure.behaviour import Behaviour
 from harness.measure.control import build_control
 from harness.measure.devices import Device, open_device
 from harness.measure.runtimes import (
@@ -21,10 +23,11 @@ from harness.measure.runtimes import (
     bind_inputs,
     build_program,
     make_labels,
-    mode_of,
     take_batch,
 )
 from harness.sweep import prepare
+
+PLAIN = Behaviour()
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,24 @@ class Loaded:
     program: Program
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    behaviour: Behaviour = PLAIN
+    refresh: Callable[[], None] | None = None
+    """What makes the inputs new again, where calls write into them."""
 
     @property
     def mode(self) -> Callable[[], AbstractContextManager[Any]]:
-        """The context in which the call is made."""
-        return mode_of(self.program)
+        """The context in which the call is made: with gradients only where it trains."""
+        return torch.enable_grad if isinstance(self.program, TrainingStep) else self.behaviour.mode
+
+    def renew(self) -> None:
+        """Make the inputs new again."""
+        if self.refresh is not None:
+            self.refresh()
+
+    def call_afresh(self) -> Any:
+        """Return the outputs of a call with new inputs."""
+        self.renew()
+        return self.call()
 
     def answering_program(self) -> Program:
         """Return what answers the test split: the program, or a copy of what is trained."""
@@ -51,7 +67,9 @@ class Loaded:
     def device_times(self) -> dict[str, float]:
         """Return the metrics that only a device with a clock and a memory of its own has."""
         with self.mode():
-            outputs = self.call()
+            outputs = self.call_afresh()
+            if self.refresh is not None:  # between its events would be the refreshing too
+                return self.device.transfer_times_s(self.inputs, outputs)
             # Unfinished calls: one that waits for the card would have the wait between its events.
             device_s = self.device.device_time_s(partial(self.program, *self.inputs))
         times = self.device.transfer_times_s(self.inputs, outputs)
@@ -71,7 +89,17 @@ def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     else:
         program = build_program(module, runtime)
     inputs = tuple(opened.place(value) for value in take_batch(subject.inputs, batch))
-    return Loaded(bind_inputs(program, inputs, opened), opened, program, module, inputs)
+    behaviour = prepare.read_behaviour(variant)
+
+    def refresh() -> None:
+        for value, fresh in zip(inputs, take_batch(subject.inputs, batch), strict=True):
+            value.copy_(fresh)
+        opened.synchronize()
+
+    return Loaded(
+        bind_inputs(program, inputs, opened), opened, program, module, inputs, behaviour,
+        refresh if behaviour.writes_inputs else None,
+    )  # fmt: skip
 
 
 def open_control(device: str) -> Loaded:

@@ -11,22 +11,32 @@ CUDA_CONTEXT_BYTES = 600 * 2**20
 """What a context takes on the card beside the tensors; NVML's figure includes it where known."""
 
 
+DESCRIPTORS = 3
+"""Files that the runner or the server has open for each worker, at the most."""
+
+
 @dataclass(frozen=True)
 class Need:
-    """Memory that a cell takes while it is alive, in bytes."""
+    """What a cell takes while it is alive: memory in bytes, and processes."""
 
     host_bytes: float
     card_bytes: float = 0.0
+    workers: float = 0.0
 
     def __add__(self, other: Need) -> Need:
-        return Need(self.host_bytes + other.host_bytes, self.card_bytes + other.card_bytes)
+        return Need(
+            self.host_bytes + other.host_bytes,
+            self.card_bytes + other.card_bytes,
+            self.workers + other.workers,
+        )
 
     def __mul__(self, count: int) -> Need:
-        return Need(self.host_bytes * count, self.card_bytes * count)
+        return Need(self.host_bytes * count, self.card_bytes * count, self.workers * count)
 
     def fits(self, room: Need) -> bool:
-        """Tell whether there is room on the host and on the card."""
-        return self.host_bytes <= room.host_bytes and self.card_bytes <= room.card_bytes
+        """Tell whether there is room on the host and on the card, and for so many processes."""
+        memory = self.host_bytes <= room.host_bytes and self.card_bytes <= room.card_bytes
+        return memory and self.workers <= room.workers
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ def need_of(metrics: Mapping[str, float]) -> Need:
     host = WORKER_BYTES + metrics.get("peak_memory_bytes", 0.0)
     reserved = metrics.get("cuda_reserved_bytes")
     if reserved is None:
-        return Need(host)
+        return Need(host, workers=1)
     process = metrics.get("cuda_process_bytes", 0.0)
-    return Need(host, max(process, reserved + CUDA_CONTEXT_BYTES))
+    return Need(host, max(process, reserved + CUDA_CONTEXT_BYTES), workers=1)
 
 
 def pack(

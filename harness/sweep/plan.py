@@ -13,7 +13,8 @@ from bench.spec import find_files, split_pipeline
 from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE, TRAINING, Cell, Grid, is_pattern
 from harness.grid_file import check_exclusions
-from harness.sweep.launcher import Launcher, Worker
+from harness.paths import read_path
+from harness.sweep.launcher import Imports, Launcher, Worker
 
 RESOLVE_TIMEOUT_S = 600.0
 
@@ -181,10 +182,17 @@ def _with_place(message: str, where: str, place: str) -> str:
     return f"{place} in {where}: {message}{'' if message[-1] in '.?!' else '.'}"
 
 
-def import_folders(grid: Grid) -> list[str]:
-    """Return the folders of the user's own files, so that workers can import their neighbours."""
-    files = (Path(file).expanduser().resolve() for file in user_files(grid))
-    return list(dict.fromkeys(str(file.parent) for file in files))
+def imports_of(grid: Grid, cell: Cell) -> Imports:
+    """Return what is imported in a cell's workers: plugins, and the files that its names are in.
+
+    No other model's file: what that sets or patches when it is imported is not this cell's.
+    """
+    steps = () if cell.technique == BASELINE else split_pipeline(cell.technique)
+    files = [file for text in (cell.model, *steps) for file in find_files(text)]
+    plugins = grid.grid.plugins
+    parents = (str(read_path(file).resolve().parent) for file in (*files, *plugins))
+    folders = dict.fromkeys((*parents, str(Path.cwd())))
+    return Imports(tuple(folders), plugins, tuple(dict.fromkeys(files)))
 
 
 def user_files(grid: Grid) -> list[str]:

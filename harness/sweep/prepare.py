@@ -1,28 +1,28 @@
 """Prepare variants: build, train, compress, and keep the result by the hash of what made it.
 
-A variant is a folder in the cache: `subject.pt` (module and example inputs), `facts.json`. Data
-sets are kept once, by content. Runs in workers only.
+A variant is a folder in the cache: `facts.json`, and `subject.pt` (module and example inputs) where
+that can be serialized. Where it cannot, workers build it again by the same steps, and take its
+weights from `state.pt`. Data sets are kept once, by content. Runs in workers only.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
-import pickle
-import random
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from bench import registry
 from bench.cache import cache_folder, code_version
@@ -30,32 +30,53 @@ from bench.data import Dataset
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject
 from bench.training import train, updates_per_epoch
+from harness.durable import write_durably
+from harness.measure.behaviour import Behaviour
 from harness.measure.runtimes import like_strides
+from harness.measure.settings import read_global_settings
+from harness.sweep.content import Unkeyable, digest_content, digest_sources
+from harness.sweep.seeding import seed_everything
 
-FORMAT = 2
+FORMAT = 3
 """Of a variant's folder; raise it when what is stored changes."""
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How a variant is made: by what is built again where it cannot be serialized.
+
+    base: the variant that `technique` was applied to, or empty for a model with its recipes.
+    """
+
+    model: str = ""
+    recipes: tuple[str, ...] = ()
+    batch: int | None = None
+    base: str = ""
+    technique: str = ""
+    seed: int = 0
+
+
 def prepare_base(
-    model: str, recipes: list[str], seed: int, batch: int | None = None
+    model: str, recipes: list[str], seed: int, token: str, batch: int | None = None
 ) -> dict[str, Any]:
     """Return the facts of a trained model: `variant`, `prepare_s`, `task`, `notes`.
 
     With `batch` it is trained in that batch, and `tune_quality` tells after each epoch how good it
-    was on the tune split. The model is always built: its key contains its weights and its data.
+    was on the tune split. The model is always built: its key contains all that it holds. What
+    cannot be told by its content is kept for this run only, by `token`.
     """
-    seed_everything(seed, model)
     begin = time.perf_counter()
-    subject = dataclasses.replace(as_subject(registry.build("model", model), model), origin=model)
-    for recipe in recipes:
-        subject = registry.build("technique", recipe, subject)
-    if batch is not None:
-        subject = with_batch(subject, batch, model)
+    steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed)
+    subject = build_base(steps)
     data = store_dataset(subject.data) if subject.data else ""
+    try:
+        content = digest_content(dataclasses.replace(subject, data=None))
+    except Unkeyable as why:
+        content = token
+        subject = subject.with_note(f"prepared anew in every run: {why}")
     key = digest(
-        code_version(), source_digest("model", model), model, recipes, seed, torch.__version__,
-        torch.get_num_threads(), data, repr(subject.recipe), repr(subject.module),
-        weights_digest(subject.module), batch,
+        code_version(), digest_sources(factory_module("model", model)), model, recipes, seed,
+        torch.__version__, torch.get_num_threads(), data, batch, content,
     )  # fmt: skip
     way: list[float] = []
 
@@ -63,7 +84,25 @@ def prepare_base(
         seed_everything(seed, "train")
         return train(subject, None if batch is None else way), data
 
-    return _keep(key, make, subject.task(model), 0.0, begin, way)
+    return _keep(_Making(key, steps, subject.task(model), begin=begin, way=way), make)
+
+
+def build_base(steps: Steps) -> Subject:
+    """Return a model as its function and recipes make it, before it is trained."""
+    model = steps.model
+    seed_everything(steps.seed, model)
+    subject = dataclasses.replace(as_subject(registry.build("model", model), model), origin=model)
+    settle_shapes(subject)
+    for recipe in steps.recipes:
+        subject = registry.build("technique", recipe, subject)
+    return subject if steps.batch is None else with_batch(subject, steps.batch, model)
+
+
+def settle_shapes(subject: Subject) -> None:
+    """Let lazy layers learn their shapes from the example inputs, in place."""
+    if any(map(is_lazy, [*subject.module.parameters(), *subject.module.buffers()])):
+        with torch.no_grad():
+            subject.module(*(value.clone() for value in subject.inputs))
 
 
 def with_batch(subject: Subject, batch: int, model: str) -> Subject:
@@ -78,32 +117,72 @@ def with_batch(subject: Subject, batch: int, model: str) -> Subject:
 def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
     """Return the facts of a prepared variant with one more technique applied."""
     before = read_facts(base)
-    key = digest(base, step, seed, code_version(), source_digest("technique", step))
+    sources = digest_sources(factory_module("technique", step))
+    key = digest(base, step, seed, code_version(), sources)
+    steps = Steps(base=base, technique=step, seed=seed)
 
     def make() -> tuple[Subject, str]:
         subject = load_subject(base, with_data=True)
-        seed_everything(seed, step)
-        made = registry.build("technique", step, subject)
-        if not isinstance(made, Subject):
-            raise SpecError(
-                f"Technique {step!r} returned {type(made).__name__}; it must return a Subject."
-            )
+        made = apply_step(subject, steps)
         if made.data is None or made.data is subject.data:
             return made, before["data"]
         return made, store_dataset(made.data)
 
-    return _keep(key, make, before["task"], before["prepare_s"])
+    return _keep(_Making(key, steps, before["task"], before["prepare_s"]), make)
+
+
+def apply_step(subject: Subject, steps: Steps) -> Subject:
+    """Return a subject with a technique applied; raise SpecError where it returns none."""
+    seed_everything(steps.seed, steps.technique)
+    made = registry.build("technique", steps.technique, subject)
+    if not isinstance(made, Subject):
+        raise SpecError(
+            f"Technique {steps.technique!r} returned {type(made).__name__}; it must return a "
+            "Subject."
+        )
+    return made
 
 
 def load_subject(variant: str, with_data: bool = False) -> Subject:
     """Return a prepared subject; without its data it takes only the memory of the model."""
-    folder = variant_folder(variant)
-    subject: Subject = torch.load(folder / "subject.pt", weights_only=False)
-    data = read_facts(variant)["data"]
-    if with_data and data:
-        path = cache_folder() / "datasets" / f"{data}.pt"
+    folder, facts = variant_folder(variant), read_facts(variant)
+    if facts["rebuilt"]:
+        subject = dataclasses.replace(rebuild(facts, folder), data=None)
+    else:
+        subject = torch.load(folder / "subject.pt", weights_only=False)
+    if with_data and facts["data"]:
+        path = cache_folder() / "datasets" / f"{facts['data']}.pt"
         subject = dataclasses.replace(subject, data=torch.load(path, weights_only=False))
     return subject
+
+
+def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
+    """Return a variant made again by the steps that made it, with the weights it had."""
+    steps = Steps(**facts["steps"])
+    if steps.base:
+        subject = apply_step(load_subject(steps.base, with_data=True), steps)
+    else:
+        subject = build_base(steps)
+    if (folder / "state.pt").is_file():
+        subject.module.load_state_dict(torch.load(folder / "state.pt", weights_only=False))
+    elif facts["trained"]:
+        seed_everything(steps.seed, "train")
+        subject = train(subject)
+    return subject
+
+
+def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
+    """Note beside a variant how it is to be called."""
+    text = json.dumps(dataclasses.asdict(behaviour))
+    write_durably(variant_folder(variant) / "behaviour.json", lambda path: path.write_text(text))
+
+
+def read_behaviour(variant: str) -> Behaviour:
+    """Return how a variant is to be called; plainly where it was not tried out."""
+    try:
+        return Behaviour(**json.loads((variant_folder(variant) / "behaviour.json").read_text()))
+    except OSError:
+        return Behaviour()
 
 
 def read_facts(variant: str) -> dict[str, Any]:
@@ -117,41 +196,48 @@ def variant_folder(variant: str) -> Path:
     return cache_folder() / "variants" / variant
 
 
-def _keep(
-    key: str,
-    make: Callable[[], tuple[Subject, str]],
-    task: str,
-    earlier_s: float,
-    begin: float | None = None,
-    way: Sequence[float] = (),
-) -> dict[str, Any]:
-    """Return the facts in the cache under `key`, making the variant first if it is not there.
+@dataclass
+class _Making:
+    """A variant that is being made: its key and what its facts begin with."""
+
+    key: str
+    steps: Steps
+    task: str
+    earlier_s: float = 0.0
+    begin: float = field(default_factory=time.perf_counter)
+    way: list[float] = field(default_factory=list)
+
+
+def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str, Any]:
+    """Return the facts in the cache under a key, making the variant first if it is not there.
 
     `make` gives the subject and the key of its data.
     """
-    folder = variant_folder(key)
+    folder = variant_folder(making.key)
     if (folder / "facts.json").is_file():
-        return read_facts(key)
-    begin = time.perf_counter() if begin is None else begin
+        return read_facts(making.key)
     subject, data = make()
+    way = making.way
     facts = {
-        "variant": key,
-        "prepare_s": earlier_s + time.perf_counter() - begin,
-        "task": task,
+        "variant": making.key,
+        "prepare_s": making.earlier_s + time.perf_counter() - making.begin,
+        "task": making.task,
         "data": data,
-        "notes": list(subject.notes),
         "classes": subject.data.classes if subject.data else 0,
         "train_examples": len(subject.data.train) if subject.data else 0,
         "tune_quality": list(way),
         "updates_per_epoch": updates_per_epoch(subject) if way else 0,
+        "steps": dataclasses.asdict(making.steps),
+        "trained": subject.data is not None and subject.recipe is not None,
+        "settings": read_global_settings(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        # Cloned: a view of the training examples would bring all of them along.
-        inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
-        alone = dataclasses.replace(subject, data=None, inputs=inputs)
-        save_subject(alone, temporary / "subject.pt")
+        why = _save(subject, temporary)
+        if why:
+            subject = subject.with_note(f"built again in each process: {why}")
+        facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
         (temporary / "facts.json").write_text(json.dumps(facts))
         temporary.replace(folder)
     except OSError:  # another run was faster; its result is the same
@@ -162,18 +248,30 @@ def _keep(
     return facts
 
 
-def save_subject(subject: Subject, path: Path) -> None:
-    """Write a subject so that any worker can load it, classes of the user's files included."""
-    own = [module for name, module in sys.modules.items() if name.startswith("paretogrid_file_")]
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
+def _save(subject: Subject, folder: Path) -> str:
+    """Write a subject for other processes, or its weights and return why it cannot be written."""
+    # Cloned: a view of the training examples would bring all of them along.
+    inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
     try:
-        torch.save(subject, path, pickle_module=cloudpickle)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise SpecError(f"The model cannot be saved for other processes: {error}") from error
-    finally:
-        for module in own:
-            cloudpickle.unregister_pickle_by_value(module)
+        save_subject(dataclasses.replace(subject, data=None, inputs=inputs), folder / "subject.pt")
+        torch.load(folder / "subject.pt", weights_only=False)  # what cannot be read is not kept
+    except OSError:
+        raise
+    except Exception as error:
+        (folder / "subject.pt").unlink(missing_ok=True)
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    else:
+        return ""
+    try:
+        torch.save(subject.module.state_dict(), folder / "state.pt")
+    except Exception:  # then training is repeated, with the same seed
+        (folder / "state.pt").unlink(missing_ok=True)
+    return why
+
+
+def save_subject(subject: Subject, path: Path) -> None:
+    """Write a subject so that any worker can load it that has imported the same files."""
+    torch.save(subject, path, pickle_module=cloudpickle)
 
 
 def store_dataset(data: Dataset) -> str:
@@ -181,8 +279,7 @@ def store_dataset(data: Dataset) -> str:
     content = hashlib.sha256(f"{data.name} {data.classes}".encode())
     splits = [data.train, data.tune, data.test, *([data.spare] if data.spare else [])]
     for split in splits:
-        content.update(split.inputs.contiguous().numpy().data)
-        content.update(split.labels.contiguous().numpy().data)
+        content.update(digest_content(split.inputs, split.labels).encode())
     key = content.hexdigest()[:24]
     path = cache_folder() / "datasets" / f"{key}.pt"
     if not path.is_file():
@@ -194,34 +291,13 @@ def store_dataset(data: Dataset) -> str:
     return key
 
 
-def source_digest(kind: registry.Kind, text: str) -> str:
-    """Return a digest of the file in which a model or technique is defined."""
+def factory_module(kind: registry.Kind, text: str) -> str:
+    """Return the name of the module in which a model or technique is defined."""
     entry, _ = registry.find(kind, text)
-    try:
-        return hashlib.sha256(Path(entry.source).read_bytes()).hexdigest()
-    except OSError:
-        return entry.source
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """Return a digest of a module's parameters and buffers."""
-    content = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
-        content.update(plain.view(torch.uint8).numpy().data)
-    return content.hexdigest()
+    return str(inspect.unwrap(entry.factory).__module__)
 
 
 def digest(*parts: Any) -> str:
     """Return 24 hexadecimal digits over the parts."""
     text = json.dumps([FORMAT, *parts], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def seed_everything(seed: int, purpose: str) -> None:
-    """Seed every generator for one purpose, so that steps do not depend on one another."""
-    number = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
-    torch.manual_seed(number)
-    np.random.seed(number)
-    random.seed(number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import psutil
 import pyarrow as pa
 
 from bench.cache import cache_folder
-from harness.errors import WorkerFailure, WorkerRefusal
+from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import Cell
 from harness.measure.machine import (
     available_memory_bytes,
@@ -38,8 +39,8 @@ from harness.sweep.conclude import (
     with_problem,
 )
 from harness.sweep.crew import Crew, KnownAnswers, Seat, Shop, Timed
-from harness.sweep.launcher import Launcher
-from harness.sweep.pack import Need
+from harness.sweep.launcher import Launcher, free_descriptors
+from harness.sweep.pack import DESCRIPTORS, Need
 from harness.sweep.plan import Heat, Plan, plan_heats
 from harness.sweep.variants import (
     Prepared,
@@ -87,15 +88,34 @@ class Sweep:
         self.launcher.preload_training()
         tasks = list(plan_heats(self.plan, self.run.finished()))
         self.progress.begin(sum(len(heat.cells) for heats in tasks for heat in heats))
-        for heats in tasks:
-            known_answers: KnownAnswers = {}
-            prepared: dict[Variant, Prepared] = {}
-            for heat in heats:
-                cells = self._skip_impossible(heat.cells)
-                if not cells:
-                    continue
+        try:
+            for heats in tasks:
+                self._measure_task(heats)
+        finally:
+            self.launcher.close_templates()
+
+    def _measure_task(self, heats: Sequence[Heat]) -> None:
+        """Measure the heats of a task, whose variants and answers they share."""
+        known_answers: KnownAnswers = {}
+        prepared: dict[Variant, Prepared] = {}
+        for heat in heats:
+            cells = self._skip_impossible(heat.cells)
+            if not cells:
+                continue
+            try:
                 self._prepare_missing([*heat.references, *cells], prepared)
                 self._measure_heat(replace(heat, cells=tuple(cells)), prepared, known_answers)
+            except UserError:  # what was measured cannot be written: there is no going on
+                raise
+            except Exception as mistake:
+                self._give_up(cells, own_mistake(mistake))
+
+    def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
+        """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
+        done = self.run.finished()
+        for cell in cells:
+            if cell.id not in done:
+                self._keep(with_problem(self._start(cell), problem))
 
     def _skip_impossible(self, cells: Sequence[Cell]) -> list[Cell]:
         """Keep a record for each cell that its device or technique rules out; return the others."""
@@ -149,8 +169,9 @@ class Sweep:
 
     def _prepare(self, cell: Cell) -> Prepared:
         with ExitStack() as stack:
-            worker = self.shop.hire(stack)
-            facts = prepare_variant(worker, self.plan, cell)
+            worker = self.shop.hire(stack, cell=cell)
+            token = str(self.run.folder.resolve())
+            facts = prepare_variant(worker, self.plan, cell, token)
             return count_variant(worker, self.plan, cell, facts)
 
     def _measure_heat(
@@ -190,9 +211,13 @@ class Sweep:
         for seat in timed.seats:
             if not seat.kept:
                 continue
-            record = conclude(timed, seat, self.plan.grid.budget, roofs, self.processors)
+            try:
+                record = conclude(timed, seat, self.plan.grid.budget, roofs, self.processors)
+                examples = examples_table(seat)
+            except Exception as mistake:  # ours: it costs this cell, not the others
+                record, examples = with_problem(seat.record, own_mistake(mistake)), None
             samples = samples_table(seat.cell.id, timed.name, seat.member)
-            self._keep(record, samples, examples_table(seat))
+            self._keep(record, samples, examples)
             seat.kept = False
 
     def _machine_speed(self, timed: Timed, cell: Cell) -> float:
@@ -230,7 +255,8 @@ class Sweep:
         limit = self.plan.grid.budget.max_heat_memory_bytes
         host = limit or HEAT_MEMORY_SHARE * available_memory_bytes()
         free = self._facts_of(device).get("free_memory_bytes")
-        return Need(host, float("inf") if free is None else HEAT_MEMORY_SHARE * free)
+        card = float("inf") if free is None else HEAT_MEMORY_SHARE * free
+        return Need(host, card, free_descriptors() // DESCRIPTORS)
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -257,6 +283,17 @@ class Sweep:
             EXAMPLES_SCHEMA.empty_table() if examples is None else examples,
         )
         self.progress.done(record)
+
+
+def own_mistake(mistake: Exception) -> WorkerFailure:
+    """Return the failure of a cell at which this program itself is to blame."""
+    place = traceback.extract_tb(mistake.__traceback__)[-1]
+    text = " ".join(f"{type(mistake).__name__}: {mistake}".split())[:300]
+    return WorkerFailure(
+        "internal",
+        f"paretogrid's own mistake: {text} ({Path(place.filename).name}:{place.lineno}). Please "
+        "report this line with what the model returns; the other cells are not affected.",
+    )
 
 
 def shuffle_seed(run_id: str, heat: str) -> int:

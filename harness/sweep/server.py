@@ -1,7 +1,10 @@
 """The fork server: imports torch once; each worker is a fork of it and so starts in no time.
 
-It stays fit to be forked: it runs no operation of torch (which would start threads) and never
-touches CUDA. Started as `python -P -m harness.sweep.server FD`.
+A template is a fork of the server that has imported a user's files as well, and serves forks of
+itself: a heavy import is paid once, and what a file sets or patches when it is imported holds in
+every worker that runs its models, and in no other. Both stay fit to be forked: they run no
+operation of torch (which would start threads) and never touch CUDA; a file whose import does so is
+imported in each worker. Started as `python -P -m harness.sweep.server FD`.
 """
 
 from __future__ import annotations
@@ -16,40 +19,87 @@ import selectors
 import signal
 import socket
 import sys
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-FORK, TRAIN, READY = b"fork", b"train", b"ready"
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+FORK, TRAIN, TEMPLATE, READY, UNFIT = b"fork", b"train", b"template", b"ready", b"unfit"
+LONGEST_MESSAGE = 2**16
+DEEPEST_ORPHANS = 100
+"""Generations of helpers' helpers that are ended with their worker."""
 
 
 def main(descriptor: int) -> None:
-    """Serve the runner on a socket until it closes; then end every worker."""
+    """Serve the runner on a socket until it closes."""
     control = socket.socket(fileno=descriptor)
     preload()
     control.send(READY)
-    children: dict[int, int] = {}
+    serve_forks(control)
+
+
+@dataclass
+class Children:
+    """The processes that were forked here, by the descriptor that tells of their end."""
+
+    selector: selectors.BaseSelector
+    by_watch: dict[int, int] = field(default_factory=dict)
+
+    def add(self, child: int) -> None:
+        """Watch a child by a descriptor: SIGCHLD would wake us each time a worker is paused."""
+        watch = os.pidfd_open(child)
+        self.by_watch[watch] = child
+        self.selector.register(watch, selectors.EVENT_READ)
+
+    def bury(self, watch: int) -> tuple[int, int]:
+        """Return a child that has ended and its exit code, once its helpers are gone too."""
+        self.selector.unregister(watch)
+        child = self.by_watch.pop(watch)
+        os.close(watch)
+        _, status = os.waitpid(child, 0)
+        self.kill_orphans()
+        return child, os.waitstatus_to_exitcode(status)
+
+    def kill_orphans(self) -> None:
+        """End what ended workers have left running: it became ours when they ended."""
+        for _ in range(DEEPEST_ORPHANS):
+            orphans = set(find_children()) - set(self.by_watch.values())
+            if not orphans:
+                return
+            for orphan in orphans:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(orphan, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(orphan, 0)
+
+    def kill(self) -> None:
+        """End every child and what it started."""
+        for watch, child in list(self.by_watch.items()):
+            os.kill(child, signal.SIGKILL)
+            self.bury(watch)
+
+
+def serve_forks(control: socket.socket) -> None:
+    """Fork workers and templates as asked, until the runner hangs up; then end them all."""
+    become_reaper()
     with selectors.DefaultSelector() as selector:
+        children = Children(selector)
         selector.register(control, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is not control:
-                    selector.unregister(key.fileobj)
-                    report_exit(control, children.pop(key.fd), key.fd)
+                    report_exit(control, children, key.fd)
                     continue
-                message, descriptors, _, _ = socket.recv_fds(control, 64, 2)
+                message, descriptors, _, _ = socket.recv_fds(control, LONGEST_MESSAGE, 2)
                 if message == TRAIN:
                     preload_training()
                 elif message == FORK:
-                    # Told of its end by a descriptor and not by SIGCHLD, which would wake the
-                    # server each time the runner pauses a worker.
-                    child = fork(control, *descriptors)
-                    watch = os.pidfd_open(child)
-                    children[watch] = child
-                    selector.register(watch, selectors.EVENT_READ)
+                    children.add(fork(control, *descriptors))
+                elif message.startswith(TEMPLATE):
+                    imports = json.loads(message.removeprefix(TEMPLATE))
+                    children.add(fork_template(control, descriptors[0], imports))
                 else:  # the runner is gone
-                    for child in children.values():
-                        os.kill(child, signal.SIGKILL)
+                    children.kill()
                     return
 
 
@@ -75,11 +125,12 @@ def preload_training() -> None:
     """
     import torch
     import torch_pruning
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from harness.measure.macs import MacCounter
 
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.empty(1))])
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)
-    with FlopCounterMode(display=False):
+    with MacCounter():
         torch.empty(1)
     settle()
     del torch_pruning
@@ -105,11 +156,46 @@ def fork(control: socket.socket, channel: int, log: int) -> int:
     return child
 
 
+def fork_template(control: socket.socket, channel: int, imports: dict[str, list[str]]) -> int:
+    """Start a template that imports the user's files and is served on `channel`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            control.close()
+            become_template(socket.socket(fileno=channel), imports)
+        finally:
+            os._exit(0)
+    os.close(channel)
+    return child
+
+
+def become_template(control: socket.socket, imports: dict[str, list[str]]) -> None:
+    """Import files and serve forks; say so, or end where that is not safe."""
+    from harness.sweep.imports import bring_in
+
+    die_with_parent()
+    bring_in(**imports)
+    if not is_fit():
+        control.send(UNFIT)
+        return
+    settle()
+    control.send(READY)
+    serve_forks(control)
+
+
+def is_fit() -> bool:
+    """Tell whether this process can be forked: a thread or a CUDA context does not survive that."""
+    import torch
+
+    return len([*Path("/proc/self/task").iterdir()]) == 1 and not torch.cuda.is_initialized()
+
+
 def become_worker(control: socket.socket, channel: int, log: int) -> None:
     """Serve requests in the forked process; never returns."""
     from harness.sweep.worker import serve
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
+    os.setpgid(0, 0)  # with its helpers it is paused and ended as one
     control.close()
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -121,11 +207,29 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     serve(Connection(channel))
 
 
-def report_exit(control: socket.socket, child: int, watch: int) -> None:
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that forked it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become_reaper() -> None:
+    """Inherit what ended workers leave running, whatever group or session it is in."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def find_children() -> list[int]:
+    """Return the ids of this process's children (not every kernel lists them itself)."""
+    mine, found = str(os.getpid()), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):  # a process may end meanwhile
+            _, parent, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            found += [int(process.name)] if parent == mine else []
+    return found
+
+
+def report_exit(control: socket.socket, children: Children, watch: int) -> None:
     """Tell the runner how a worker ended."""
-    os.close(watch)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    child, code = children.bury(watch)
     with contextlib.suppress(ConnectionError):  # a runner that is gone needs no news
         control.send(json.dumps({"exited": child, "code": code}).encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from bench.spec import split_pipeline
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
@@ -11,7 +12,7 @@ from harness.grid import BASELINE, TRAINING, Cell
 from harness.layer import Layer
 from harness.record import Record
 from harness.sweep.launcher import Launcher, Worker
-from harness.sweep.plan import Plan, import_folders
+from harness.sweep.plan import Plan, imports_of
 
 PREPARE_THREADS = 1
 """One thread trains small models fastest, and makes training the same on every machine."""
@@ -40,17 +41,24 @@ def variant_of(cell: Cell) -> Variant:
     return (cell.model, cell.technique, cell.batch if cell.runtime == TRAINING else 0)
 
 
-def prepare_variant(worker: Worker, plan: Plan, cell: Cell) -> dict[str, Any]:
-    """Return the facts of a cell's variant, which is in the cache then."""
+def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[str, Any]:
+    """Return the facts of a cell's variant, which is in the cache then.
+
+    `token` belongs to the run: what cannot be told apart by its content is made anew in each.
+    """
     steps = [] if cell.technique == BASELINE else list(split_pipeline(cell.technique))
     recipes = steps[: plan.techniques[cell.technique].recipes]
-    common = {
-        "seed": cell.seed, "plugins": list(plan.grid.grid.plugins), "threads": PREPARE_THREADS,
-    }  # fmt: skip
+    common = {"seed": cell.seed, "threads": PREPARE_THREADS}
     batch = cell.batch if cell.runtime == TRAINING else None
     timeout_s = plan.grid.budget.prepare_timeout_s
     facts: dict[str, Any] = worker.call(
-        "prepare_base", timeout_s, model=cell.model, recipes=recipes, batch=batch, **common
+        "prepare_base",
+        timeout_s,
+        model=cell.model,
+        recipes=recipes,
+        batch=batch,
+        token=token,
+        **common,
     )
     for step in steps[len(recipes) :]:
         base = facts["variant"]
@@ -95,14 +103,14 @@ def list_variant(plan: Plan, launcher: Launcher) -> list[Layer]:
     refused = plan.refusals.get(cell.model, {}).get(cell.technique)
     if refused:
         raise UserError(f"{cell.technique} of {cell.model}: {refused}.")
-    with launcher.worker() as worker:
-        timeout_s = plan.grid.budget.timeout_s
-        worker.call("set_up", timeout_s, limit_bytes=0, folders=import_folders(plan.grid))
-        try:
-            facts = prepare_variant(worker, plan, cell)
-            layers: list[Layer] = worker.call("inspect", timeout_s, variant=facts["variant"])
-        except WorkerRefusal as refusal:
-            raise UserError(f"{cell.technique} of {cell.model}: {refusal}.") from None
-        except WorkerFailure as failure:
-            raise UserError(f"{cell.model} cannot be inspected: {failure.message}") from None
+    try:
+        with launcher.worker(imports_of(plan.grid, cell)) as worker:
+            facts = prepare_variant(worker, plan, cell, token=uuid4().hex)
+            layers: list[Layer] = worker.call(
+                "inspect", plan.grid.budget.timeout_s, variant=facts["variant"]
+            )
+    except WorkerRefusal as refusal:
+        raise UserError(f"{cell.technique} of {cell.model}: {refusal}.") from None
+    except WorkerFailure as failure:
+        raise UserError(f"{cell.model} cannot be inspected: {failure.message}") from None
     return layers

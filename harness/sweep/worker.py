@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from bench.subject import Subject, as_subject
 from harness.errors import WorkerRefusal
 from harness.layer import Layer
 from harness.measure import counts, memory, quality, settings, timing, traffic
+from harness.measure.behaviour import try_out
 from harness.measure.devices import open_device
 from harness.measure.disturbance import Watch
 from harness.measure.energy import find_counter, measure_energy
@@ -31,8 +31,9 @@ from harness.measure.layers import list_layers
 from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
+from harness.measure.runtimes import like_strides
 from harness.stats import Estimate
-from harness.sweep import prepare
+from harness.sweep import imports, prepare
 from harness.sweep.loaded import Loaded, open_control, open_variant
 
 COUNTED_EXAMPLES = 2
@@ -87,6 +88,18 @@ def check_pipeline(text: str, subject: Subject) -> None:
                 raise
 
 
+def in_turn(steps: Sequence[Callable[[], None]]) -> Callable[[], None] | None:
+    """Return what does the steps one after the other; None where there are none."""
+    if not steps:
+        return None
+
+    def do() -> None:
+        for step in steps:
+            step()
+
+    return do
+
+
 class Workbench:
     """What a worker can be asked; each public method is an operation of the protocol."""
 
@@ -94,7 +107,7 @@ class Workbench:
         self._loaded: Loaded | None = None
         self._pace: timing.Pace | None = None
         self._watch: Watch | None = None
-        self._flush: Callable[[], None] | None = None
+        self._before: Callable[[], None] | None = None
         self._places = random.Random()
         self._shift: list[torch.Tensor] = []
 
@@ -167,8 +180,8 @@ class Workbench:
         if isinstance(counter, str):
             raise WorkerRefusal(counter)
         with loaded.mode():
-            timing.warm_up(loaded.call)
-            return measure_energy(loaded.call, counter)
+            timing.warm_up(loaded.call, before=loaded.refresh)
+            return measure_energy(loaded.call_afresh, counter)
 
     def roofs(self, device: str, threads: int, pin: bool, machine: dict[str, Any]) -> Roofs:
         """Return what a device can reach with so many threads, as known or measured now."""
@@ -176,27 +189,26 @@ class Workbench:
         return roofs_for(open_device(device), threads, machine, cache_folder() / "roofs")
 
     def prepare_base(
-        self, model: str, recipes: list[str], seed: int, plugins: list[str], threads: int,
+        self, model: str, recipes: list[str], seed: int, threads: int, token: str,
         batch: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Build and train a model, or find it in the cache; return its facts."""
         torch.set_num_threads(threads)
-        registry.load_plugins(plugins)
-        return prepare.prepare_base(model, recipes, seed, batch)
+        return prepare.prepare_base(model, recipes, seed, token, batch)
 
-    def prepare_step(
-        self, base: str, step: str, seed: int, plugins: list[str], threads: int
-    ) -> dict[str, Any]:
+    def prepare_step(self, base: str, step: str, seed: int, threads: int) -> dict[str, Any]:
         """Apply one technique to a prepared variant, or find the result in the cache."""
         torch.set_num_threads(threads)
-        registry.load_plugins(plugins)
         return prepare.prepare_step(base, step, seed)
 
-    def set_up(self, limit_bytes: int, folders: list[str]) -> None:
-        """Let allocations beyond a limit (0: none) fail; make the user's own files importable."""
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Let allocations beyond a limit (0: none) fail."""
         if limit_bytes:
             resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-        sys.path.extend(folder for folder in folders if folder not in sys.path)
+
+    def bring_in(self, folders: list[str], plugins: list[str], files: list[str]) -> None:
+        """Import the user's files in this worker, where no template could."""
+        imports.bring_in(folders, plugins, files)
 
     def load(self, variant: str, device: str, runtime: str, threads: int, batch: int, pin: bool,
              wait_policy: str, flush_cache: bool) -> dict[str, Any]:  # fmt: skip
@@ -208,6 +220,7 @@ class Workbench:
             loaded.call()
         cold_start_s = time.perf_counter() - begin
         pace = self._warm_up(loaded, flush_cache, pin)
+        loaded.renew()
         moved = traffic.count_traffic(loaded.program, loaded.inputs)
         found = settings.read_settings(moved.dtypes, pace.processors_used)
         wanted = {"threads": threads, "pin": pin, "wait_policy": wait_policy}
@@ -216,7 +229,11 @@ class Workbench:
             "conditions": {
                 **found,
                 **loaded.device.settings(),
-                "warnings": settings.compare_settings(wanted, found),
+                "warnings": [
+                    *settings.compare_settings(wanted, found),
+                    *settings.compare_global_settings(prepare.read_facts(variant)["settings"]),
+                    *loaded.behaviour.explain(),
+                ],
                 "loops": pace.loops,
                 "warm_up_calls": pace.warm_up_calls,
                 "call_examples": len(loaded.inputs[0]),
@@ -232,9 +249,11 @@ class Workbench:
     def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:
         self._loaded = loaded
         self._watch = Watch(loaded.device.read_state)
-        self._flush = loaded.device.flush_cache if flush_cache else None
+        steps = [loaded.refresh, loaded.device.flush_cache if flush_cache else None]
+        self._before = in_turn([step for step in steps if step is not None])
         with loaded.mode():
-            self._pace = timing.warm_up(loaded.call, looped=not flush_cache)
+            looped = self._before is None
+            self._pace = timing.warm_up(loaded.call, looped=looped, before=loaded.refresh)
         if pin:
             settings.pin_pool(torch.get_num_threads())
         return self._pace
@@ -246,7 +265,8 @@ class Workbench:
         assert self._loaded is not None
         subject = prepare.load_subject(variant, with_data=True)
         program, device = self._loaded.answering_program(), self._loaded.device
-        return quality.collect_answers(subject, program, device, batch, known)
+        mode = self._loaded.behaviour.mode
+        return quality.collect_answers(subject, program, device, batch, known, mode)
 
     def block(self, block_s: float) -> timing.Block:
         """Return one block of samples of what is loaded, its buffers somewhere else than before."""
@@ -255,7 +275,7 @@ class Workbench:
         self._shift += shift_heap(self._places)
         with self._loaded.mode():
             return timing.time_block(
-                self._loaded.call, self._pace, block_s, self._watch, self._flush
+                self._loaded.call, self._pace, block_s, self._watch, self._before
             )
 
     def measure_memory(self, variant: str, device: str, runtime: str, threads: int,
@@ -265,17 +285,19 @@ class Workbench:
         opened = open_device(device)
         memory.prime(opened.place)
 
-        def load() -> tuple[Callable[[], Any], memory.Mode]:
+        def load() -> tuple[Callable[[], Any], memory.Mode, Callable[[], None]]:
             opened.reset_peak()
             loaded = open_variant(variant, device, runtime, batch)
-            return loaded.call, loaded.mode
+            return loaded.call, loaded.mode, loaded.renew
 
         return memory.measure_memory(load) | opened.memory()
 
     def count(self, variant: str, runtime: str) -> dict[str, Any]:
-        """Return parameters, bytes and multiply-accumulates of a variant."""
+        """Return parameters, bytes and multiply-accumulates of a variant; note its behaviour."""
         loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
+        inputs = tuple(like_strides(value.clone(), value) for value in loaded.inputs)
         macs, uncounted = counts.count_macs(loaded.program, loaded.inputs)
+        prepare.keep_behaviour(variant, try_out(loaded.module, inputs))
         found = counts.count_weights(loaded.module)
         found["disk_bytes"] = counts.disk_bytes(loaded.module)
         return {"metrics": found | {"macs": macs}, "uncounted_ops": uncounted}

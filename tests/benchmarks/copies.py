@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from random import Random
 
 from harness.sweep.heat import Member, Stop, run_heat
-from harness.sweep.launcher import Launcher, take_turns
+from harness.sweep.launcher import Imports, Launcher, take_turns
 
 BLOCK_S = 0.01
 TIMEOUT_S = 120.0
@@ -16,20 +16,24 @@ TIMEOUT_S = 120.0
 def prepare(launcher: Launcher, model: str) -> str:
     """Return the trained variant of a model."""
     with launcher.worker() as worker:
-        facts = worker.call("prepare_base", 600.0, model=model, recipes=[], seed=0, plugins=[],
+        facts = worker.call("prepare_base", 600.0, model=model, recipes=[], seed=0, token="a test",
                             threads=1)  # fmt: skip
     return str(facts["variant"])
 
 
 def time_copies(
     launcher: Launcher, variant: str, batch: int, stop: Stop, seed: int,
-    threads: int = 1, wait_policy: str = "active", processes: int = 1,
+    threads: int = 1, wait_policy: str = "active", processes: int = 1, files: tuple[str, ...] = (),
 ) -> list[Member]:  # fmt: skip
-    """Return two copies of a cell, each in processes of its own, timed in one heat."""
+    """Return two copies of a cell, each in processes of its own, timed in one heat.
+
+    `files` are those that the model is from.
+    """
     with ExitStack() as stack:
         members = []
         for name in "ab":
-            workers = [stack.enter_context(launcher.worker()) for _ in range(processes)]
+            imports = Imports(files=files)
+            workers = [stack.enter_context(launcher.worker(imports)) for _ in range(processes)]
             for worker in workers:
                 worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
                             threads=threads, batch=batch, pin=True, wait_policy=wait_policy,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.sweep.launcher import Launcher
+from harness.sweep.launcher import Imports, Launcher
 
 MIB = 2**20
 ALLOCATE = """
@@ -37,10 +37,10 @@ def memory_of(launcher: Launcher, tmp_path: Path) -> Measure:
     def measure(call: str) -> dict[str, float]:
         with launcher.worker() as worker:
             facts = worker.call(
-                "prepare_base", 60, model=f"{file}:{call}", recipes=[], seed=0, plugins=[],
+                "prepare_base", 60, model=f"{file}:{call}", recipes=[], seed=0, token="a test",
                 threads=1,
             )  # fmt: skip
-        with launcher.worker() as worker:
+        with launcher.worker(Imports(files=(str(file),))) as worker:
             found: dict[str, float] = worker.call(
                 "measure_memory", 60, variant=facts["variant"], device="cpu", runtime="eager",
                 threads=1, batch=1,

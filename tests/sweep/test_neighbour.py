@@ -15,7 +15,7 @@ import pytest
 
 from harness.sweep.conclude import with_disturbance
 from harness.sweep.heat import Member, Stop, latencies, run_heat
-from harness.sweep.launcher import Launcher
+from harness.sweep.launcher import Imports, Launcher
 
 PROCESSORS = os.cpu_count() or 1
 ROUNDS = 60
@@ -116,8 +116,8 @@ def test_the_headline_is_that_of_an_undisturbed_run(
     file.write_text(SPIN)
     with launcher.worker() as worker:
         variant = worker.call("prepare_base", 60, model=f"{file}:spin", recipes=[], seed=0,
-                              plugins=[], threads=1)["variant"]  # fmt: skip
-    with launcher.worker() as worker:
+                              token="a test", threads=1)["variant"]  # fmt: skip
+    with launcher.worker(Imports(files=(str(file),))) as worker:
         worker.call("load", 60, variant=variant, device="cpu", runtime="eager", threads=1, batch=1,
                     pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
         worker.pause()

@@ -55,7 +55,7 @@ def test_the_card_limits_as_well_as_the_host() -> None:
 
 
 def test_what_a_cell_needs_is_its_peak_and_its_worker_and_on_a_card_its_context() -> None:
-    assert need_of({"peak_memory_bytes": 5.0}) == Need(5.0 + WORKER_BYTES)
+    assert need_of({"peak_memory_bytes": 5.0}) == Need(5.0 + WORKER_BYTES, workers=1)
     card = need_of({"peak_memory_bytes": 0.0, "cuda_reserved_bytes": 7.0})
     assert card.card_bytes == 7.0 + CUDA_CONTEXT_BYTES
     known = need_of({"cuda_reserved_bytes": 7.0, "cuda_process_bytes": 2.0 * CUDA_CONTEXT_BYTES})
@@ -80,3 +80,15 @@ def test_every_cell_is_in_a_group_beside_its_baseline_and_no_group_is_too_large(
         total = CONTROL.host_bytes + sum(families[name[0]][int(name[1:])] for name in group.names)
         assert group.together == (total <= room) or len(group.names) <= 2
         assert total <= room or not group.together
+
+
+@given(cells=st.integers(0, 40), places=st.integers(3, 30))
+def test_no_heat_has_more_processes_than_there_are_descriptors_for(cells: int, places: int) -> None:
+    needs = {f"c{number}": Need(1.0, workers=1) * 2 for number in range(cells)}
+    groups = pack(
+        needs, dict.fromkeys([*needs][1:], "c0"), Need(1.0, workers=1), Need(1e9, 0, places)
+    )
+    assert {name for group in groups for name in group.names} == set(needs)
+    for group in groups:
+        if group.together:
+            assert 1 + 2 * len(group.names) <= places

@@ -68,7 +68,7 @@ def test_a_module_that_takes_5_ms_measures_5_ms(
 def sleeper(launcher: Launcher, workloads: str) -> Iterator[Worker]:
     with launcher.worker() as worker:
         facts = worker.call("prepare_base", 60, model=f"{workloads}:sleep", recipes=[], seed=0,
-                            plugins=[], threads=1)  # fmt: skip
+                            token="a test", threads=1)  # fmt: skip
         worker.call("load", 60, variant=facts["variant"], device="cpu", runtime="eager", threads=1,
                     batch=1, pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
         yield worker

@@ -1,0 +1,64 @@
+"""Behaviour: what a model does when it is called, found by trying it out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.subject import evaluating
+from harness.measure.runtimes import like_strides, take_batch
+
+TRIED_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a module is to be called.
+
+    takes_gradients: inside its forward, which inference mode forbids and no_grad does not.
+    writes_inputs: it needs fresh ones for every call.
+    """
+
+    takes_gradients: bool = False
+    writes_inputs: bool = False
+
+    @property
+    def mode(self) -> Callable[[], AbstractContextManager[Any]]:
+        """The context in which it answers."""
+        return torch.no_grad if self.takes_gradients else torch.inference_mode
+
+    def explain(self) -> list[str]:
+        """Return what a person should know of the calls that are timed."""
+        told = []
+        if self.takes_gradients:
+            told.append("takes gradients inside: called under no_grad, not in inference mode")
+        if self.writes_inputs:
+            told.append("writes into its inputs: fresh ones for every call, outside the clock")
+        return told
+
+
+def try_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> Behaviour:
+    """Return how a module behaves in a call; plain where it fails, which is told elsewhere."""
+    given = take_batch(inputs, TRIED_EXAMPLES)
+    for behaviour in (Behaviour(), Behaviour(takes_gradients=True)):
+        fresh = tuple(like_strides(value.clone(), value) for value in given)
+        try:
+            with behaviour.mode():
+                evaluating(module)(*fresh)
+        except Exception:
+            continue
+        written = not all(is_same(one, other) for one, other in zip(fresh, given, strict=True))
+        return replace(behaviour, writes_inputs=written)
+    return Behaviour()
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors hold the same, NaN being the same as NaN."""
+    if one.shape != other.shape or one.layout is not torch.strided:
+        return one.shape == other.shape
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

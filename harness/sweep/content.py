@@ -1,0 +1,319 @@
+"""Content: a digest of all that an object holds, by which prepared variants are known again.
+
+Two objects have one digest only if everything reachable from them is alike: tensors with their
+bytes and strides, attributes, nested objects, the code of functions. What cannot be looked into (a
+handle of a library, an open file) has none: it is `Unkeyable`.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, enum.Enum,
+         PurePath, re.Pattern, type(Ellipsis), type(NotImplemented), torch.dtype, torch.device,
+         torch.layout, torch.memory_format, np.generic, np.dtype)  # fmt: skip
+"""Values that say all of themselves when they are written out."""
+BY_NAME = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType,
+           types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+           np.ufunc)  # fmt: skip
+MANGLED = re.compile(r"___torch_mangle_\d+\.")
+"""What TorchScript puts into names, anew in each process."""
+
+
+class Unkeyable(Exception):  # an answer, not an error
+    """An object that cannot be known again by its content."""
+
+
+def digest_content(*objects: Any) -> str:
+    """Return a digest of everything that objects hold; raise Unkeyable with what has none."""
+    walk = _Walk()
+    try:
+        for one in objects:
+            walk.visit(one)
+    except RecursionError:
+        raise Unkeyable("it is nested too deeply") from None
+    return walk.digest.hexdigest()
+
+
+class _Walk:
+    """Feeds a digest with objects; what comes again is named by when it came first."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.blake2b(digest_size=16)
+        self._seen: dict[int, int] = {}
+        self._kept: list[Any] = []  # an id is its object's as long as that lives
+
+    def say(self, *words: Any) -> None:
+        """Feed words, each with its length, so that none runs into the next."""
+        for word in words:
+            raw = isinstance(word, bytes | memoryview)
+            text = word if raw else str(word).encode(errors="surrogatepass")
+            self.digest.update(len(text).to_bytes(8, "big"))
+            self.digest.update(text)
+
+    def visit(self, one: Any) -> None:
+        """Feed an object and what it holds."""
+        if isinstance(one, PLAIN):
+            self.say("plain", type(one).__qualname__, _bits(one))
+        elif isinstance(one, tuple):
+            self.say("tuple", _name_of(type(one)), len(one))
+            self.visit_all(one)
+        elif id(one) in self._seen:
+            self.say("again", self._seen[id(one)])
+        else:
+            self._seen[id(one)] = len(self._seen)
+            self._kept.append(one)
+            self._visit_new(one)
+
+    def _visit_new(self, one: Any) -> None:
+        for kind, feed in FEEDERS:
+            if isinstance(one, kind):
+                self.say(feed.__name__)
+                feed(self, one)
+                return
+        self.feed_others(one)
+
+    def visit_all(self, items: Iterable[Any]) -> None:
+        for item in items:
+            self.visit(item)
+
+    def feed_tensor(self, tensor: Tensor) -> None:
+        """A tensor: what it is, how it lies, what is in it."""
+        self.say(_name_of(type(tensor)), tensor.dtype, tuple(tensor.shape), tensor.layout,
+                 tensor.device.type, tensor.requires_grad)  # fmt: skip
+        own = {name: value for name, value in vars(tensor).items() if not name.startswith("_")}
+        self.visit(own)
+        if hasattr(tensor, "__tensor_flatten__") and type(tensor) not in (Tensor, nn.Parameter):
+            names, context = tensor.__tensor_flatten__()
+            self.visit(context)
+            self.visit_all(getattr(tensor, name) for name in names)
+        elif is_lazy(tensor) or tensor.is_meta:
+            self.say("without values")
+        elif tensor.is_quantized:
+            self.say(repr(tensor.qscheme()), repr(_quantization(tensor)))
+            self.say(_bytes_of(tensor.int_repr()))
+        elif tensor.layout is torch.strided:
+            self.say(tensor.stride(), _bytes_of(tensor))
+        else:
+            self.visit_all(_parts_of(tensor))
+
+    def feed_array(self, array: Any) -> None:
+        """An array of NumPy."""
+        self.say(array.dtype, array.shape, array.strides)
+        if array.dtype.hasobject:
+            self.visit_all(array.reshape(-1).tolist())
+        else:
+            self.say(np.ascontiguousarray(array).tobytes())
+
+    def feed_mapping(self, mapping: dict[Any, Any]) -> None:
+        """A dictionary in its order, which a module's layers are called in."""
+        self.say(_name_of(type(mapping)), len(mapping))
+        for key, value in mapping.items():
+            self.visit(key)
+            self.visit(value)
+        self.visit(getattr(mapping, "__dict__", None))
+
+    def feed_list(self, items: list[Any]) -> None:
+        """A list in its order."""
+        self.say(_name_of(type(items)), len(items))
+        self.visit_all(items)
+
+    def feed_set(self, items: set[Any]) -> None:
+        """A set, in no order."""
+        self.say(*sorted(digest_content(item) for item in items))
+
+    def feed_function(self, function: types.FunctionType) -> None:
+        """A function: its name, and of a user's own its code, defaults and what it encloses."""
+        self.say(function.__module__, function.__qualname__)
+        if is_users(function.__module__):
+            self.feed_code(function.__code__)
+        self.visit(function.__defaults__)
+        self.visit(function.__kwdefaults__)
+        for cell in function.__closure__ or ():
+            try:
+                self.visit(cell.cell_contents)
+            except ValueError:  # not filled yet
+                self.say("empty")
+        self.visit({key: value for key, value in vars(function).items() if key != "__wrapped__"})
+
+    def feed_code(self, code: types.CodeType) -> None:
+        """What a function does, wherever it stands in its file."""
+        self.say(code.co_code, code.co_names, code.co_varnames, code.co_freevars)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self.feed_code(constant)
+            else:
+                self.visit(sorted(constant) if isinstance(constant, frozenset) else constant)
+
+    def feed_class(self, kind: type) -> None:
+        """A class: its name; of one that is made in a function, what its file does not say."""
+        self.say(_name_of(kind))
+        if "<locals>" in kind.__qualname__ or kind.__module__ == "__main__":
+            own = {name: value for name, value in vars(kind).items()
+                   if not (name.startswith("__") and name not in ("__init__", "__call__"))
+                   and not isinstance(value, BY_NAME)}  # fmt: skip
+            self.visit(own)
+
+    def feed_module(self, module: nn.Module) -> None:
+        """A module of PyTorch: its class and everything in it."""
+        self.feed_class(type(module))
+        for name, value in vars(module).items():
+            self.say(name)
+            # Hooks are kept under numbers that a process counts: their order is what matters.
+            hooks = "_hooks" in name and isinstance(value, dict)
+            self.visit([*value.values()] if hooks else value)
+
+    def feed_script(self, script: Any) -> None:
+        """A TorchScript module or function: its code and its tensors."""
+        if isinstance(script, torch.jit.ScriptFunction):
+            self.say(MANGLED.sub("", str(script.graph)))
+            return
+        self.say(MANGLED.sub("", str(script.inlined_graph)), script.training)
+        self.visit(dict(script.state_dict()))
+
+    def feed_object(self, one: torch.ScriptObject) -> None:
+        """A packed weight: what it gives for saving."""
+        holder: Any = one
+        if not holder._has_method("__getstate__"):
+            raise Unkeyable(f"{type(one).__name__} does not tell what it holds")
+        self.visit(holder.__getstate__())
+
+    def feed_others(self, one: Any) -> None:
+        """Any other object: what it would be copied from; Python refuses that for handles."""
+        self.feed_class(type(one))
+        try:
+            parts = one.__reduce_ex__(4)
+        except Exception as error:
+            raise Unkeyable(f"{_name_of(type(one))} does not tell what it holds: {error}") from None
+        self.visit_all([parts] if isinstance(parts, str) else map(_listed, parts))
+
+
+def _listed(part: Any) -> Any:
+    return [*part] if isinstance(part, Iterator) else part
+
+
+FEEDERS: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
+    (Tensor, _Walk.feed_tensor),
+    (np.ndarray, _Walk.feed_array),
+    (torch.jit.ScriptModule, _Walk.feed_script),
+    (torch.jit.ScriptFunction, _Walk.feed_script),
+    (torch.ScriptObject, _Walk.feed_object),
+    (nn.Module, _Walk.feed_module),
+    (dict, _Walk.feed_mapping),
+    (list, _Walk.feed_list),
+    ((set, frozenset), _Walk.feed_set),
+    (types.FunctionType, _Walk.feed_function),
+    (types.MethodType, lambda walk, one: walk.visit_all((one.__func__, one.__self__))),
+    (functools.partial, lambda walk, one: walk.visit_all((one.func, one.args, one.keywords))),
+    (torch.Generator, lambda walk, one: walk.visit(one.get_state())),
+    (types.MappingProxyType, lambda walk, one: walk.visit(dict(one))),
+    (type, _Walk.feed_class),
+    ((torch._ops.OpOverload, torch._ops.OpOverloadPacket), lambda walk, one: walk.say(one)),
+    (weakref.ref, lambda walk, one: walk.say("what it points to is held elsewhere")),
+    (BY_NAME, lambda walk, one: walk.say(getattr(one, "__qualname__", "") or one.__name__)),
+)
+"""How kinds of objects are fed, the first that fits."""
+
+
+def is_users(module: str) -> bool:
+    """Tell whether a module is the user's own: not Python's, an installed package's, or ours."""
+    loaded = sys.modules.get(module or "")
+    if loaded is None:  # made where nobody finds it again
+        return True
+    file = getattr(loaded, "__file__", None)
+    if file is None:  # written in C
+        return False
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(root) for root in _installed())
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    own = Path(__file__).resolve().parents[1]
+    roots = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return (*(Path(root).resolve() for root in roots), own, own.parent / "bench")
+
+
+def digest_sources(module: str) -> str:
+    """Return a digest of a user's module and the modules of his that it uses, as they are loaded.
+
+    Their text, and the plain data among their globals: what a file read when it was imported.
+    """
+    walk, waiting, done = _Walk(), [module], set()
+    while waiting:
+        name = waiting.pop(0)
+        loaded = sys.modules.get(name)
+        if name in done or loaded is None:
+            continue
+        done.add(name)
+        if not is_users(name):
+            walk.say(name.partition(".")[0], _version_of(name))
+            continue
+        walk.say(Path(str(loaded.__file__)).read_bytes())
+        for key, value in sorted(vars(loaded).items(), key=lambda item: item[0]):
+            owner = getattr(value, "__module__", None)
+            owner = value.__name__ if isinstance(value, types.ModuleType) else owner
+            waiting += [owner] if isinstance(owner, str) else []
+            if not key.startswith("__") and isinstance(value, DATA):
+                walk.say(key)
+                try:
+                    walk.visit(value)
+                except Unkeyable:
+                    walk.say("unknown")
+        waiting += [inner for inner in sorted(sys.modules) if inner.startswith(f"{name}.")]
+    return walk.digest.hexdigest()
+
+
+DATA = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, Tensor,
+        np.ndarray, PurePath, types.SimpleNamespace)  # fmt: skip
+
+
+def _version_of(module: str) -> str:
+    return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _bits(one: Any) -> str:
+    """The value written out; numbers exactly."""
+    if isinstance(one, float):
+        return one.hex()
+    return repr(one)
+
+
+def _quantization(tensor: Tensor) -> tuple[Any, ...]:
+    if tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
+        scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+        return (scales.tolist(), zeros.tolist(), tensor.q_per_channel_axis())
+    return (tensor.q_scale(), tensor.q_zero_point())
+
+
+def _bytes_of(tensor: Tensor) -> memoryview | bytes:
+    """A tensor's numbers in the order of its dimensions."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    return plain.view(torch.uint8).numpy().data if plain.numel() else b""
+
+
+def _parts_of(tensor: Tensor) -> Iterator[Tensor]:
+    from harness.measure.storages import find_parts
+
+    yield from find_parts(tensor.detach())

@@ -1,0 +1,470 @@
+"""A worker runs what the user's file says: its settings, patches, operators, inputs and handles."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+Measure = Callable[..., pd.DataFrame]
+PLAIN = """
+import torch
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Linear(64, 64), nn.GELU()), torch.randn(4, 64)
+"""
+# What benchmark scripts and kernels' libraries do when they are imported, and what shows it.
+EFFECTS = {
+    "matmul precision": 'torch.set_float32_matmul_precision("medium")',
+    "denormals": "torch.set_flush_denormal(True)",
+    "default type": "torch.set_default_dtype(torch.float64)",
+    "a patched function": (
+        "import torch.nn.functional as F; gelu = F.gelu\n"
+        "F.gelu = lambda x, approximate='none': gelu(gelu(x) @ torch.ones(64, 64))"
+    ),
+    "a patched method": "nn.GELU.forward = lambda self, x: x @ torch.ones(64, 64)",
+    "an environment variable": "import os; os.environ['SEEN_BY_MODEL'] = '1'",
+}
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def only(cells: pd.DataFrame) -> dict[str, Any]:
+    (row,) = cells.to_dict("records")
+    return row
+
+
+def test_what_a_file_sets_or_patches_holds_where_its_models_are_timed_and_nowhere_else(
+    measure: Measure, tmp_path: Path
+) -> None:
+    """The model in each file computes MACs that say which effects were in force."""
+    probe = """
+import os
+import torch
+from torch import nn
+{effect}
+
+class Probe(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.GELU())
+    def forward(self, x):
+        weight = torch.ones(8, 8)
+        if torch.get_float32_matmul_precision() == "medium":
+            weight @ torch.ones(8, 1)
+        if (torch.full((1,), 1e-40, dtype=torch.float32) * 0.5).item() == 0:
+            weight @ torch.ones(8, 2)
+        if torch.get_default_dtype() == torch.float64:
+            weight @ torch.ones(8, 4)
+        if os.environ.get("SEEN_BY_MODEL"):
+            weight @ torch.ones(8, 8)
+        return self.layers(x)
+
+def net():
+    return Probe(), torch.randn(1, 64)
+"""
+    base, seen = 64 * 64, {}
+    models = {name: f"{write(tmp_path, f'f{n}.py', probe.format(effect=effect))}:net"
+              for n, (name, effect) in enumerate({"nothing": "", **EFFECTS}.items())}  # fmt: skip
+    cells = measure(models=list(models.values())).set_index("model")
+    for name, model in models.items():
+        assert cells.loc[model, "status"] == "measured", cells.loc[model, "message"]
+        seen[name] = cells.loc[model, "macs"] - base
+    assert seen == {
+        "nothing": 0, "matmul precision": 64, "denormals": 128, "default type": 256,
+        "a patched function": base, "a patched method": base, "an environment variable": 512,
+    }  # fmt: skip
+    assert cells.loc[models["matmul precision"], "matmul_precision_in_effect"] == "medium"
+    assert cells.loc[models["denormals"], "denormals_in_effect"] == "flushed"
+    assert cells.loc[models["nothing"], "denormals_in_effect"] == "kept"
+
+
+def test_a_setting_made_in_the_models_function_is_a_warning_where_it_does_not_hold(
+    measure: Measure, tmp_path: Path
+) -> None:
+    text = PLAIN.replace("    return", "    torch.set_flush_denormal(True)\n    return")
+    row = only(measure(models=[f"{write(tmp_path, 'own.py', text)}:net"]))
+    assert any("denormals: flushed where the model was made" in one for one in row["warnings"])
+
+
+# What a model holds that a second run has to see, each with what it changes in the MACs.
+CHANGES = {
+    "the inputs": ("return nn.Conv1d(1, 1, 3, bias=False), torch.randn(1, 1, VALUE)", 3),
+    "a plain attribute": ("return Repeat(VALUE), torch.randn(1, 8)", 64),
+    "a nested attribute": ("return Repeat({'n': [VALUE]}), torch.randn(1, 8)", 64),
+    "an object that is held": ("return Repeat(Config(VALUE)), torch.randn(1, 8)", 64),
+    "a buffer that is not saved": ("return Repeat(None, buffer=VALUE), torch.randn(1, 8)", 64),
+    "an enclosed variable": ("return Repeat(lambda: VALUE), torch.randn(1, 8)", 64),
+    "a global that forward reads": ("return Repeat('global'), torch.randn(1, 8)", 64),
+    "a neighbour that forward calls": ("return Repeat('neighbour'), torch.randn(1, 8)", 64),
+}
+CHANGING = """
+import json, pathlib
+import torch
+from torch import nn
+import beside
+
+VALUE = json.loads(pathlib.Path(__file__).with_name("config.json").read_text())
+
+class Config:
+    def __init__(self, n):
+        self.n = n
+
+class Repeat(nn.Module):
+    def __init__(self, times, buffer=0):
+        super().__init__()
+        self.layer, self.times = nn.Linear(8, 8, bias=False), times
+        self.register_buffer("count", torch.tensor(buffer), persistent=False)
+    def forward(self, x):
+        times = self.times
+        if times == "global":
+            times = VALUE
+        elif times == "neighbour":
+            times = beside.TIMES
+        elif isinstance(times, dict):
+            times = times["n"][0]
+        elif isinstance(times, Config):
+            times = times.n
+        elif callable(times):
+            times = times()
+        elif times is None:
+            times = int(self.count)
+        for _ in range(times):
+            x = self.layer(x)
+        return x
+
+def net():
+    torch.manual_seed(0)
+    {returned}
+"""
+
+
+def test_a_second_run_sees_whatever_has_changed(measure: Measure, tmp_path: Path) -> None:
+    found: dict[str, list[float]] = {name: [] for name in CHANGES}
+    models = {name: f"{write(tmp_path, f'c{n}.py', CHANGING.replace('{returned}', line))}:net"
+              for n, (name, (line, _)) in enumerate(CHANGES.items())}  # fmt: skip
+    for value in (4, 7):
+        write(tmp_path, "config.json", str(value))
+        write(tmp_path, "beside.py", f"TIMES = {value}")
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        cells = measure(models=list(models.values()), techniques=["prune-magnitude(0.5)"])
+        rows = cells.set_index(["model", "technique"])["macs"]
+        for name, model in models.items():
+            assert rows[model, "baseline"] == rows.get(
+                (model, "prune-magnitude(0.5)"), rows[model, "baseline"]
+            )
+            found[name].append(rows[model, "baseline"])
+        for results in (tmp_path / "results").iterdir():
+            results.rename(folder / results.name)
+    for name, (_, each) in CHANGES.items():
+        first, second = found[name]
+        assert second - first == 3 * each, name
+
+
+HANDLES = """
+import dataclasses, threading
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+def weight_norm():
+    return nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU()), X
+def orthogonal():
+    return parametrizations.orthogonal(nn.Linear(8, 8)), X
+class Double(nn.Module):
+    def forward(self, w): return w * 2
+def own_parametrization():
+    layer = nn.Linear(8, 8)
+    parametrize.register_parametrization(layer, "weight", Double())
+    return layer, X
+def scripted():
+    return torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), X
+def traced():
+    return torch.jit.trace(nn.Linear(8, 8), X), X
+class Locked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.lock = nn.Linear(8, 8), threading.Lock()
+    def forward(self, x):
+        with self.lock:
+            return self.layer(x)
+def with_a_lock():
+    return Locked(), X
+class Opened(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.file = nn.Linear(8, 8), open(__file__)
+    def forward(self, x):
+        self.file.seek(0)
+        return self.layer(x) * len(self.file.read(1))
+def with_an_open_file():
+    return Opened(), X
+def with_a_generator():
+    module = nn.Linear(8, 8)
+    module.steps = (n for n in range(3))
+    return module, X
+def of_a_local_class():
+    class Local(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+        def forward(self, x):
+            return torch.ops.aten.mul(self.layer(x), 2.0)
+    return Local(), X
+def with_a_lambda():
+    module = nn.Linear(8, 8)
+    module.register_forward_hook(lambda m, i, o: torch.ops.aten.mul(o, 2.0))
+    return module, X
+@torch.library.custom_op("paretogrid_user::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+    def forward(self, x):
+        return torch.ops.paretogrid_user.twice(self.layer(x))
+def with_an_operator_of_its_own():
+    return Custom(), X
+library = torch.library.Library("paretogrid_old", "DEF")
+library.define("thrice(Tensor x) -> Tensor")
+library.impl("thrice", lambda x: x * 3, "CompositeExplicitAutograd")
+class Older(Custom):
+    def forward(self, x):
+        return torch.ops.paretogrid_old.thrice(self.layer(x))
+def with_an_operator_of_a_library():
+    return Older(), X
+def int8_weights():
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    module = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).eval()
+    quantize_(module, Int8WeightOnlyConfig())
+    return module, torch.randn(4, 64)
+def lazy():
+    return nn.Sequential(nn.LazyLinear(8), nn.ReLU()), X
+class Forces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1))
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            return -torch.autograd.grad(self.energy(x).sum(), x)[0]
+def gradients_inside():
+    return Forces(), X
+class Frozen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+    def forward(self, x):
+        return self.norm(self.layer(x))
+def train_without_return():
+    return Frozen(), X
+@dataclasses.dataclass
+class Out:
+    loss: object
+    logits: torch.Tensor
+class Returning(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+    def forward(self, x):
+        return Out(None, self.layer(x))
+def a_dataclass():
+    return Returning(), X
+def inputs_with_gradients():
+    return nn.Linear(8, 8), torch.randn(2, 8, requires_grad=True)
+X = torch.randn(2, 8)
+"""
+NAMES = re.findall(r"^def ([a-z]\w+)\(\):", HANDLES, re.MULTILINE)
+
+
+def test_whatever_a_model_is_made_of_is_measured(measure: Measure, tmp_path: Path) -> None:
+    file = write(tmp_path, "handles.py", HANDLES)
+    cells = measure(models=[f"{file}:{name}" for name in NAMES]).set_index("model")
+    failed = {name: cells.loc[f"{file}:{name}", "message"] for name in NAMES
+              if cells.loc[f"{file}:{name}", "status"] != "measured"}  # fmt: skip
+    assert failed == {}
+    assert (cells["fidelity"] == 1).all(), "every process has the same weights"
+    notes = cells.loc[f"{file}:with_a_lock", "notes"]
+    assert any("built again in each process" in note for note in notes)
+    warnings = cells.loc[f"{file}:gradients_inside", "warnings"]
+    assert any("takes gradients inside" in one for one in warnings)
+
+
+def test_a_trained_model_that_cannot_be_serialized_keeps_its_weights_in_every_worker(
+    measure: Measure, tmp_path: Path
+) -> None:
+    text = """
+from bench import Recipe, Subject
+from bench.data import load_dataset
+from torch import nn
+from torch.nn.utils import parametrizations
+
+def net():
+    examples = load_dataset("digits")
+    layers = [nn.Flatten(), parametrizations.weight_norm(nn.Linear(64, 32)), nn.ReLU(),
+              nn.Linear(32, 10)]
+    return Subject(nn.Sequential(*layers), (examples.train.inputs[:64],), examples, Recipe(8))
+"""
+    model = f"{write(tmp_path, 'trained.py', text)}:net"
+    cells = measure(models=[model], batch=[1, 16], techniques=["bf16"])
+    assert (cells["status"] == "measured").all(), list(cells["message"])
+    assert (cells["accuracy"] > 0.85).all()
+    by_technique = cells.groupby("technique")["accuracy"].nunique()
+    assert (by_technique == 1).all(), "both batches are of the same weights"
+
+
+IN_PLACE = """
+import torch
+from torch import nn
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+    def forward(self, x):
+        x.sub_(0.5).div_(0.25)
+        y = self.layer(x)
+        for _ in range(int((x > -1e9).all()) * 20):
+            y = self.layer(x)
+        return y
+class Copying(InPlace):
+    def forward(self, x):
+        return super().forward(x.clone())
+class ByNumPy(InPlace):
+    def forward(self, x):
+        x.numpy()[:] = (x.numpy() - 0.5) / 0.25
+        y = self.layer(x)
+        for _ in range(int((x > -1e9).all()) * 20):
+            y = self.layer(x)
+        return y
+class Ids(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(101, 8)
+    def forward(self, i):
+        i += 1
+        return self.table(i)
+
+def make(kind):
+    torch.manual_seed(0)
+    return kind(), torch.rand(64, 64)
+def in_place(): return make(InPlace)
+def copying(): return make(Copying)
+def by_numpy(): return make(ByNumPy)
+def ids(): return Ids(), torch.full((2, 5), 99)
+def nan(): return InPlace(), torch.full((4, 64), float("nan"))
+"""
+
+
+def test_a_model_that_writes_into_its_inputs_gets_fresh_ones_for_every_call(
+    measure: Measure, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "own.py", IN_PLACE)
+    names = ("in_place", "copying", "by_numpy", "ids", "nan")
+    cells = measure(models=[f"{file}:{name}" for name in names], batch=[64]).set_index("model")
+    rows = {name: cells.loc[f"{file}:{name}"] for name in names}
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(names, "measured")
+    for name in names:
+        told = any("writes into its inputs" in one for one in rows[name]["warnings"])
+        assert told == (name in ("in_place", "by_numpy", "ids")), name
+    # Stale inputs skip the layer's twenty calls: an order of magnitude, not noise.
+    for name in ("in_place", "by_numpy"):
+        assert rows[name]["latency_s"] > 0.5 * rows["copying"]["latency_s"]
+
+
+CHILD = """
+import subprocess, sys
+import torch
+from torch import nn
+
+class Child(nn.Module):
+    def __init__(self, own_session):
+        super().__init__()
+        self.layer, self.own_session, self.started = nn.Linear(8, 8), own_session, False
+    def forward(self, x):
+        if not self.started:
+            self.started = True
+            code = "import subprocess, time; subprocess.Popen(['sleep', 'MARK']); time.sleep(MARK)"
+            subprocess.Popen([sys.executable, "-c", code], start_new_session=self.own_session)
+        return self.layer(x)
+
+def grouped(): return Child(False), torch.randn(2, 8)
+def in_a_session_of_its_own(): return Child(True), torch.randn(2, 8)
+"""
+
+
+@pytest.mark.parametrize("name", ["grouped", "in_a_session_of_its_own"])
+def test_helpers_that_a_model_starts_end_with_its_worker(
+    measure: Measure, tmp_path: Path, name: str
+) -> None:
+    mark = f"{61_000 + time.time_ns() % 1000}.5"
+    file = write(tmp_path, "child.py", CHILD.replace("MARK", mark))
+    assert only(measure(models=[f"{file}:{name}"]))["status"] == "measured"
+    for _ in range(100):
+        left = [p for p in psutil.process_iter() if any(mark in word for word in p.cmdline())]
+        if not left:
+            return
+        time.sleep(0.1)
+    assert left == []
+
+
+def test_a_file_that_starts_threads_when_it_is_imported_is_imported_in_each_worker(
+    measure: Measure, tmp_path: Path
+) -> None:
+    text = "import threading, time\n"
+    text += "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    text += PLAIN.replace("    return", "    assert threading.active_count() > 1\n    return")
+    text += """
+class Needs(nn.Module):
+    def forward(self, x):
+        assert threading.active_count() > 1
+        return x
+def needs():
+    return Needs(), torch.randn(4, 64)
+"""
+    file = write(tmp_path, "threads.py", text)
+    cells = measure(models=[f"{file}:net", f"{file}:needs"])
+    assert list(cells["status"]) == ["measured"] * 2, list(cells["message"])
+
+
+def test_a_file_reads_no_arguments_of_ours_and_what_is_random_in_it_is_the_same_everywhere(
+    measure: Measure, tmp_path: Path
+) -> None:
+    text = (
+        PLAIN
+        + """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int, default=8)
+ARGUMENTS = parser.parse_args()
+NOISE = torch.randn(8)
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + NOISE
+def noisy():
+    return Noisy(), torch.zeros(2, ARGUMENTS.width)
+"""
+    )
+    file = write(tmp_path, "arguments.py", text)
+    row = measure(models=[f"{file}:noisy"], batch=[1, 2], techniques=["bf16"])
+    baseline = row[row["technique"] == "baseline"]
+    assert list(baseline["status"]) == ["measured"] * 2, list(row["message"])
+    assert (baseline["fidelity"] == 1).all()
