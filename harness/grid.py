@@ -86,8 +86,12 @@ Runtime = Annotated[str, AfterValidator(_known_runtime)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
 Devices = Annotated[tuple[Device, ...], Field(min_length=1, strict=False)]
 Runtimes = Annotated[tuple[Runtime, ...], Field(min_length=1, strict=False)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, strict=False)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+LARGEST = 2**63 - 1
+"""The largest whole number that a column of Parquet holds."""
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1, strict=False)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
 
 

@@ -16,7 +16,7 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.runner import Progress, Sweep
 
-COMMAND = (sys.executable, "-P", "-c", "from harness.cli import main; main()")
+COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,7 @@ def list_(
     else:
         try:
             with Launcher() as launcher, launcher.worker() as worker:
+                worker.call("bring_in", 300, folders=[str(Path.cwd())], plugins=[], files=[])
                 catalog = worker.call("catalog", 300, plugins=plugin or [])
         except WorkerFailure as failure:  # a plugin that crashes or exits
             mistake = failure.message.strip()

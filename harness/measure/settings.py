@@ -13,6 +13,12 @@ import torch
 
 ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
+LARGE, REPEATS = 2**20, 8
+"""Numbers of an operator that every thread takes part in, and how often it runs."""
+WORKING_SHARE = 0.05
+"""Of the busiest thread's time, from which on another one is said to work."""
+LIMITS = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DYNAMIC")
+"""Variables that may take threads away."""
 
 
 def describe_build() -> dict[str, str]:
@@ -43,14 +49,38 @@ def pin_pool(threads: int) -> None:
     if threads < 2 or len(processors) < threads:
         return
     mine = threading.get_native_id()
-    worked_ns = {}
-    for path in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            worked_ns[int(path.name)] = int((path / "schedstat").read_text().split()[0])
+    worked_ns = read_worked_ns()
     pool = sorted(worked_ns.keys() - {mine}, key=lambda thread: -worked_ns[thread])
     for thread, processor in zip([mine, *pool[: threads - 1]], processors, strict=False):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(thread, {processor})
+
+
+def read_worked_ns() -> dict[int, int]:
+    """Return how long each thread of this process has run, in nanoseconds."""
+    worked_ns = {}
+    for path in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            worked_ns[int(path.name)] = int((path / "schedstat").read_text().split()[0])
+    return worked_ns
+
+
+def count_working_threads() -> int:
+    """Return how many threads work on an operator that is large enough for all of them.
+
+    OpenMP's limits (OMP_THREAD_LIMIT, OMP_DYNAMIC) take threads away without a word.
+    """
+    if torch.get_num_threads() == 1:
+        return 1
+    numbers = torch.zeros(LARGE)
+    numbers.exp()  # starts the threads
+    before = read_worked_ns()
+    for _ in range(REPEATS):
+        numbers.exp()
+    took_ns = {thread: end - before.get(thread, 0) for thread, end in read_worked_ns().items()}
+    most_ns = max(took_ns.values(), default=0)
+    working = sum(took > WORKING_SHARE * most_ns for took in took_ns.values())
+    return max(1, min(working, torch.get_num_threads()))
 
 
 def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, Any]:
@@ -63,7 +93,7 @@ def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, An
     policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
     autocast = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     return {
-        "threads_in_effect": torch.get_num_threads(),
+        "threads_in_effect": count_working_threads(),
         "processors_used": processors_used,
         "affinity_in_effect": read_affinity(),
         "wait_policy_in_effect": "passive" if policy == "passive" or spin == "0" else "active",
@@ -134,7 +164,9 @@ def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
     warnings = []
     threads = wanted["threads"]
     if found["threads_in_effect"] != threads:
-        warnings.append(f"{threads} threads asked for, {found['threads_in_effect']} in effect")
+        limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
+        why = f" ({', '.join(limits)} in the environment)" if limits else ""
+        warnings.append(f"{threads} threads asked for, {found['threads_in_effect']} in effect{why}")
     cores = len(found["affinity_in_effect"])
     if threads > cores:
         warnings.append(f"oversubscribed: {threads} threads on {cores} processors")

@@ -138,7 +138,7 @@ class Launcher:
         }  # fmt: skip
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.sweep.server", str(theirs.fileno())],
+            [sys.executable, "-P", "-c", f"import paretogrid; paretogrid.serve({theirs.fileno()})"],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -89,6 +89,7 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     axes = grid.grid
     plugins = list(axes.plugins)
     with launcher.worker() as worker:
+        worker.call("bring_in", RESOLVE_TIMEOUT_S, folders=[str(Path.cwd())], plugins=[], files=[])
         for number, file in enumerate(plugins):  # before all else: their mistakes are theirs
             place = f"plugins[{number}]"
             _call(worker, "resolve_technique", where, place, text=BASELINE, plugins=[file])

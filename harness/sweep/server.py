@@ -4,7 +4,7 @@ A template is a fork of the server that has imported a user's files as well, and
 itself: a heavy import is paid once, and what a file sets or patches when it is imported holds in
 every worker that runs its models, and in no other. Both stay fit to be forked: they run no
 operation of torch (which would start threads) and never touch CUDA; a file whose import does so is
-imported in each worker. Started as `python -P -m harness.sweep.server FD`.
+imported in each worker. Started by `paretogrid.serve`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -232,7 +231,3 @@ def report_exit(control: socket.socket, children: Children, watch: int) -> None:
     child, code = children.bury(watch)
     with contextlib.suppress(ConnectionError):  # a runner that is gone needs no news
         control.send(json.dumps({"exited": child, "code": code}).encode())
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -14,7 +14,7 @@ from harness.store import CONTROL_PREFIX, open_run
 from harness.sweep.launcher import Launcher
 
 KILLS = 20
-COMMAND = (sys.executable, "-P", "-c", "from harness.cli import main; main()")
+COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 GRID = """
 [grid]
 models = ["own.py:small", "own.py:large"]
