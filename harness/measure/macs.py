@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -53,6 +54,7 @@ HARMLESS = re.compile(
 """Names (without underscores at either end) of operators that PyTorch puts no such tag on."""
 MULTIPLYING = re.compile(r"fft.*|.*dist_forward|.*dist|convolution.*|.*mm|.*matmul")
 """Core operators that multiply, in case one is in no registry."""
+OUTSIDE = "outside PyTorch"
 KNOWN = ("aten", "prims", "quantized", "torchao", "quantized_decomposed")
 """Namespaces whose names mean what PyTorch means by them; of others nothing is known."""
 
@@ -213,6 +215,16 @@ class MacCounter(TorchDispatchMode):
         self.shares: dict[str, float] = {}
         self._formulas = find_formulas()
 
+    @property
+    def owner(self) -> str:
+        """The last of the names that were entered."""
+        return self.owners[-1] if self.owners else ""
+
+    def note_unknown(self, what: str) -> None:
+        """Remember something that may multiply and is not counted."""
+        self.unknown.add(what)
+        self.unknown_in.add(self.owner)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and count it, or the operators that it consists of."""
         kwargs = kwargs or {}
@@ -224,16 +236,39 @@ class MacCounter(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        owner = self.owners[-1] if self.owners else ""
         self.seen[packet] = getattr(func, "is_view", False)
         if formula is not None:
             found = formula(out, *args, **kwargs)
             self.macs += found
-            self.shares[owner] = self.shares.get(owner, 0.0) + found
+            self.shares[self.owner] = self.shares.get(self.owner, 0.0) + found
         elif not is_harmless(func, args):
-            self.unknown.add(str(packet))
-            self.unknown_in.add(owner)
+            self.note_unknown(str(packet))
         return out
+
+
+LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.data_ptr}
+"""Methods that hand numbers over to something that is not PyTorch."""
+
+
+class DepartureWatch(TorchFunctionMode):
+    """Notes what takes numbers out of PyTorch, where nobody sees what is computed with them."""
+
+    def __init__(self, counter: MacCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, and note it if it is a way out."""
+        if func in LEAVING:
+            self.counter.note_unknown(f"{OUTSIDE} (Tensor.{func.__name__})")
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def counting(counter: MacCounter) -> Iterator[None]:
+    """Count what is called in a `with` block; attention runs as the products it consists of."""
+    with unfused_attention(), counter, DepartureWatch(counter):
+        yield
 
 
 @contextlib.contextmanager

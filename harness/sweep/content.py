@@ -12,6 +12,7 @@ import functools
 import hashlib
 import re
 import sys
+import sysconfig
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -238,17 +239,17 @@ def is_users(module: str) -> bool:
     if file is None:  # written in C
         return False
     path = Path(file).resolve()
-    return not any(path.is_relative_to(root) for root in _installed())
+    if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return False
+    return not any(path.is_relative_to(root) for root in _own_and_standard())
 
 
 @functools.cache
-def _installed() -> tuple[Path, ...]:
-    import sysconfig
-
-    paths = sysconfig.get_paths()
+def _own_and_standard() -> tuple[Path, ...]:
+    """Where our packages and Python's library are."""
     own = Path(__file__).resolve().parents[1]
-    roots = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return (*(Path(root).resolve() for root in roots), own, own.parent / "bench")
+    standard = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+    return (own, own.parent / "bench", *standard)
 
 
 def digest_sources(module: str) -> str:

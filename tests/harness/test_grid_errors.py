@@ -21,7 +21,8 @@ TASK = '[grid]\nmodels = ["digits-cnn"]\ntechniques = ["bf16"]\n'
 FILES = {
     "no_import.py": "import a_package_that_is_not_there\n",
     "no_python.py": "def broken(:\n",
-    "exits.py": "import sys\nsys.exit(3)\n",
+    "exits.py": "import os\nos._exit(3)\n",
+    "quits.py": "import sys\nsys.exit(3)\n",
     "text.txt": "no Python\n",
     "twice.py": "from bench import technique\n\n@technique('bf16')\ndef other(subject):\n    'X'\n",
     "mine.py": (
@@ -191,6 +192,7 @@ ALL_THE_WAY = {
     "an exclusion that matches nothing",
     "a plugin that fails to import",
     "a plugin that exits",
+    "a plugin that quits",
     "a model file that is missing",
     "a model function that returns a number",
     "a data folder that is absent",
@@ -289,6 +291,10 @@ NAMES = {
     "a plugin that exits": (
         GOOD + 'plugins = ["exits.py"]\n',
         r"^plugins\[0\] in g\.toml cannot be loaded: it ended its worker \(exit\)\. Import the ",
+    ),
+    "a plugin that quits": (
+        GOOD + 'plugins = ["quits.py"]\n',
+        r"^plugins\[0\] in g\.toml: quits\.py fails to import: SystemExit: 3\. Put what is meant",
     ),
     "a plugin with a name that exists": (
         GOOD + 'plugins = ["twice.py"]\n',

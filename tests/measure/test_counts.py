@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -211,3 +212,25 @@ def test_a_recurrent_training_step_has_twice_its_forward_products_backward() -> 
 
     step = TrainingStep(Last(), Recipe(epochs=1), torch.arange(8) % 2)
     assert count_macs(step, (torch.randn(8, 7, 6),)) == (3 * (7 * 4 * 5 * 11 + 10), [])
+
+
+class ByNumPy(nn.Module):
+    """A runtime of another library behind PyTorch's interface."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "numpy":
+            return torch.from_numpy(x.numpy() @ np.ones((6, 6), np.float32))
+        if self.way == "array":
+            return torch.from_numpy(np.asarray(x) @ np.ones((6, 6), np.float32))
+        return torch.tensor([[2.0 * value for value in row] for row in x.tolist()])
+
+
+@pytest.mark.parametrize("way", ["numpy", "array", "list"])
+def test_what_is_computed_outside_pytorch_empties_the_count(way: str) -> None:
+    macs, uncounted = count_macs(ByNumPy(way), (torch.randn(2, 6),))
+    assert math.isnan(macs)
+    assert uncounted[0].startswith("outside PyTorch")
