@@ -59,19 +59,19 @@ def clock_cost_s() -> float:
 
 
 def warm_up(
-    call: Callable[[], Any], looped: bool = True, before: Callable[[], None] | None = None
+    call: Callable[[], Any], looped: bool = True, refresh: Callable[[], None] | None = None
 ) -> Pace:
     """Call for a fixed time and learn the pace: loops until the clock's share is small.
 
-    Not `looped`, every call is a sample, however short. `before` is done before every call, outside
-    its time.
+    Not `looped`, every call is a sample, however short. So it is with `refresh`, which is done
+    before every call, outside its time.
     """
     times: list[float] = []
     used_s = 0.0
     begin = time.perf_counter()
     while len(times) < WARM_UP_CALLS or time.perf_counter() - begin < WARM_UP_S:
-        if before is not None:
-            before()
+        if refresh is not None:
+            refresh()
         used = time.process_time()
         start = time.perf_counter()
         call()
@@ -81,7 +81,8 @@ def warm_up(
             break
     processors = used_s / sum(times)
     call_s = median(times[len(times) // 2 :])
-    loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9)))) if looped else 1
+    loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9))))
+    loops = loops if looped and refresh is None else 1
     return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times), processors)
 
 
@@ -90,21 +91,18 @@ def time_block(
     pace: Pace,
     block_s: float,
     watch: Watch,
-    before: Callable[[], None] | None = None,
+    flush: Callable[[], None] | None = None,
+    refresh: Callable[[], None] | None = None,
 ) -> Block:
     """Return samples over about `block_s` seconds, after unrecorded calls that warm the caches.
 
-    `before` is done before every call, outside its time: it empties a device's cache, or makes
-    inputs new that a call has written into.
+    With `flush`, the device's cache is emptied before every sample, outside its time. With
+    `refresh`, inputs that a call has written into are made new before every call, outside its time.
     """
     begin = time.perf_counter()
     enabled = gc.isenabled()
-
-    def warm() -> None:
-        if before is not None:
-            before()
-        call()
-
+    warm = _in_turn(refresh, call)
+    before = _in_turn(refresh, flush) if refresh or flush else None
     gc.disable()
     try:
         warm()
@@ -120,6 +118,17 @@ def time_block(
             gc.enable()
     seconds = np.asarray(nanoseconds, dtype=np.float64) / (1e9 * pace.loops)
     return Block(seconds, pace.loops, watch.judge(first, last))
+
+
+def _in_turn(*steps: Callable[[], Any] | None) -> Callable[[], None]:
+    """What does the steps there are, one after the other."""
+    wanted = [step for step in steps if step is not None]
+
+    def do() -> None:
+        for step in wanted:
+            step()
+
+    return do
 
 
 def _sample(

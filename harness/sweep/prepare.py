@@ -172,7 +172,11 @@ def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
 
 
 def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
-    """Note beside a variant how it is to be called."""
+    """Note beside a variant how it is to be called, unless that is known."""
+    if (variant_folder(variant) / "behaviour.json").is_file() and (
+        read_behaviour(variant) == behaviour
+    ):
+        return
     text = json.dumps(dataclasses.asdict(behaviour))
     write_durably(variant_folder(variant) / "behaviour.json", lambda path: path.write_text(text))
 

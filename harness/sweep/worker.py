@@ -89,18 +89,6 @@ def check_pipeline(text: str, subject: Subject) -> None:
                 raise
 
 
-def in_turn(steps: Sequence[Callable[[], None]]) -> Callable[[], None] | None:
-    """Return what does the steps one after the other; None where there are none."""
-    if not steps:
-        return None
-
-    def do() -> None:
-        for step in steps:
-            step()
-
-    return do
-
-
 class Workbench:
     """What a worker can be asked; each public method is an operation of the protocol."""
 
@@ -108,7 +96,7 @@ class Workbench:
         self._loaded: Loaded | None = None
         self._pace: timing.Pace | None = None
         self._watch: Watch | None = None
-        self._before: Callable[[], None] | None = None
+        self._flush: Callable[[], None] | None = None
         self._places = random.Random()
         self._shift: list[torch.Tensor] = []
 
@@ -181,7 +169,7 @@ class Workbench:
         if isinstance(counter, str):
             raise WorkerRefusal(counter)
         with loaded.mode():
-            timing.warm_up(loaded.call, before=loaded.refresh)
+            timing.warm_up(loaded.call, refresh=loaded.refresh)
             return measure_energy(loaded.call_afresh, counter)
 
     def roofs(self, device: str, threads: int, pin: bool, machine: dict[str, Any]) -> Roofs:
@@ -250,11 +238,9 @@ class Workbench:
     def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:
         self._loaded = loaded
         self._watch = Watch(loaded.device.read_state)
-        steps = [loaded.refresh, loaded.device.flush_cache if flush_cache else None]
-        self._before = in_turn([step for step in steps if step is not None])
+        self._flush = loaded.device.flush_cache if flush_cache else None
         with loaded.mode():
-            looped = self._before is None
-            self._pace = timing.warm_up(loaded.call, looped=looped, before=loaded.refresh)
+            self._pace = timing.warm_up(loaded.call, not flush_cache, loaded.refresh)
         if pin:
             settings.pin_pool(torch.get_num_threads())
         return self._pace
@@ -276,8 +262,9 @@ class Workbench:
         self._shift += shift_heap(self._places)
         with self._loaded.mode():
             return timing.time_block(
-                self._loaded.call, self._pace, block_s, self._watch, self._before
-            )
+                self._loaded.call, self._pace, block_s, self._watch, self._flush,
+                self._loaded.refresh,
+            )  # fmt: skip
 
     def measure_memory(self, variant: str, device: str, runtime: str, threads: int,
                        batch: int) -> dict[str, float]:  # fmt: skip

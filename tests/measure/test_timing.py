@@ -101,3 +101,22 @@ def test_the_warm_up_tells_how_many_processors_were_used() -> None:
 
     assert warm_up(lambda: time.sleep(0.002)).processors_used < 0.3
     assert warm_up(spin).processors_used > warm_up(lambda: time.sleep(0.002)).processors_used
+
+
+def test_inputs_are_refreshed_before_every_call_and_outside_its_time() -> None:
+    done: list[str] = []
+
+    def refresh() -> None:
+        time.sleep(0.003)
+        done.append("refresh")
+
+    def call() -> None:
+        time.sleep(0.001)
+        done.append("call")
+
+    pace = warm_up(call, refresh=refresh)
+    block = time_block(call, pace, 0.02, Watch(), refresh=refresh)
+    assert pace.loops == 1
+    assert done == ["refresh", "call"] * (len(done) // 2)
+    assert np.median(block.seconds) < 0.003
+    assert pace.call_s < 0.003
