@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bench.data.splits import Dataset
 
 
-IGNORED = -100
-"""The label of what is not judged, such as the padding of a text (PyTorch's own convention)."""
 Module = TypeVar("Module", bound="nn.Module")
 Optimizer = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "adamw"]
 

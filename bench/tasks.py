@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.conventions import IGNORED, PROBABILITY
 from bench.errors import SpecError
-from bench.subject import IGNORED
 
-PROBABILITY = 0.5
-"""From here on a single output in 0 … 1 means the second class."""
 RESHAPING = ("View", "Squeeze", "Unsqueeze", "Select", "Slice", "Reshape", "Alias", "Clone", "Copy")
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.conventions import IGNORED
 from bench.errors import Refusal
-from bench.subject import IGNORED, Recipe, Subject, evaluating
+from bench.subject import Recipe, Subject, evaluating
 from bench.tasks import predict, task_loss
 
 Loss = Callable[..., Tensor]

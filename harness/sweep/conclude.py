@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bench.subject import IGNORED
+from bench.conventions import IGNORED
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
@@ -67,6 +69,17 @@ def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Reco
     if isinstance(problem, WorkerRefusal):
         return replace(record, status="skipped", message=str(problem))
     return replace(record, status="failed", failure_kind=problem.kind, message=problem.message)
+
+
+def own_mistake(mistake: Exception) -> WorkerFailure:
+    """Return the failure of a cell at which this program itself is to blame."""
+    place = traceback.extract_tb(mistake.__traceback__)[-1]
+    text = " ".join(f"{type(mistake).__name__}: {mistake}".split())[:300]
+    return WorkerFailure(
+        "internal",
+        f"paretogrid's own mistake: {text} ({Path(place.filename).name}:{place.lineno}). Please "
+        "report this line with what the model returns; the other cells are not affected.",
+    )
 
 
 def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:

@@ -11,18 +11,19 @@ import enum
 import functools
 import hashlib
 import re
-import sys
-import sysconfig
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from harness.measure.storages import find_parts
+from harness.sweep.users import is_users
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, enum.Enum,
          PurePath, re.Pattern, type(Ellipsis), type(NotImplemented), torch.dtype, torch.device,
@@ -41,7 +42,7 @@ class Unkeyable(Exception):  # an answer, not an error
 
 def digest_content(*objects: Any) -> str:
     """Return a digest of everything that objects hold; raise Unkeyable with what has none."""
-    walk = _Walk()
+    walk = Walk()
     try:
         for one in objects:
             walk.visit(one)
@@ -50,7 +51,7 @@ def digest_content(*objects: Any) -> str:
     return walk.digest.hexdigest()
 
 
-class _Walk:
+class Walk:
     """Feeds a digest with objects; what comes again is named by when it came first."""
 
     def __init__(self) -> None:
@@ -89,6 +90,7 @@ class _Walk:
         self.feed_others(one)
 
     def visit_all(self, items: Iterable[Any]) -> None:
+        """Feed objects in their order."""
         for item in items:
             self.visit(item)
 
@@ -110,7 +112,7 @@ class _Walk:
         elif tensor.layout is torch.strided:
             self.say(tensor.stride(), _bytes_of(tensor))
         else:
-            self.visit_all(_parts_of(tensor))
+            self.visit_all(find_parts(tensor.detach()))
 
     def feed_array(self, array: Any) -> None:
         """An array of NumPy."""
@@ -207,87 +209,27 @@ def _listed(part: Any) -> Any:
     return [*part] if isinstance(part, Iterator) else part
 
 
-FEEDERS: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
-    (Tensor, _Walk.feed_tensor),
-    (np.ndarray, _Walk.feed_array),
-    (torch.jit.ScriptModule, _Walk.feed_script),
-    (torch.jit.ScriptFunction, _Walk.feed_script),
-    (torch.ScriptObject, _Walk.feed_object),
-    (nn.Module, _Walk.feed_module),
-    (dict, _Walk.feed_mapping),
-    (list, _Walk.feed_list),
-    ((set, frozenset), _Walk.feed_set),
-    (types.FunctionType, _Walk.feed_function),
+FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
+    (Tensor, Walk.feed_tensor),
+    (np.ndarray, Walk.feed_array),
+    (torch.jit.ScriptModule, Walk.feed_script),
+    (torch.jit.ScriptFunction, Walk.feed_script),
+    (torch.ScriptObject, Walk.feed_object),
+    (nn.Module, Walk.feed_module),
+    (dict, Walk.feed_mapping),
+    (list, Walk.feed_list),
+    ((set, frozenset), Walk.feed_set),
+    (types.FunctionType, Walk.feed_function),
     (types.MethodType, lambda walk, one: walk.visit_all((one.__func__, one.__self__))),
     (functools.partial, lambda walk, one: walk.visit_all((one.func, one.args, one.keywords))),
     (torch.Generator, lambda walk, one: walk.visit(one.get_state())),
     (types.MappingProxyType, lambda walk, one: walk.visit(dict(one))),
-    (type, _Walk.feed_class),
+    (type, Walk.feed_class),
     ((torch._ops.OpOverload, torch._ops.OpOverloadPacket), lambda walk, one: walk.say(one)),
     (weakref.ref, lambda walk, one: walk.say("what it points to is held elsewhere")),
     (BY_NAME, lambda walk, one: walk.say(getattr(one, "__qualname__", "") or one.__name__)),
 )
 """How kinds of objects are fed, the first that fits."""
-
-
-def is_users(module: str) -> bool:
-    """Tell whether a module is the user's own: not Python's, an installed package's, or ours."""
-    loaded = sys.modules.get(module or "")
-    if loaded is None:  # made where nobody finds it again
-        return True
-    file = getattr(loaded, "__file__", None)
-    if file is None:  # written in C
-        return False
-    path = Path(file).resolve()
-    if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
-        return False
-    return not any(path.is_relative_to(root) for root in _own_and_standard())
-
-
-@functools.cache
-def _own_and_standard() -> tuple[Path, ...]:
-    """Where our packages and Python's library are."""
-    own = Path(__file__).resolve().parents[1]
-    standard = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-    return (own, own.parent / "bench", *standard)
-
-
-def digest_sources(module: str) -> str:
-    """Return a digest of a user's module and the modules of his that it uses, as they are loaded.
-
-    Their text, and the plain data among their globals: what a file read when it was imported.
-    """
-    walk, waiting, done = _Walk(), [module], set()
-    while waiting:
-        name = waiting.pop(0)
-        loaded = sys.modules.get(name)
-        if name in done or loaded is None:
-            continue
-        done.add(name)
-        if not is_users(name):
-            walk.say(name.partition(".")[0], _version_of(name))
-            continue
-        walk.say(Path(str(loaded.__file__)).read_bytes())
-        for key, value in sorted(vars(loaded).items(), key=lambda item: item[0]):
-            owner = getattr(value, "__module__", None)
-            owner = value.__name__ if isinstance(value, types.ModuleType) else owner
-            waiting += [owner] if isinstance(owner, str) else []
-            if not key.startswith("__") and isinstance(value, DATA):
-                walk.say(key)
-                try:
-                    walk.visit(value)
-                except Unkeyable:
-                    walk.say("unknown")
-        waiting += [inner for inner in sorted(sys.modules) if inner.startswith(f"{name}.")]
-    return walk.digest.hexdigest()
-
-
-DATA = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, Tensor,
-        np.ndarray, PurePath, types.SimpleNamespace)  # fmt: skip
-
-
-def _version_of(module: str) -> str:
-    return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
 
 
 def _name_of(kind: type) -> str:
@@ -312,9 +254,3 @@ def _bytes_of(tensor: Tensor) -> memoryview | bytes:
     """A tensor's numbers in the order of its dimensions."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     return plain.view(torch.uint8).numpy().data if plain.numel() else b""
-
-
-def _parts_of(tensor: Tensor) -> Iterator[Tensor]:
-    from harness.measure.storages import find_parts
-
-    yield from find_parts(tensor.detach())

@@ -19,9 +19,10 @@ from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.stats import Estimate
 from harness.sweep.heat import Member, Samples, Stop, latencies, process_spread, run_heat
-from harness.sweep.launcher import NOTHING, Launcher, Worker, take_turns
+from harness.sweep.launcher import NOTHING, Launcher
 from harness.sweep.pack import Need, need_of, pack
 from harness.sweep.plan import imports_of
+from harness.sweep.remote import Worker, take_turns
 
 Answers = dict[str, np.ndarray]
 KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]

@@ -25,7 +25,7 @@ from harness.measure.runtimes import (
     make_labels,
     take_batch,
 )
-from harness.sweep import prepare
+from harness.sweep import kept, prepare
 
 PLAIN = Behaviour()
 
@@ -79,7 +79,7 @@ class Loaded:
 def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     """Load a prepared variant on a device, with inputs of the batch's size resident there."""
     opened = open_device(device)
-    subject, facts = prepare.load_subject(variant), prepare.read_facts(variant)
+    subject, facts = prepare.load_subject(variant), kept.read_facts(variant)
     module = opened.place(subject.module)
     recipe = subject.recipe
     if runtime == TRAINING and recipe is not None:
@@ -89,7 +89,7 @@ def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     else:
         program = build_program(module, runtime)
     inputs = tuple(opened.place(value) for value in take_batch(subject.inputs, batch))
-    behaviour = prepare.read_behaviour(variant)
+    behaviour = kept.read_behaviour(variant)
 
     def refresh() -> None:
         for value, fresh in zip(inputs, take_batch(subject.inputs, batch), strict=True):

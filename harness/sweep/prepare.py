@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -25,17 +24,16 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from bench import registry
-from bench.cache import cache_folder, code_version
-from bench.data import Dataset
+from bench.cache import code_version
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject
 from bench.training import train, updates_per_epoch
-from harness.durable import write_durably
-from harness.measure.behaviour import Behaviour
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
-from harness.sweep.content import Unkeyable, digest_content, digest_sources
+from harness.sweep.content import Unkeyable, digest_content
+from harness.sweep.kept import load_dataset, read_facts, store_dataset, variant_folder
 from harness.sweep.seeding import seed_everything
+from harness.sweep.sources import digest_sources
 
 FORMAT = 3
 """Of a variant's folder; raise it when what is stored changes."""
@@ -151,8 +149,7 @@ def load_subject(variant: str, with_data: bool = False) -> Subject:
     else:
         subject = torch.load(folder / "subject.pt", weights_only=False)
     if with_data and facts["data"]:
-        path = cache_folder() / "datasets" / f"{facts['data']}.pt"
-        subject = dataclasses.replace(subject, data=torch.load(path, weights_only=False))
+        subject = dataclasses.replace(subject, data=load_dataset(facts["data"]))
     return subject
 
 
@@ -169,35 +166,6 @@ def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
         seed_everything(steps.seed, "train")
         subject = train(subject)
     return subject
-
-
-def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
-    """Note beside a variant how it is to be called, unless that is known."""
-    if (variant_folder(variant) / "behaviour.json").is_file() and (
-        read_behaviour(variant) == behaviour
-    ):
-        return
-    text = json.dumps(dataclasses.asdict(behaviour))
-    write_durably(variant_folder(variant) / "behaviour.json", lambda path: path.write_text(text))
-
-
-def read_behaviour(variant: str) -> Behaviour:
-    """Return how a variant is to be called; plainly where it was not tried out."""
-    try:
-        return Behaviour(**json.loads((variant_folder(variant) / "behaviour.json").read_text()))
-    except OSError:
-        return Behaviour()
-
-
-def read_facts(variant: str) -> dict[str, Any]:
-    """Return what is known of a prepared variant."""
-    facts: dict[str, Any] = json.loads((variant_folder(variant) / "facts.json").read_text())
-    return facts
-
-
-def variant_folder(variant: str) -> Path:
-    """Return the folder of a variant in the cache."""
-    return cache_folder() / "variants" / variant
 
 
 @dataclass
@@ -276,23 +244,6 @@ def _save(subject: Subject, folder: Path) -> str:
 def save_subject(subject: Subject, path: Path) -> None:
     """Write a subject so that any worker can load it that has imported the same files."""
     torch.save(subject, path, pickle_module=cloudpickle)
-
-
-def store_dataset(data: Dataset) -> str:
-    """Keep a data set by the hash of its content; return the hash."""
-    content = hashlib.sha256(f"{data.name} {data.classes}".encode())
-    splits = [data.train, data.tune, data.test, *([data.spare] if data.spare else [])]
-    for split in splits:
-        content.update(digest_content(split.inputs, split.labels).encode())
-    key = content.hexdigest()[:24]
-    path = cache_folder() / "datasets" / f"{key}.pt"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            torch.save(data, file)
-        Path(temporary).replace(path)
-    return key
 
 
 def factory_module(kind: registry.Kind, text: str) -> str:

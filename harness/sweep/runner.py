@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from harness.sweep.conclude import (
     conclude,
     control_id,
     examples_table,
+    own_mistake,
     samples_table,
     with_problem,
 )
@@ -283,17 +283,6 @@ class Sweep:
             EXAMPLES_SCHEMA.empty_table() if examples is None else examples,
         )
         self.progress.done(record)
-
-
-def own_mistake(mistake: Exception) -> WorkerFailure:
-    """Return the failure of a cell at which this program itself is to blame."""
-    place = traceback.extract_tb(mistake.__traceback__)[-1]
-    text = " ".join(f"{type(mistake).__name__}: {mistake}".split())[:300]
-    return WorkerFailure(
-        "internal",
-        f"paretogrid's own mistake: {text} ({Path(place.filename).name}:{place.lineno}). Please "
-        "report this line with what the model returns; the other cells are not affected.",
-    )
 
 
 def shuffle_seed(run_id: str, heat: str) -> int:

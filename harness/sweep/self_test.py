@@ -15,7 +15,8 @@ from harness.grid import Measure
 from harness.measure.disturbance import CAUSES
 from harness.measure.speed import find_speed
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
-from harness.sweep.launcher import Launcher, take_turns
+from harness.sweep.launcher import Launcher
+from harness.sweep.remote import take_turns
 
 TIMEOUT_S = 120.0
 BLOCK_S = 0.01

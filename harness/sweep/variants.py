@@ -11,8 +11,9 @@ from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, TRAINING, Cell
 from harness.layer import Layer
 from harness.record import Record
-from harness.sweep.launcher import Launcher, Worker
+from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, imports_of
+from harness.sweep.remote import Worker
 
 PREPARE_THREADS = 1
 """One thread trains small models fastest, and makes training the same on every machine."""

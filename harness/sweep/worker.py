@@ -34,7 +34,7 @@ from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
 from harness.measure.runtimes import like_strides
 from harness.stats import Estimate
-from harness.sweep import imports, prepare
+from harness.sweep import imports, kept, prepare
 from harness.sweep.loaded import Loaded, open_control, open_variant
 
 COUNTED_EXAMPLES = 2
@@ -220,7 +220,7 @@ class Workbench:
                 **loaded.device.settings(),
                 "warnings": [
                     *settings.compare_settings(wanted, found),
-                    *settings.compare_global_settings(prepare.read_facts(variant)["settings"]),
+                    *settings.compare_global_settings(kept.read_facts(variant)["settings"]),
                     *loaded.behaviour.explain(),
                 ],
                 "loops": pace.loops,
@@ -285,7 +285,7 @@ class Workbench:
         loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
         inputs = tuple(like_strides(value.clone(), value) for value in loaded.inputs)
         macs, uncounted = counts.count_macs(loaded.program, loaded.inputs)
-        prepare.keep_behaviour(variant, try_out(loaded.module, inputs))
+        kept.keep_behaviour(variant, try_out(loaded.module, inputs))
         found = counts.count_weights(loaded.module)
         found["disk_bytes"] = counts.disk_bytes(loaded.module)
         if found["params"] == 0 and any(name.startswith(OUTSIDE) for name in uncounted):

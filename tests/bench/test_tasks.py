@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bench import SpecError
+from bench.conventions import IGNORED
 from bench.data.splits import Dataset, Split
-from bench.subject import IGNORED
 from bench.tasks import predict, task_loss
 
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2])

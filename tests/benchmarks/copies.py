@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from random import Random
 
 from harness.sweep.heat import Member, Stop, run_heat
-from harness.sweep.launcher import Imports, Launcher, take_turns
+from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.remote import take_turns
 
 BLOCK_S = 0.01
 TIMEOUT_S = 120.0

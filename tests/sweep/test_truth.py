@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.sweep.launcher import Launcher, Worker
+from harness.sweep.launcher import Launcher
+from harness.sweep.remote import Worker
 
 WORKLOADS = r"""
 import dataclasses, time

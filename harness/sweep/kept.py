@@ -1,0 +1,71 @@
+"""What is kept between runs: the folders of variants, and data sets by their content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cache import cache_folder
+from bench.data import Dataset
+from harness.durable import write_durably
+from harness.measure.behaviour import Behaviour
+from harness.sweep.content import digest_content
+
+
+def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
+    """Note beside a variant how it is to be called, unless that is known."""
+    if (variant_folder(variant) / "behaviour.json").is_file() and (
+        read_behaviour(variant) == behaviour
+    ):
+        return
+    text = json.dumps(dataclasses.asdict(behaviour))
+    write_durably(variant_folder(variant) / "behaviour.json", lambda path: path.write_text(text))
+
+
+def read_behaviour(variant: str) -> Behaviour:
+    """Return how a variant is to be called; plainly where it was not tried out."""
+    try:
+        return Behaviour(**json.loads((variant_folder(variant) / "behaviour.json").read_text()))
+    except OSError:
+        return Behaviour()
+
+
+def read_facts(variant: str) -> dict[str, Any]:
+    """Return what is known of a prepared variant."""
+    facts: dict[str, Any] = json.loads((variant_folder(variant) / "facts.json").read_text())
+    return facts
+
+
+def variant_folder(variant: str) -> Path:
+    """Return the folder of a variant in the cache."""
+    return cache_folder() / "variants" / variant
+
+
+def store_dataset(data: Dataset) -> str:
+    """Keep a data set by the hash of its content; return the hash."""
+    content = hashlib.sha256(f"{data.name} {data.classes}".encode())
+    splits = [data.train, data.tune, data.test, *([data.spare] if data.spare else [])]
+    for split in splits:
+        content.update(digest_content(split.inputs, split.labels).encode())
+    key = content.hexdigest()[:24]
+    path = cache_folder() / "datasets" / f"{key}.pt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            torch.save(data, file)
+        Path(temporary).replace(path)
+    return key
+
+
+def load_dataset(key: str) -> Dataset:
+    """Return the data set that is kept under a hash."""
+    data: Dataset = torch.load(cache_folder() / "datasets" / f"{key}.pt", weights_only=False)
+    return data

@@ -1,0 +1,135 @@
+"""A worker as the runner sees it: asked, paused, given up. Never imports torch."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import WorkerFailure, WorkerRefusal
+
+
+class Worker:
+    """One forked process: answers one request at a time.
+
+    `exit_code` tells by its id how it ended, once it has.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        connection: Connection,
+        log: IO[bytes],
+        exit_code: Callable[[int], int | None],
+    ) -> None:
+        self.pid = pid
+        self._exit_code = exit_code
+        self._connection = connection
+        self._log = log
+        self._oom_kills = count_oom_kills()
+        self._paused = False
+
+    def call(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+        """Return the answer; this process sleeps until it comes.
+
+        Raises WorkerFailure (usage, exception, timeout, crash, exit, killed, out-of-memory) and
+        then the worker is gone; WorkerRefusal if what was asked for does not exist here.
+        """
+        try:
+            self._connection.send((operation, arguments))
+            if self._paused:
+                self._signal(signal.SIGCONT)
+                self._paused = False
+            if not self._connection.poll(timeout_s):
+                self.kill()
+                raise WorkerFailure("timeout", f"{operation} took longer than {timeout_s:g} s")
+            answer = self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise self._explain_death(operation) from None
+        kind, *rest = answer
+        if kind == "ok":
+            return rest[0]
+        if kind == "refused":
+            raise WorkerRefusal(rest[0])
+        self.kill()
+        raise WorkerFailure(rest[0], rest[1])
+
+    def time_block(self, timeout_s: float, block_s: float) -> Any:
+        """Return one block of samples of what the worker has loaded; it sleeps afterwards."""
+        samples = self.call("block", timeout_s, block_s=block_s)
+        self.pause()
+        return samples
+
+    def pause(self) -> None:
+        """Stop the worker until it is asked again, so that it takes nothing from the others.
+
+        OpenMP threads spin for some milliseconds after a call: the next worker's whole block.
+        """
+        self._signal(signal.SIGSTOP)
+        self._paused = True
+
+    def kill(self) -> None:
+        """End the worker and its helpers at once, whatever they are doing."""
+        self._signal(signal.SIGKILL)
+        self._connection.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the worker with its helpers, or alone before it leads a group of its own."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def _explain_death(self, operation: str) -> WorkerFailure:
+        code = self._exit_code(self.pid)
+        self._log.seek(0)
+        said = last_line(self._log.read())
+        if code is None:
+            return WorkerFailure("crash", f"the worker ended during {operation}. {said}")
+        if code >= 0:
+            how = f"the worker exited with code {code} during {operation}. {said}"
+            return WorkerFailure("exit", how)
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL and count_oom_kills() > self._oom_kills:
+            return WorkerFailure("out-of-memory", f"the kernel ended the worker during {operation}")
+        if -code == signal.SIGKILL:
+            return WorkerFailure("killed", f"somebody ended the worker ({name}) during {operation}")
+        return WorkerFailure("crash", f"the worker crashed ({name}) during {operation}. {said}")
+
+
+def count_oom_kills() -> int:
+    """Return how many processes this kernel has ended for lack of memory."""
+    try:
+        text = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if "oom_kill " in line), 0)
+
+
+def last_line(log: bytes) -> str:
+    """Return the last line of a log that says something."""
+    lines = [line.strip() for line in log.decode(errors="replace").splitlines() if line.strip()]
+    return f"Its last words: {lines[-1][:300]}" if lines else ""
+
+
+def take_turns(
+    workers: Sequence[Worker], timeout_s: float, block_s: float, order: random.Random
+) -> Callable[[], Any]:
+    """Return what gives a block of one of the workers, which have loaded the same.
+
+    All have had a turn before one has another, in an order that is shuffled each time.
+    """
+    waiting: list[Worker] = []
+
+    def time_block() -> Any:
+        if not waiting:
+            waiting.extend(order.sample(workers, len(workers)))
+        return waiting.pop().time_block(timeout_s, block_s)
+
+    return time_block

@@ -1,0 +1,30 @@
+"""The user's own code: which modules are his, as opposed to installed packages."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def is_users(module: str) -> bool:
+    """Tell whether a module is the user's own: not Python's, an installed package's, or ours."""
+    loaded = sys.modules.get(module or "")
+    if loaded is None:  # made where nobody finds it again
+        return True
+    file = getattr(loaded, "__file__", None)
+    if file is None:  # written in C
+        return False
+    path = Path(file).resolve()
+    if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return False
+    return not any(path.is_relative_to(root) for root in _own_and_standard())
+
+
+@functools.cache
+def _own_and_standard() -> tuple[Path, ...]:
+    """Where our packages and Python's library are."""
+    own = Path(__file__).resolve().parents[1]
+    standard = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+    return (own, own.parent / "bench", *standard)
