@@ -36,7 +36,8 @@ def read_labels(labels: Tensor, classes: int) -> Tensor:
     With classes = 0 labels are numbers. Raises SpecError for labels that are no class.
     """
     if not classes:
-        return labels if labels.is_floating_point() else labels.to(torch.get_default_dtype())
+        wide = labels.dtype in (torch.float32, torch.float64)
+        return labels if wide else labels.to(torch.float32)
     labels = labels if labels.is_floating_point() else labels.to(torch.int64)
     if labels.dim() == 2 and labels.shape[1] == classes and classes > 1:
         found = labels.argmax(1)
@@ -64,6 +65,8 @@ def task_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         return nn.functional.mse_loss(_like(outputs, labels), labels)
     if has_one_output(outputs, labels):
+        if (labels > 1).any():
+            raise _misfit(outputs, labels)
         judged = labels != IGNORED
         single, wanted = outputs.reshape(labels.shape)[judged], labels[judged].to(outputs.dtype)
         if ends_in_probability(outputs):
@@ -75,15 +78,20 @@ def task_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 def predict(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the answers that outputs give to a split, in the shape of its labels.
 
-    Outputs are numbers, where the labels are; the classes themselves; one number for each label (a
-    probability where all are in 0 … 1, a logit otherwise); or scores of classes, along the second
-    dimension or the last. Raises SpecError where they are none of these.
+    Outputs are numbers, where the labels are; the classes themselves, as whole numbers; of two
+    classes one number for each label (a probability where all are in 0 … 1, a logit otherwise); or
+    scores of classes, along the second dimension or the last. Raises SpecError where they are none
+    of these.
     """
     if labels.is_floating_point():
         return _like(outputs, labels)
     if not outputs.is_floating_point():
         return _like(outputs, labels).long()
     if has_one_output(outputs, labels):
+        if (labels > 1).any():  # no single number says which of many: these are the classes
+            if not torch.equal(outputs, outputs.round()):
+                raise _misfit(outputs, labels)
+            return outputs.reshape(labels.shape).long()
         low, high = torch.aminmax(outputs) if outputs.numel() else (outputs, outputs)
         threshold = PROBABILITY if bool((low >= 0).all() and (high <= 1).all()) else 0.0
         return (outputs.reshape(labels.shape) >= threshold).long()

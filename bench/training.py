@@ -83,7 +83,7 @@ def tune_quality(subject: Subject) -> float:
         return tune_accuracy(subject)
     labels = subject.data.tune.labels
     rest = labels - predict(scores(subject.module, subject.data.tune.inputs), labels)
-    return float(1 - rest.square().sum() / (labels - labels.mean()).square().sum())
+    return float(1 - rest.square().sum() / (labels - labels.mean(0)).square().sum())
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from harness.measure.macs import MacCounter, counting
+from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.storages import Storages, find_parts
 
@@ -99,8 +99,8 @@ def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, lis
     training = isinstance(program, TrainingStep)
     few = inputs if training else tuple(value[:1] for value in inputs)
     counter = MacCounter()
-    with torch.set_grad_enabled(training), counting(counter):
-        ready(program)(*few)
+    with torch.set_grad_enabled(training):
+        count_call(counter, ready(program), few)
     macs = float("nan") if counter.unknown else counter.macs / len(few[0])
     return macs, sorted(counter.unknown)
 

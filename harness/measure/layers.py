@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from bench.subject import evaluating
 from harness.layer import Layer
 from harness.measure.counts import Seen, count_weights
-from harness.measure.macs import MacCounter, counting
+from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import first_tensor
 
 BETWEEN = "between layers"
@@ -137,6 +137,5 @@ def _watch_calls(
             stack.callback(part.register_forward_pre_hook(enter(name)).remove)
             stack.callback(part.register_forward_hook(leave(name)).remove)
         stack.enter_context(torch.no_grad())
-        stack.enter_context(counting(calls.counter))
-        module(*inputs)
+        count_call(calls.counter, module, inputs)
     return calls

@@ -7,13 +7,17 @@ not known. What is not known empties the count: half a count would make a model 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import gc
 import re
-from collections.abc import Callable, Iterator
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,6 +56,11 @@ HARMLESS = re.compile(
     r"sparse_(softmax|log_softmax|sum|csr_sum|mask.*|resize.*)|transform_bias_rescale_qkv"
 )
 """Names (without underscores at either end) of operators that PyTorch puts no such tag on."""
+HARMLESS_QUANTIZED = re.compile(
+    r"add.*|mul.*|cat.*|relu.*|leaky_relu|hard.*|sigmoid|tanh|(layer|group|instance|batch)_norm.*|"
+    r"c?elu|clamp|threshold|max_pool.*|embedding.*|softmax|p?relu|quantize|dropout|.*(un)?pack"
+)
+"""The same in `torch.ops.quantized`."""
 MULTIPLYING = re.compile(r"fft.*|.*dist_forward|.*dist|convolution.*|.*mm|.*matmul")
 """Core operators that multiply, in case one is in no registry."""
 OUTSIDE = "outside PyTorch"
@@ -69,6 +78,8 @@ def count_stored(tensor: Tensor) -> int:
 
 def count_product(_: Any, first: Tensor, second: Tensor, *__: Any) -> int:
     """Rows · inner · columns; of a sparse matrix only what is stored is multiplied."""
+    if torch.strided not in (first.layout, second.layout):
+        raise NotImplementedError("which of two sparse matrices' numbers meet")
     if second.layout is not torch.strided:
         return first.shape[-2] * count_stored(second)
     return count_stored(first) * second.shape[-1]
@@ -92,6 +103,15 @@ def count_rows_to_columns(out: Tensor, rows: Tensor, *_: Any) -> int:
 def count_convolution(out: Tensor, _: Any, weight: Tensor, *__: Any) -> int:
     """Outputs · weights that make each of them."""
     return out.numel() * prod(weight.shape[1:])
+
+
+def count_convolution_backward(_: Any, slope: Tensor, inputs: Tensor, weight: Tensor,
+                               *rest: Any) -> int:  # fmt: skip
+    """As much as forward for each of the gradients that are wanted: of inputs, of weights."""
+    transposed, wanted = rest[4], rest[-1]
+    forward = (inputs if transposed else slope).numel() * prod(weight.shape[1:])
+    gradients: int = wanted[0] + wanted[1]
+    return forward * gradients
 
 
 def count_time_convolution(out: Tensor, _: Any, weight: Tensor, *__: Any) -> int:
@@ -148,7 +168,8 @@ OWN: dict[str, Formula] = {
     "_weight_int4pack_mm_for_cpu": count_rows_to_columns,
     "_weight_int4pack_mm": count_rows_to_columns,
     "_dyn_quant_matmul_4bit": count_rows_to_columns,
-    "mkldnn_convolution": count_convolution, "conv_tbc": count_time_convolution,
+    "convolution_backward": count_convolution_backward, "mkldnn_convolution": count_convolution,
+    "conv_tbc": count_time_convolution,
     "_scaled_dot_product_flash_attention_for_cpu": count_attention,
     "mkldnn_rnn_layer": count_recurrent, "_trilinear": count_trilinear,
     "_cdist_forward": count_distances, "_pdist_forward": count_distances,
@@ -159,15 +180,32 @@ OWN: dict[str, Formula] = {
 def find_formulas() -> dict[Any, Formula]:
     """Return the formula of every operator that is counted."""
     found: dict[Any, Formula] = {name: halve(flops) for name, flops in flop_registry.items()}
-    found |= {getattr(torch.ops.quantized, name): count_packed for name in PACKED}
+    packed = of_positions(count_packed)
+    found |= {getattr(torch.ops.quantized, name): packed for name in PACKED}
     in_place = {f"{name}_": count for name, count in OWN.items()}
     own = (OWN | in_place).items()
-    return found | {getattr(aten, name): count for name, count in own if hasattr(aten, name)}
+    return found | {
+        getattr(aten, name): of_positions(count) for name, count in own if hasattr(aten, name)
+    }
+
+
+def of_positions(count: Formula) -> Formula:
+    """Return a formula that leaves out what is given by name: scales, and where the result goes."""
+
+    def formula(out: Any, /, *given: Any, **_: Any) -> float:
+        return count(out, *given)
+
+    return formula
 
 
 def halve(flops: Callable[..., Any]) -> Formula:
     """Return a formula of PyTorch's, which counts multiplications and additions, as one of ours."""
-    return lambda out, *given, **named: float(flops(*given, **named, out_val=out)) / 2
+
+    def formula(out: Any, /, *given: Any, **named: Any) -> float:
+        named.pop("out", None)
+        return float(flops(*given, **named, out_val=out)) / 2
+
+    return formula
 
 
 def is_harmless(func: Any, given: Any) -> bool:
@@ -182,7 +220,7 @@ def is_harmless(func: Any, given: Any) -> bool:
     if MULTIPLYING.fullmatch(forward):
         return False
     if func.namespace == "quantized":
-        return True
+        return HARMLESS_QUANTIZED.fullmatch(forward) is not None
     same = (packet, getattr(aten, name, None))  # of relu_ holds what holds for relu
     tags = {tag for one in same if hasattr(one, "overloads") for tag in _tags(one)}
     return bool(tags & HARMLESS_TAGS) or HARMLESS.fullmatch(forward) is not None
@@ -205,9 +243,14 @@ class MacCounter(TorchDispatchMode):
     formula. shares, unknown_in: by whose name was the last of `owners` then.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.macs = 0.0
+        self._places: Counter[int] = Counter()
+        self._lifted: set[int] = set()
+        self.watching = False
         self.seen: dict[Any, bool] = {}
         self.unknown: set[str] = set()
         self.unknown_in: set[str] = set()
@@ -219,6 +262,40 @@ class MacCounter(TorchDispatchMode):
     def owner(self) -> str:
         """The last of the names that were entered."""
         return self.owners[-1] if self.owners else ""
+
+    def know(self, values: Any) -> None:
+        """Remember where tensors lie as long as they live: what comes from there is no stranger."""
+        for tensor in find_tensors(values):
+            place = _place_of(tensor)
+            self._places[place] += 1
+            weakref.finalize(tensor, self._forget, place).atexit = False
+
+    def _forget(self, place: int) -> None:
+        self._places[place] -= 1
+
+    def _look_for_strangers(self, values: Any) -> None:
+        """Note a tensor that neither was there before the call nor was made by an operator."""
+        if not self.watching:
+            return
+        for tensor in find_tensors(values):
+            place = _place_of(tensor)
+            if place and self._places[place] <= 0:
+                self.note_unknown(f"{OUTSIDE} (a tensor that no operator made)")
+                self.know(tensor)
+
+    def _note_lifted(self, out: Any, lifted: bool, view: bool) -> None:
+        """Keep in mind which tensors are numbers from Python, until their memory is another's."""
+        places = {_place_of(tensor) for tensor in find_tensors(out)}
+        if lifted:
+            self._lifted |= places
+        elif not view:
+            self._lifted -= places
+
+    def finish(self, outputs: Any) -> None:
+        """Look at what the whole call returned: an operator's result, not numbers from Python."""
+        self._look_for_strangers(outputs)
+        if any(_place_of(tensor) in self._lifted for tensor in find_tensors(outputs)):
+            self.note_unknown(f"{OUTSIDE} (outputs that no operator made)")
 
     def note_unknown(self, what: str) -> None:
         """Remember something that may multiply and is not counted."""
@@ -235,10 +312,19 @@ class MacCounter(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+        if packet is not aten.lift_fresh:  # what `torch.tensor` makes of constants
+            self._look_for_strangers(args)
         out = func(*args, **kwargs)
-        self.seen[packet] = getattr(func, "is_view", False)
+        self.seen[packet] = view = getattr(func, "is_view", False)
+        if self.watching:
+            self.know(out)
+            self._note_lifted(out, packet is aten.lift_fresh, view)
         if formula is not None:
-            found = formula(out, *args, **kwargs)
+            try:
+                found = formula(out, *args, **kwargs)
+            except Exception:  # shapes that no formula expects
+                self.note_unknown(str(packet))
+                return out
             self.macs += found
             self.shares[self.owner] = self.shares.get(self.owner, 0.0) + found
         elif not is_harmless(func, args):
@@ -246,8 +332,9 @@ class MacCounter(TorchDispatchMode):
         return out
 
 
-LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist, Tensor.data_ptr}
-"""Methods that hand numbers over to something that is not PyTorch."""
+LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr,
+           Tensor.untyped_storage}  # fmt: skip
+"""Methods that hand memory over to something that is not PyTorch, and may write there."""
 
 
 class DepartureWatch(TorchFunctionMode):
@@ -264,11 +351,43 @@ class DepartureWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def counting(counter: MacCounter) -> Iterator[None]:
-    """Count what is called in a `with` block; attention runs as the products it consists of."""
+def count_call(counter: MacCounter, program: Callable[..., Any], inputs: Sequence[Any]) -> None:
+    """Count a call; attention runs as the products that it consists of.
+
+    Every tensor that exists before the call is known; one that turns up in it without having been
+    made by an operator was computed where nobody counts: by another library, in another thread.
+    """
+    if isinstance(program, nn.Module):  # in training, gradients come from where nobody looks
+        gc.unfreeze()
+        existing = [one for one in gc.get_objects() if issubclass(type(one), Tensor)]
+        # A scripted module makes tensors of Python's only when asked.
+        held = [*existing, *program.parameters(), *program.buffers(), *inputs]
+        counter.know(held)
+        counter.watching = True
     with unfused_attention(), counter, DepartureWatch(counter):
-        yield
+        outputs = program(*inputs)
+    counter.finish(outputs)
+
+
+def find_tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the plain tensors in lists, tuples, dictionaries and dataclasses."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from find_tensors([*values.values()])
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from find_tensors(value)
+    elif dataclasses.is_dataclass(values) and not isinstance(values, type):
+        yield from find_tensors([*vars(values).values()])
+
+
+def _place_of(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 where it has none of its own."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        return 0
+    with torch._C.DisableTorchFunction():
+        return tensor.untyped_storage().data_ptr()
 
 
 @contextlib.contextmanager

@@ -81,17 +81,22 @@ def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
 def like_strides(value: Tensor, model: Tensor) -> Tensor:
     """Return a tensor with its dimensions in the order of the model's memory, without gaps.
 
-    A dimension along which the model repeats one value (expanded, stride 0) stays so. Only strided
-    tensors have such an order; others are returned as they are.
+    Where the model repeats one value along a dimension (expanded, stride 0), a value that does so
+    too is stored once. Only strided tensors have such an order; others are returned as they are.
     """
     if model.layout is not torch.strided or value.dim() != model.dim():
         return value
-    laid = value
+    laid, steps = value, model.stride()
     for axis in range(model.dim()):
-        if model.stride(axis) == 0 and model.shape[axis] > 1:
-            laid = laid.narrow(axis, 0, 1)
-    steps = model.stride()
-    order = sorted(range(model.dim()), key=lambda axis: -steps[axis])
+        first = laid.narrow(axis, 0, min(1, laid.shape[axis]))
+        if steps[axis] == 0 and model.shape[axis] > 1 and torch.equal(first.expand_as(laid), laid):
+            laid = first
+
+    def outermost_first(axis: int) -> tuple[bool, int]:
+        # A batch of one has any stride: it says nothing of where a larger batch would lie.
+        return (axis > 0 or model.shape[0] > 1, -steps[axis])
+
+    order = sorted(range(model.dim()), key=outermost_first)
     back = sorted(range(model.dim()), key=order.__getitem__)
     return laid.permute(order).contiguous().permute(back).expand(value.shape)
 

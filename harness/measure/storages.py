@@ -18,7 +18,7 @@ class Storages:
 
     def __init__(self) -> None:
         self._kept: list[Tensor] = []  # memory that is given back would be seen again
-        self._known: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        self._known: dict[tuple[Any, ...], list[tuple[int, int, Tensor]]] = {}
 
     def take(self, tensor: Tensor) -> int:
         """Return how many numbers of a tensor are stored nowhere else, and remember them."""
@@ -31,34 +31,46 @@ class Storages:
         steps = [(size, step) for size, step in zip(tensor.shape, tensor.stride(), strict=True)]
         stored = prod(size for size, step in steps if step)
         begin = int(tensor.storage_offset())
-        end = begin + 1 + sum((size - 1) * step for size, step in steps)
+        end = _span(tensor)
         try:
             storage = tensor.untyped_storage()
             place = (tensor.device, storage.data_ptr() or storage._cdata, tensor.element_size())
         except (RuntimeError, NotImplementedError):  # a subclass without memory of its own
             return self._take_whole(tensor)
         known = self._known.setdefault(place, [])
-        seen = sum(max(0, min(end, last) - max(begin, first)) for first, last in known)
-        self._known[place] = _joined([*known, (begin, end)])
-        return stored - min(stored, seen)
+        known.append((begin, end, tensor))
+        if not any(begin < last and first < end for first, last, _ in known[:-1]):
+            return stored
+        return self._count_new(tensor, [one for _, _, one in known[:-1]])
+
+    def _count_new(self, tensor: Tensor, others: list[Tensor]) -> int:
+        """Count exactly where ranges overlap: views may interleave, as the columns of a matrix."""
+        spans = [_span(one) for one in (tensor, *others)]
+        taken = torch.zeros(max(spans), dtype=torch.bool)
+        for other in others:
+            _mark(taken, other).fill_(True)
+        return int((~_mark(taken, tensor)).sum())
 
     def _take_whole(self, tensor: Tensor) -> int:
         known = self._known.setdefault(("object", id(tensor)), [])
         if known:
             return 0
-        known.append((0, tensor.numel()))
+        known.append((0, tensor.numel(), tensor))
         return tensor.numel()
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans without overlaps, in order."""
-    joined: list[tuple[int, int]] = []
-    for begin, end in sorted(spans):
-        if joined and begin <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-        else:
-            joined.append((begin, end))
-    return joined
+def _span(tensor: Tensor) -> int:
+    """How far into its storage a tensor reaches, in elements."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return int(tensor.storage_offset()) + 1 + sum((size - 1) * step for size, step in steps)
+
+
+def _mark(taken: Tensor, tensor: Tensor) -> Tensor:
+    """The places of a tensor's numbers in its storage, of an expanded dimension once."""
+    steps = [(size if step else 1, step)
+             for size, step in zip(tensor.shape, tensor.stride(), strict=True)]  # fmt: skip
+    sizes, strides = [size for size, _ in steps], [step for _, step in steps]
+    return taken.as_strided(sizes, strides, int(tensor.storage_offset()))
 
 
 def find_parts(tensor: Tensor) -> Iterator[Tensor]:

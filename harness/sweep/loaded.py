@@ -91,9 +91,12 @@ def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     inputs = tuple(opened.place(value) for value in take_batch(subject.inputs, batch))
     behaviour = kept.read_behaviour(variant)
 
+    layouts = [(value.shape, value.stride(), value.storage_offset()) for value in inputs]
+
     def refresh() -> None:
-        for value, fresh in zip(inputs, take_batch(subject.inputs, batch), strict=True):
-            value.copy_(fresh)
+        made = take_batch(subject.inputs, batch)
+        for value, fresh, layout in zip(inputs, made, layouts, strict=True):
+            value.as_strided_(*layout).copy_(fresh)
         opened.synchronize()
 
     return Loaded(

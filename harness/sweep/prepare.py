@@ -26,7 +26,8 @@ from torch.nn.parameter import is_lazy
 from bench import registry
 from bench.cache import code_version
 from bench.errors import Refusal, SpecError
-from bench.subject import Subject, as_subject
+from bench.spec import find_files
+from bench.subject import Subject, as_subject, evaluating
 from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
@@ -34,6 +35,7 @@ from harness.sweep.content import Unkeyable, digest_content
 from harness.sweep.kept import load_dataset, read_facts, store_dataset, variant_folder
 from harness.sweep.seeding import seed_everything
 from harness.sweep.sources import digest_sources
+from harness.sweep.users import is_users
 
 FORMAT = 3
 """Of a variant's folder; raise it when what is stored changes."""
@@ -99,8 +101,11 @@ def build_base(steps: Steps) -> Subject:
 def settle_shapes(subject: Subject) -> None:
     """Let lazy layers learn their shapes from the example inputs, in place."""
     if any(map(is_lazy, [*subject.module.parameters(), *subject.module.buffers()])):
+        training = {part: part.training for part in subject.module.modules()}
         with torch.no_grad():
-            subject.module(*(value.clone() for value in subject.inputs))
+            evaluating(subject.module)(*(value.clone() for value in subject.inputs))
+        for part, was in training.items():
+            part.training = was
 
 
 def with_batch(subject: Subject, batch: int, model: str) -> Subject:
@@ -112,11 +117,16 @@ def with_batch(subject: Subject, batch: int, model: str) -> Subject:
     )
 
 
-def prepare_step(base: str, step: str, seed: int) -> dict[str, Any]:
-    """Return the facts of a prepared variant with one more technique applied."""
+def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
+    """Return the facts of a prepared variant with one more technique applied.
+
+    A technique of the user's, or one that names a file of his, is applied anew in every run, by
+    `token`: what it reads or calls cannot be known without applying it.
+    """
     before = read_facts(base)
-    sources = digest_sources(factory_module("technique", step))
-    key = digest(base, step, seed, code_version(), sources)
+    module = factory_module("technique", step)
+    own = is_users(module) or bool(find_files(step))
+    key = digest(base, step, seed, code_version(), digest_sources(module), token if own else "")
     steps = Steps(base=base, technique=step, seed=seed)
 
     def make() -> tuple[Subject, str]:

@@ -183,9 +183,14 @@ def become_template(control: socket.socket, imports: dict[str, list[str]]) -> No
 
 
 def is_fit() -> bool:
-    """Tell whether this process can be forked: a thread or a CUDA context does not survive that."""
+    """Tell whether this process can be forked.
+
+    A thread or a CUDA context does not survive that, and a helper would be every worker's.
+    """
     import torch
 
+    if find_children():
+        return False
     return len([*Path("/proc/self/task").iterdir()]) == 1 and not torch.cuda.is_initialized()
 
 
@@ -194,6 +199,7 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     from harness.sweep.worker import serve
 
     die_with_parent()
+    become_reaper()  # its helpers stay its own until it ends
     os.setpgid(0, 0)  # with its helpers it is paused and ended as one
     control.close()
     os.dup2(log, 1)

@@ -49,7 +49,7 @@ def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[
     """
     steps = [] if cell.technique == BASELINE else list(split_pipeline(cell.technique))
     recipes = steps[: plan.techniques[cell.technique].recipes]
-    common = {"seed": cell.seed, "threads": PREPARE_THREADS}
+    common = {"seed": cell.seed, "threads": PREPARE_THREADS, "token": token}
     batch = cell.batch if cell.runtime == TRAINING else None
     timeout_s = plan.grid.budget.prepare_timeout_s
     facts: dict[str, Any] = worker.call(
@@ -58,7 +58,6 @@ def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[
         model=cell.model,
         recipes=recipes,
         batch=batch,
-        token=token,
         **common,
     )
     for step in steps[len(recipes) :]:

@@ -185,10 +185,12 @@ class Workbench:
         torch.set_num_threads(threads)
         return prepare.prepare_base(model, recipes, seed, token, batch)
 
-    def prepare_step(self, base: str, step: str, seed: int, threads: int) -> dict[str, Any]:
+    def prepare_step(
+        self, base: str, step: str, seed: int, threads: int, token: str
+    ) -> dict[str, Any]:
         """Apply one technique to a prepared variant, or find the result in the cache."""
         torch.set_num_threads(threads)
-        return prepare.prepare_step(base, step, seed)
+        return prepare.prepare_step(base, step, seed, token)
 
     def limit_memory(self, limit_bytes: int) -> None:
         """Let allocations beyond a limit (0: none) fail."""

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import numpy as np
@@ -201,6 +202,66 @@ def test_a_training_step_is_counted_whatever_its_optimizer(optimizer: Optimizer)
     assert macs == 2 * (100 * 8 * 27) + 3 * (200 * 64 + 64 * 10)
 
 
+@pytest.mark.parametrize(
+    ("layer", "forward"),
+    [
+        (nn.Conv2d(8, 8, 3, groups=8, bias=False), 100 * 8 * 9),
+        (nn.Conv2d(8, 16, 3, groups=2, bias=False), 100 * 16 * 4 * 9),
+        (nn.ConvTranspose2d(8, 8, 3, groups=4, bias=False), 144 * 8 * 2 * 9),
+    ],
+)
+def test_a_grouped_convolution_has_its_forward_products_for_each_gradient(
+    layer: nn.Module, forward: int
+) -> None:
+    module = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(10, bias=False))
+    inputs = torch.randn(4, 8, 12, 12)
+    flat = module(inputs).numel() and module[2].in_features
+    step = TrainingStep(module, Recipe(epochs=1), torch.arange(4))
+    assert count_macs(step, (inputs,)) == (2 * forward + 3 * 10 * flat, [])
+
+
+def in_a_thread(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.matmul, x, w).result()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        in_a_thread,
+        lambda x, w: in_a_thread(x, w) + 1,
+        lambda x, w: torch.from_numpy(np.array([[v.item() for v in row] for row in x])),
+        lambda x, w: torch.sparse.mm(w.to_sparse(), w.to_sparse()).to_dense(),
+    ],
+)
+def test_what_the_counter_cannot_see_empties_the_count(
+    call: Callable[..., torch.Tensor],
+) -> None:
+    macs, uncounted = count_macs(Calls(call, 6, 6), (torch.randn(2, 6),))
+    assert math.isnan(macs)
+    assert uncounted
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [
+        (lambda x, w: torch.mm(x, w, out=torch.empty(len(x), 6)), 36),
+        (lambda x, w: torch.addmm(torch.ones(6), x, w, beta=2.0), 36),
+        (
+            lambda x, w: torch.baddbmm(torch.ones(6), x[:, None], w.expand(len(x), 6, 6), alpha=2),
+            36,
+        ),
+        (lambda x, w: torch.sparse.mm(torch.eye(6).to_sparse(), w @ x.mT), 36 + 6),
+        (lambda x, w: x @ torch.tensor([[0.5] * 6] * 6), 36),
+        (lambda x, w: x @ torch.full((6, 6), float(x.tolist()[0][0])), 36),
+    ],
+)
+def test_arguments_by_name_and_constants_are_no_obstacle(
+    call: Callable[..., torch.Tensor], wanted: int
+) -> None:
+    assert count_macs(Calls(call, 6, 6), (torch.randn(2, 6),)) == (wanted, [])
+
+
 def test_a_recurrent_training_step_has_twice_its_forward_products_backward() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
@@ -226,7 +287,7 @@ class ByNumPy(nn.Module):
             return torch.from_numpy(x.numpy() @ np.ones((6, 6), np.float32))
         if self.way == "array":
             return torch.from_numpy(np.asarray(x) @ np.ones((6, 6), np.float32))
-        return torch.tensor([[2.0 * value for value in row] for row in x.tolist()])
+        return torch.from_numpy(np.array([[2.0 * value for value in row] for row in x.tolist()]))
 
 
 @pytest.mark.parametrize("way", ["numpy", "array", "list"])

@@ -43,6 +43,18 @@ def test_an_expanded_input_stays_one_value_in_memory() -> None:
     assert torch.equal(made, mask[torch.arange(8) % 2])
 
 
+def test_a_test_split_is_not_expanded_because_the_example_is() -> None:
+    example = torch.zeros(1, 4).expand(10, 4)
+    rows = torch.arange(40.0).view(10, 4)
+    assert torch.equal(like_strides(rows, example), rows)
+
+
+def test_a_single_picture_that_was_made_channels_last_stays_so_in_a_batch() -> None:
+    picture = torch.rand(64, 48, 3).permute(2, 0, 1)[None]
+    (made,) = take_batch((picture,), 8)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_sparse_inputs_are_left_as_they_are() -> None:
     made = like_strides(torch.eye(4).to_sparse(), torch.eye(2).to_sparse())
     assert made.is_sparse

@@ -59,6 +59,14 @@ class Views(nn.Module):
         self.turned = nn.Parameter(whole.T)
 
 
+class Interleaved(nn.Module):
+    """Columns of one matrix: their ranges overlap and their numbers do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = map(nn.Parameter, torch.ones(8, 24).chunk(3, dim=1))
+
+
 class Flat(nn.Module):
     """Parameters that lie in one buffer without overlapping, as a recurrent layer's do on cards."""
 
@@ -78,6 +86,7 @@ class Flat(nn.Module):
         (parametrizations.weight_norm(nn.Linear(8, 4)), 32 + 4 + 4, None),
         (Views(), 64, 64),
         (Flat(), 70, 70),
+        (Interleaved(), 192, 192),
         (nn.Identity(), 0, 0),
         (nn.Linear(8, 8).to(torch.bfloat16), 72, 72),
     ],
