@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -332,23 +331,36 @@ class MacCounter(TorchDispatchMode):
         return out
 
 
-LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr,
-           Tensor.untyped_storage}  # fmt: skip
-"""Methods that hand memory over to something that is not PyTorch, and may write there."""
+LEAVING = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage")
+"""Methods of tensors that hand memory over to something that is not PyTorch."""
+_storage_of = Tensor.untyped_storage
 
 
-class DepartureWatch(TorchFunctionMode):
-    """Notes what takes numbers out of PyTorch, where nobody sees what is computed with them."""
+@contextlib.contextmanager
+def watching_departures(counter: MacCounter) -> Iterator[None]:
+    """Note what takes numbers out of PyTorch in a `with` block: nobody sees what becomes of them.
 
-    def __init__(self, counter: MacCounter) -> None:
-        super().__init__()
-        self.counter = counter
+    Not by a TorchFunctionMode: that changes how functions call each other which a user has patched.
+    """
+    own = {name: vars(Tensor)[name] for name in LEAVING if name in vars(Tensor)}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, and note it if it is a way out."""
-        if func in LEAVING:
-            self.counter.note_unknown(f"{OUTSIDE} (Tensor.{func.__name__})")
-        return func(*args, **(kwargs or {}))
+    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def leave(*given: Any, **named: Any) -> Any:
+            counter.note_unknown(f"{OUTSIDE} (Tensor.{name})")
+            return method(*given, **named)
+
+        return leave
+
+    try:
+        for name in LEAVING:
+            setattr(Tensor, name, watched(name, getattr(Tensor, name)))
+        yield
+    finally:
+        for name in LEAVING:
+            if name in own:
+                setattr(Tensor, name, own[name])
+            else:
+                delattr(Tensor, name)
 
 
 def count_call(counter: MacCounter, program: Callable[..., Any], inputs: Sequence[Any]) -> None:
@@ -364,7 +376,7 @@ def count_call(counter: MacCounter, program: Callable[..., Any], inputs: Sequenc
         held = [*existing, *program.parameters(), *program.buffers(), *inputs]
         counter.know(held)
         counter.watching = True
-    with unfused_attention(), counter, DepartureWatch(counter):
+    with unfused_attention(), counter, watching_departures(counter):
         outputs = program(*inputs)
     counter.finish(outputs)
 
@@ -386,8 +398,7 @@ def _place_of(tensor: Tensor) -> int:
     """Where a tensor's memory begins; 0 where it has none of its own."""
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
         return 0
-    with torch._C.DisableTorchFunction():
-        return tensor.untyped_storage().data_ptr()
+    return _storage_of(tensor).data_ptr()
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ class Walk:
         self.digest = hashlib.blake2b(digest_size=16)
         self._seen: dict[int, int] = {}
         self._kept: list[Any] = []  # an id is its object's as long as that lives
+        self.modules: set[str] = set()
+        """In which modules the classes and functions are that were met."""
 
     def say(self, *words: Any) -> None:
         """Feed words, each with its length, so that none runs into the next."""
@@ -80,6 +82,13 @@ class Walk:
             self._seen[id(one)] = len(self._seen)
             self._kept.append(one)
             self._visit_new(one)
+
+    def try_visit(self, one: Any) -> None:
+        """Feed an object, or that it cannot be looked into."""
+        try:
+            self.visit(one)
+        except (Unkeyable, RecursionError):
+            self.say("unknown")
 
     def _visit_new(self, one: Any) -> None:
         for kind, feed in FEEDERS:
@@ -142,6 +151,7 @@ class Walk:
     def feed_function(self, function: types.FunctionType) -> None:
         """A function: its name, and of a user's own its code, defaults and what it encloses."""
         self.say(function.__module__, function.__qualname__)
+        self.modules.add(str(function.__module__))
         if is_users(function.__module__):
             self.feed_code(function.__code__)
         self.visit(function.__defaults__)
@@ -160,20 +170,30 @@ class Walk:
             if isinstance(constant, types.CodeType):
                 self.feed_code(constant)
             else:
-                self.visit(sorted(constant) if isinstance(constant, frozenset) else constant)
+                self.visit(constant)
+
+    def feed_builtin(self, function: types.BuiltinFunctionType) -> None:
+        """A function in C: its name, and what it is bound to."""
+        self.say(function.__module__, function.__qualname__)
+        if not isinstance(function.__self__, types.ModuleType | None):
+            self.visit(function.__self__)
 
     def feed_class(self, kind: type) -> None:
-        """A class: its name; of one that is made in a function, what its file does not say."""
+        """A class: its name; of the user's own also its bases, methods and attributes."""
         self.say(_name_of(kind))
-        if "<locals>" in kind.__qualname__ or kind.__module__ == "__main__":
-            own = {name: value for name, value in vars(kind).items()
-                   if not (name.startswith("__") and name not in ("__init__", "__call__"))
-                   and not isinstance(value, BY_NAME)}  # fmt: skip
-            self.visit(own)
+        self.modules.add(kind.__module__)
+        if not is_users(kind.__module__):
+            return
+        self.visit_all(kind.__bases__)
+        for name, value in sorted(vars(kind).items()):
+            written = isinstance(value, types.FunctionType) or not name.startswith("__")
+            if written and not name.startswith("_abc_") and not isinstance(value, BY_NAME):
+                self.say(name)
+                self.try_visit(value)
 
     def feed_module(self, module: nn.Module) -> None:
         """A module of PyTorch: its class and everything in it."""
-        self.feed_class(type(module))
+        self.visit(type(module))
         for name, value in vars(module).items():
             self.say(name)
             # Hooks are kept under numbers that a process counts: their order is what matters.
@@ -197,7 +217,7 @@ class Walk:
 
     def feed_others(self, one: Any) -> None:
         """Any other object: what it would be copied from; Python refuses that for handles."""
-        self.feed_class(type(one))
+        self.visit(type(one))
         try:
             parts = one.__reduce_ex__(4)
         except Exception as error:
@@ -227,6 +247,10 @@ FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
     (type, Walk.feed_class),
     ((torch._ops.OpOverload, torch._ops.OpOverloadPacket), lambda walk, one: walk.say(one)),
     (weakref.ref, lambda walk, one: walk.say("what it points to is held elsewhere")),
+    (property, lambda walk, one: walk.visit_all((one.fget, one.fset, one.fdel))),
+    ((staticmethod, classmethod), lambda walk, one: walk.visit(one.__func__)),
+    (functools.cached_property, lambda walk, one: walk.visit(one.func)),
+    (types.BuiltinFunctionType, Walk.feed_builtin),
     (BY_NAME, lambda walk, one: walk.say(getattr(one, "__qualname__", "") or one.__name__)),
 )
 """How kinds of objects are fed, the first that fits."""

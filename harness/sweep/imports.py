@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bench import registry
 from bench.files import load_file
 from harness.sweep.seeding import seed_everything
+from harness.sweep.users import remember_texts
 
 
 def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str]) -> None:
@@ -21,3 +22,4 @@ def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str
     registry.load_plugins(plugins)
     for file in files:
         load_file(file)
+    remember_texts()

@@ -31,10 +31,11 @@ from bench.subject import Subject, as_subject, evaluating
 from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
-from harness.sweep.content import Unkeyable, digest_content
+from harness.sweep.content import Unkeyable
+from harness.sweep.footprint import compare_footprints, find_footprint
 from harness.sweep.kept import load_dataset, read_facts, store_dataset, variant_folder
 from harness.sweep.seeding import seed_everything
-from harness.sweep.sources import digest_sources
+from harness.sweep.sources import digest_all, digest_sources
 from harness.sweep.users import is_users
 
 FORMAT = 3
@@ -67,16 +68,19 @@ def prepare_base(
     """
     begin = time.perf_counter()
     steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed)
+    module = factory_module("model", model)
+    before = find_footprint(module)
     subject = build_base(steps)
+    changed = compare_footprints(before, find_footprint(module))
     data = store_dataset(subject.data) if subject.data else ""
     try:
-        content = digest_content(dataclasses.replace(subject, data=None))
+        content = digest_all(dataclasses.replace(subject, data=None), module)
     except Unkeyable as why:
         content = token
         subject = subject.with_note(f"prepared anew in every run: {why}")
     key = digest(
-        code_version(), digest_sources(factory_module("model", model)), model, recipes, seed,
-        torch.__version__, torch.get_num_threads(), data, batch, content,
+        code_version(), content, model, recipes, seed, torch.__version__, torch.get_num_threads(),
+        data, batch, read_global_settings(),
     )  # fmt: skip
     way: list[float] = []
 
@@ -84,11 +88,22 @@ def prepare_base(
         seed_everything(seed, "train")
         return train(subject, None if batch is None else way), data
 
-    return _keep(_Making(key, steps, subject.task(model), begin=begin, way=way), make)
+    making = _Making(key, steps, subject.task(model), begin=begin, way=way, changed=changed)
+    return _keep(making, make)
+
+
+_built: dict[Steps, Subject] = {}
+"""What was made in this process: a function that patches something runs once in it."""
 
 
 def build_base(steps: Steps) -> Subject:
     """Return a model as its function and recipes make it, before it is trained."""
+    if steps not in _built:
+        _built[steps] = _build_base(steps)
+    return _built[steps]
+
+
+def _build_base(steps: Steps) -> Subject:
     model = steps.model
     seed_everything(steps.seed, model)
     subject = dataclasses.replace(as_subject(registry.build("model", model), model), origin=model)
@@ -126,17 +141,21 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
     before = read_facts(base)
     module = factory_module("technique", step)
     own = is_users(module) or bool(find_files(step))
-    key = digest(base, step, seed, code_version(), digest_sources(module), token if own else "")
+    key = digest(base, step, seed, code_version(), digest_sources([module]), token if own else "")
     steps = Steps(base=base, technique=step, seed=seed)
+    making = _Making(key, steps, before["task"], before["prepare_s"])
 
     def make() -> tuple[Subject, str]:
         subject = load_subject(base, with_data=True)
-        made = apply_step(subject, steps)
+        footprint = find_footprint(module)
+        _built[steps] = made = apply_step(subject, steps)
+        changed = compare_footprints(footprint, find_footprint(module))
+        making.changed = before["changed"] or changed  # what its model's function changed, too
         if made.data is None or made.data is subject.data:
             return made, before["data"]
         return made, store_dataset(made.data)
 
-    return _keep(_Making(key, steps, before["task"], before["prepare_s"]), make)
+    return _keep(making, make)
 
 
 def apply_step(subject: Subject, steps: Steps) -> Subject:
@@ -154,27 +173,35 @@ def apply_step(subject: Subject, steps: Steps) -> Subject:
 def load_subject(variant: str, with_data: bool = False) -> Subject:
     """Return a prepared subject; without its data it takes only the memory of the model."""
     folder, facts = variant_folder(variant), read_facts(variant)
-    if facts["rebuilt"]:
+    try:
+        if facts["rebuilt"]:
+            raise ImportError(facts["variant"])
+        subject: Subject = torch.load(folder / "subject.pt", weights_only=False)
+    except (ImportError, AttributeError):  # what only its function makes importable, too
         subject = dataclasses.replace(rebuild(facts, folder), data=None)
-    else:
-        subject = torch.load(folder / "subject.pt", weights_only=False)
     if with_data and facts["data"]:
         subject = dataclasses.replace(subject, data=load_dataset(facts["data"]))
     return subject
 
 
 def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
-    """Return a variant made again by the steps that made it, with the weights it had."""
-    steps = Steps(**facts["steps"])
-    if steps.base:
-        subject = apply_step(load_subject(steps.base, with_data=True), steps)
-    else:
-        subject = build_base(steps)
+    """Return a variant made again by the steps that made it, with the weights it had.
+
+    Once in a process: it is kept there, without its data.
+    """
+    steps = Steps(**facts["steps"] | {"recipes": tuple(facts["steps"]["recipes"])})
+    if steps.base and steps not in _built:
+        _built[steps] = apply_step(load_subject(steps.base, with_data=True), steps)
+    subject = build_base(steps)
     if (folder / "state.pt").is_file():
-        subject.module.load_state_dict(torch.load(folder / "state.pt", weights_only=False))
-    elif facts["trained"]:
+        state = torch.load(folder / "state.pt", weights_only=False)
+        subject.module.load_state_dict(state["state"])
+        for name, buffer in subject.module.named_buffers():  # those that are not saved as well
+            buffer.copy_(state["buffers"][name])
+    elif facts["trained"] and not steps.base:
         seed_everything(steps.seed, "train")
         subject = train(subject)
+    _built[steps] = dataclasses.replace(subject, data=None)
     return subject
 
 
@@ -188,6 +215,8 @@ class _Making:
     earlier_s: float = 0.0
     begin: float = field(default_factory=time.perf_counter)
     way: list[float] = field(default_factory=list)
+    changed: str = ""
+    """What its function changed in the process beside the model, or nothing."""
 
 
 def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str, Any]:
@@ -212,11 +241,12 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         "steps": dataclasses.asdict(making.steps),
         "trained": subject.data is not None and subject.recipe is not None,
         "settings": read_global_settings(),
+        "changed": making.changed,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        why = _save(subject, temporary)
+        why = _save(subject, temporary, making.changed)
         if why:
             subject = subject.with_note(f"built again in each process: {why}")
         facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
@@ -230,22 +260,31 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     return facts
 
 
-def _save(subject: Subject, folder: Path) -> str:
-    """Write a subject for other processes, or its weights and return why it cannot be written."""
+def _save(subject: Subject, folder: Path, why: str) -> str:
+    """Write a subject for other processes; or, for a reason, its weights, and return the reason.
+
+    It is given, or is found when the subject cannot be written or read again.
+    """
     # Cloned: a view of the training examples would bring all of them along.
     inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
+    alone = dataclasses.replace(subject, data=None, inputs=inputs)
     try:
-        save_subject(dataclasses.replace(subject, data=None, inputs=inputs), folder / "subject.pt")
-        torch.load(folder / "subject.pt", weights_only=False)  # what cannot be read is not kept
+        if not why:
+            save_subject(alone, folder / "subject.pt")
+            torch.load(folder / "subject.pt", weights_only=False)
     except OSError:
         raise
     except Exception as error:
         (folder / "subject.pt").unlink(missing_ok=True)
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    else:
+    if not why:
         return ""
     try:
-        torch.save(subject.module.state_dict(), folder / "state.pt")
+        state = {
+            "state": subject.module.state_dict(),
+            "buffers": dict(subject.module.named_buffers()),
+        }
+        torch.save(state, folder / "state.pt")
     except Exception:  # then training is repeated, with the same seed
         (folder / "state.pt").unlink(missing_ok=True)
     return why

@@ -1,50 +1,53 @@
-"""Sources: a digest of the user's files that a model comes from."""
+"""Sources: a digest of the user's files that a model comes from, and of what they hold."""
 
 from __future__ import annotations
 
 import sys
 import types
-from pathlib import Path, PurePath
-
-import numpy as np
-from torch import Tensor
+from collections.abc import Iterable
+from typing import Any
 
 from harness.sweep.content import Unkeyable, Walk
-from harness.sweep.users import is_users
+from harness.sweep.users import is_users, text_of
 
 
-def digest_sources(module: str) -> str:
-    """Return a digest of a user's module and the modules of his that it uses, as they are loaded.
+def digest_all(one: Any, module: str) -> str:
+    """Return a digest of all that an object holds, and of the files that its classes are from.
 
-    Their text, and the plain data among their globals: what a file read when it was imported.
+    Raises Unkeyable where something in it has no content. `module` is where it was made.
     """
-    walk, waiting, done = Walk(), [module], set()
-    while waiting:
-        name = waiting.pop(0)
-        loaded = sys.modules.get(name)
-        if name in done or loaded is None:
-            continue
+    walk = Walk()
+    try:
+        walk.visit(one)
+    except RecursionError:
+        raise Unkeyable("it is nested too deeply") from None
+    return walk.digest.hexdigest() + digest_sources({module} | walk.modules)
+
+
+def digest_sources(names: Iterable[str]) -> str:
+    """Return a digest of modules and the user's modules that they use, as they are loaded.
+
+    Of the user's: their text when they were imported, and their globals, which may be what a file
+    read then. Of others their package's version.
+    """
+    walk, done = Walk(), set[str]()
+    walk.modules |= set(names)
+    while waiting := sorted(walk.modules - done):
+        name = waiting[0]
         done.add(name)
-        if not is_users(name):
+        loaded = sys.modules.get(name)
+        if loaded is None or not is_users(name):
             walk.say(name.partition(".")[0], _version_of(name))
             continue
-        walk.say(Path(str(loaded.__file__)).read_bytes())
-        for key, value in sorted(vars(loaded).items(), key=lambda item: item[0]):
-            owner = getattr(value, "__module__", None)
-            owner = value.__name__ if isinstance(value, types.ModuleType) else owner
-            waiting += [owner] if isinstance(owner, str) else []
-            if not key.startswith("__") and isinstance(value, DATA):
+        walk.say(name, text_of(name))
+        for key, value in sorted(vars(loaded).items()):
+            if isinstance(value, types.ModuleType):
+                walk.modules.add(value.__name__)
+            elif not key.startswith("__"):
                 walk.say(key)
-                try:
-                    walk.visit(value)
-                except Unkeyable:
-                    walk.say("unknown")
-        waiting += [inner for inner in sorted(sys.modules) if inner.startswith(f"{name}.")]
+                walk.try_visit(value)
+        walk.modules |= {inner for inner in sys.modules if inner.startswith(f"{name}.")}
     return walk.digest.hexdigest()
-
-
-DATA = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, Tensor,
-        np.ndarray, PurePath, types.SimpleNamespace)  # fmt: skip
 
 
 def _version_of(module: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 import sysconfig
 from pathlib import Path
@@ -20,6 +21,24 @@ def is_users(module: str) -> bool:
     if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
         return False
     return not any(path.is_relative_to(root) for root in _own_and_standard())
+
+
+_texts: dict[str, str] = {}
+
+
+def text_of(module: str) -> str:
+    """Return a digest of a user's module as its text was when it was first asked for."""
+    if module not in _texts:
+        file = Path(str(sys.modules[module].__file__))
+        _texts[module] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return _texts[module]
+
+
+def remember_texts() -> None:
+    """Note the text of every module of the user's that is loaded: files are edited meanwhile."""
+    for name in [*sys.modules]:
+        if name in sys.modules and is_users(name):
+            text_of(name)
 
 
 @functools.cache

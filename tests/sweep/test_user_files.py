@@ -12,6 +12,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from harness.sweep.launcher import Imports, Launcher
+
 Measure = Callable[..., pd.DataFrame]
 PLAIN = """
 import torch
@@ -89,12 +91,69 @@ def net():
     assert cells.loc[models["nothing"], "denormals_in_effect"] == "kept"
 
 
-def test_a_setting_made_in_the_models_function_is_a_warning_where_it_does_not_hold(
+FUNCTIONS = """
+import torch, sys, pathlib
+import torch.nn.functional as F
+from torch import nn
+
+class Net(nn.Module):
+    scale = 1
+    def forward(self, x):
+        for _ in range(self.scale):
+            x = x @ torch.ones(64, 64)
+        return F.relu(x)
+
+def sets():
+    torch.set_flush_denormal(True)
+    return Net(), torch.ones(1, 64)
+def patches_its_class():
+    Net.scale = 3
+    return Net(), torch.ones(1, 64)
+def patches_pytorch():
+    relu = F.relu
+    F.relu = lambda x: relu(x) @ torch.ones(64, 64)
+    return Net(), torch.ones(1, 64)
+def extends_the_path():
+    sys.path.insert(0, str(pathlib.Path(__file__).parent / "inner"))
+    from only_inside import Inside
+    return Inside(), torch.ones(1, 64)
+def nothing():
+    return Net(), torch.ones(1, 64)
+"""
+
+
+INSIDE = """
+from torch import nn
+
+class Inside(nn.Module):
+    def forward(self, x):
+        return x @ x.mT
+"""
+
+
+def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
     measure: Measure, tmp_path: Path
 ) -> None:
-    text = PLAIN.replace("    return", "    torch.set_flush_denormal(True)\n    return")
-    row = only(measure(models=[f"{write(tmp_path, 'own.py', text)}:net"]))
-    assert any("denormals: flushed where the model was made" in one for one in row["warnings"])
+    names = ("sets", "patches_its_class", "patches_pytorch", "extends_the_path", "nothing")
+    (tmp_path / "inner").mkdir()
+    write(tmp_path / "inner", "only_inside.py", INSIDE)
+    for name in names:  # a file each: what one function does is not the other's
+        write(tmp_path, f"{name}.py", FUNCTIONS)
+    models = {name: f"{tmp_path / name}.py:{name}" for name in names}
+    cells = measure(models=[*models.values()]).set_index("model")
+    rows = {name: cells.loc[model] for name, model in models.items()}
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(names, "measured")
+    macs = {name: rows[name]["macs"] for name in names}
+    assert macs == {"sets": 4096, "patches_its_class": 3 * 4096, "patches_pytorch": 2 * 4096,
+                    "extends_the_path": 64, "nothing": 4096}  # fmt: skip
+    assert rows["sets"]["denormals_in_effect"] == "flushed"
+    assert rows["nothing"]["denormals_in_effect"] == "kept"
+    for name in names:
+        again = any("its function changes" in note for note in rows[name]["notes"])
+        assert again == (name != "nothing"), name
+    assert all(
+        len(row["warnings"]) == 0 or "oversub" in row["warnings"][0] for row in rows.values()
+    )
 
 
 # What a model holds that a second run has to see, each with what it changes in the MACs.
@@ -105,6 +164,13 @@ CHANGES = {
     "an object that is held": ("return Repeat(Config(VALUE)), torch.randn(1, 8)", 64),
     "a buffer that is not saved": ("return Repeat(None, buffer=VALUE), torch.randn(1, 8)", 64),
     "an enclosed variable": ("return Repeat(lambda: VALUE), torch.randn(1, 8)", 64),
+    "a class attribute": (
+        "Repeat.times_of_all = VALUE; return Repeat('class'), torch.randn(1, 8)",
+        64,
+    ),
+    "a global instance": ("return Repeat('instance'), torch.randn(1, 8)", 64),
+    "a default argument": ("return Repeat('default'), torch.randn(1, 8)", 64),
+    "a neighbour that is imported late": ("return Repeat('late'), torch.randn(1, 8)", 64),
     "a global that forward reads": ("return Repeat('global'), torch.randn(1, 8)", 64),
     "a neighbour that forward calls": ("return Repeat('neighbour'), torch.randn(1, 8)", 64),
 }
@@ -120,6 +186,11 @@ class Config:
     def __init__(self, n):
         self.n = n
 
+INSTANCE = Config(VALUE)
+
+def by_default(times=VALUE):
+    return times
+
 class Repeat(nn.Module):
     def __init__(self, times, buffer=0):
         super().__init__()
@@ -131,6 +202,15 @@ class Repeat(nn.Module):
             times = VALUE
         elif times == "neighbour":
             times = beside.TIMES
+        elif times == "late":
+            import later
+            times = later.TIMES
+        elif times == "instance":
+            times = INSTANCE.n
+        elif times == "default":
+            times = by_default()
+        elif times == "class":
+            times = self.times_of_all
         elif isinstance(times, dict):
             times = times["n"][0]
         elif isinstance(times, Config):
@@ -156,6 +236,7 @@ def test_a_second_run_sees_whatever_has_changed(measure: Measure, tmp_path: Path
     for value in (4, 7):
         write(tmp_path, "config.json", str(value))
         write(tmp_path, "beside.py", f"TIMES = {value}")
+        write(tmp_path, "later.py", f"TIMES = {value}")
         folder = tmp_path / str(value)
         folder.mkdir()
         cells = measure(models=list(models.values()), techniques=["prune-magnitude(0.5)"])
@@ -293,6 +374,81 @@ def inputs_with_gradients():
 X = torch.randn(2, 8)
 """
 NAMES = re.findall(r"^def ([a-z]\w+)\(\):", HANDLES, re.MULTILINE)
+
+
+TRAINED = """
+import json, pathlib
+from bench import Recipe, Subject
+from bench.data import load_dataset
+import torch
+from torch import nn
+
+def read():
+    return json.loads(pathlib.Path(__file__).with_name("config.json").read_text())
+
+class Config:
+    def __init__(self):
+        self.scale = read()
+
+class Net(nn.Module):
+    scale = read()
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+    def forward(self, x):
+        return self.layer(x.flatten(1)) * {expression}
+
+def by_default(scale=read()):
+    return scale
+
+CONFIG = Config()
+
+def net():
+    examples = load_dataset("digits")
+    return Subject(Net(), (examples.train.inputs[:4],), examples, Recipe(epochs=1))
+"""
+
+
+@pytest.mark.parametrize("expression", ["self.scale", "CONFIG.scale", "by_default()"])
+def test_training_is_repeated_when_what_it_depends_on_has_changed_and_only_then(
+    launcher: Launcher, tmp_path: Path, expression: str
+) -> None:
+    """Scores that are scaled give other weights, whatever holds the scale."""
+    file = write(tmp_path, "trained.py", TRAINED.replace("{expression}", expression))
+    imports = Imports(folders=(str(tmp_path),), files=(file,))
+    found = []
+    for scale in (1, 1, 30):
+        write(tmp_path, "config.json", str(scale))
+        with launcher.worker(imports) as worker:
+            facts = worker.call("prepare_base", 60, model=f"{file}:net", recipes=[], seed=0,
+                                token="a test", threads=1)  # fmt: skip
+        launcher.close_templates()
+        found.append(facts["variant"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_users_technique_is_applied_anew_in_every_run(measure: Measure, tmp_path: Path) -> None:
+    model = f"{write(tmp_path, 'own.py', PLAIN)}:net"
+    technique = f"{write(tmp_path, 'tech.py', TECHNIQUE)}:zero"
+    found = []
+    for share in ("0.25", "0.75"):
+        write(tmp_path, "share.txt", share)
+        cells = measure(models=[model], techniques=[technique]).set_index("technique")
+        found.append(cells.loc[technique, "nonzero_params"])
+    assert found == [64 + 48 * 64, 64 + 16 * 64]
+
+
+TECHNIQUE = """
+import copy, dataclasses, pathlib
+import torch
+
+def zero(subject):
+    share = float(pathlib.Path(__file__).with_name("share.txt").read_text())
+    module = copy.deepcopy(subject.module)
+    with torch.no_grad():
+        module[0].weight[: int(64 * share)] = 0
+    return dataclasses.replace(subject, module=module)
+"""
 
 
 def test_whatever_a_model_is_made_of_is_measured(measure: Measure, tmp_path: Path) -> None:
