@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.errors import suggest
 from harness.errors import UserError
+from harness.published.numerals import write_plainly
 from harness.published.table import (
     Published,
     name_some,
@@ -23,6 +24,7 @@ from harness.toml_data import read_toml
 
 TEXTS = ("model", "technique", "device", "runtime", "task", "realization")
 COUNTS = ("threads", "batch", "seed", "call_examples")
+WHOLE = (*COUNTS, "params", "nonzero_params", "macs", "weight_bytes")
 SHARES = ("accuracy", "top5_accuracy", "macro_f1", "fidelity", "agreement", "fraction_of_roof",
           "latency_ratio_p_value", "latency_ratio_q_value")  # fmt: skip
 POSITIVE = ("latency_s", "latency_p90_s", "latency_p99_s", "latency_ratio", "throughput_per_s",
@@ -51,7 +53,10 @@ NAMED = BeforeValidator(lambda told: {"column": told} if isinstance(told, str) e
 
 
 class ColumnMap(BaseModel):
-    """A map of columns: what holds for every row, and where each of our columns comes from."""
+    """A map of columns: what holds for every row, and where each of our columns comes from.
+
+    decimal: the mark of all numbers, where the table itself does not tell.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,6 +69,7 @@ class ColumnMap(BaseModel):
     threads: int | None = None
     batch: int | None = None
     seed: int | None = None
+    decimal: Literal[".", ","] | None = None
     columns: Annotated[dict[str, Annotated[Source, NAMED]], Field(min_length=1)]
 
 
@@ -95,7 +101,8 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
     sources = columns.columns
     used = [one for source in sources.values() for one in (source.column, source.per) if one]
     require_columns(table, tuple(used), path, "the table that the map is of")
-    fixed = columns.model_dump(exclude={"columns"}, exclude_none=True)
+    plain = _write_plainly(table, columns)
+    fixed = columns.model_dump(exclude={"columns", "decimal"}, exclude_none=True)
     cells: dict[str, Any] = dict(fixed)
     wrong: dict[str, pd.Series] = {}
     for name, source in sources.items():
@@ -104,16 +111,17 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
             cells[name] = text
             continue
         base = name.removesuffix("_low").removesuffix("_high")
-        numbers = read_numbers(text, source.unit, base)
+        numbers = read_numbers(plain[source.column], source.unit, base)
         unread = int((numbers.isna() & (text != "")).sum())
         if unread:
             told.append(f"{path.name}: {unread} values of {source.column} are no numbers: empty")
         if source.per is not None:
-            parts = read_numbers(table[source.per])
-            wrong[f"{source.per} is not positive"] = (parts <= 0) | (parts.isna() & numbers.notna())
+            parts = read_numbers(plain[source.per])
+            no_part = (parts <= 0) | (parts.isna() & numbers.notna())
+            _add(wrong, f"{source.per} is not positive", no_part)
             numbers = numbers / parts.where(parts > 0)
         why, impossible = find_impossible(numbers, base)
-        wrong[f"{source.column} {why}"] = impossible
+        _add(wrong, f"{source.column} {why}", impossible)
         numbers = numbers.mask(impossible)
         cells[name] = numbers.astype("Int64") if name in COUNTS else numbers
     left_out = [name for name in table.columns if name not in used]
@@ -131,6 +139,21 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
             told.append(f"{path.name}: {len(left)} rows left out, {why}: {name_some(left)}")
         possible &= ~rows
     return made[possible]
+
+
+def _write_plainly(table: pd.DataFrame, columns: ColumnMap) -> pd.DataFrame:
+    """The table with plain numerals in all columns that hold numbers by the map."""
+    of_numbers = {name: one for name, one in columns.columns.items() if name not in TEXTS}
+    whole = {one.column for name, one in of_numbers.items() if name in WHOLE and not one.unit}
+    divisors = {one.per for one in of_numbers.values() if one.per}
+    names = {one.column for one in of_numbers.values()} | divisors
+    separator = table.attrs["separator"]
+    return write_plainly(table, names, whole | divisors, columns.decimal or "", separator)
+
+
+def _add(wrong: dict[str, pd.Series], why: str, rows: pd.Series) -> None:
+    """Note rows that cannot be, beside those that another column found for the same reason."""
+    wrong[why] = wrong[why] | rows if why in wrong else rows
 
 
 def find_impossible(numbers: pd.Series, name: str) -> tuple[str, pd.Series]:

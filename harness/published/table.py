@@ -42,14 +42,15 @@ class Published:
 def read_table(path: Path) -> pd.DataFrame:
     """Return a CSV file as text, blanks around it removed; raise UserError if it is none.
 
-    Separated by commas, or by semicolons or tabs where the first line has no comma. A row may end
-    in separators with nothing behind them; short rows are filled up with empty text.
+    Separated by commas, semicolons or tabs, whichever give most columns; `attrs["separator"]` says
+    which. A row may end in separators with nothing behind them; short rows are filled up with empty
+    text.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
             file.seek(0)
-            mark = next((one for one in ",;\t" if one in first), ",")
+            mark = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
             rows = [row for row in csv.reader(file, delimiter=mark, skipinitialspace=True) if row]
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
@@ -70,7 +71,9 @@ def read_table(path: Path) -> pd.DataFrame:
                 f"{mark.join(row)[:80]}. A value that holds a {mark!r} needs quotes."
             )
     full = [(row + [""] * len(names))[: len(names)] for row in rows]
-    return pd.DataFrame(full, columns=pd.Index(names, dtype=str), dtype=str)
+    table = pd.DataFrame(full, columns=pd.Index(names, dtype=str), dtype=str)
+    table.attrs["separator"] = mark
+    return table
 
 
 def require_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> None:
@@ -83,48 +86,20 @@ def require_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path, wha
             )
 
 
-PLAIN_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-WITH_THOUSANDS = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?"
-WITH_DECIMAL_COMMA = r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+"
-
-
 def read_numbers(column: pd.Series, unit: str = "", metric: str = "") -> pd.Series:
-    """Return a column of text as numbers in the metric's unit; what is no number is NaN.
+    """Return a column of plain numerals in the metric's unit; what is no number is NaN.
 
-    Commas set thousands apart (1,234.5), or are decimal commas (12,5) where the column's numbers
-    cannot be read otherwise: all of a column are read alike. A % sign belongs to the number where
-    the unit is none or a percentage. Raises UserError for a unit that does not fit, and for a
-    column in which both readings are needed, or neither is certain.
+    A % sign belongs to the number where the unit is none or a percentage. Raises UserError for a
+    unit that does not fit.
     """
     known = {one.name: one.unit for one in METRICS}
-    scale = to_metric_unit(1.0, unit, known.get(metric, "1"), metric or str(column.name))
-    text = column.str.replace(r"[\s\u00a0\u202f']", "", regex=True)
-    percent = text.str.endswith("%")
-    if unit in ("", "%") and known.get(metric, "1") == "1":
-        text = text.where(~percent, text.str.removesuffix("%"))
-        scales = pd.Series(scale, text.index).where(~percent, 0.01)
-    else:
-        scales = pd.Series(scale, text.index)
-    plain = _write_plainly(text, str(column.name))
-    numbers = pd.to_numeric(plain.where(plain.str.fullmatch(PLAIN_NUMBER), ""), errors="coerce")
-    return (numbers * scales).replace([np.inf, -np.inf], np.nan)
-
-
-def _write_plainly(text: pd.Series, name: str) -> pd.Series:
-    """The numbers of a column without thousands' separators and with decimal points."""
-    decimal = text.str.fullmatch(WITH_DECIMAL_COMMA) & ~text.str.fullmatch(WITH_THOUSANDS)
-    thousands = text.str.fullmatch(WITH_THOUSANDS)
-    points = text.str.fullmatch(PLAIN_NUMBER) & text.str.contains(".", regex=False)
-    if not decimal.any():
-        return text.where(~thousands, text.str.replace(",", "", regex=False))
-    mixed = points | (thousands & text.str.contains(".", regex=False))
-    if mixed.any():
-        raise UserError(
-            f"Column {name!r} has decimal commas ({text[decimal].iloc[0]}) and decimal points "
-            f"({text[mixed].iloc[0]}). Write all of its numbers alike."
-        )
-    swapped = text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-    return text.where(~(decimal | thousands), swapped)
+    of = known.get(metric, "1")
+    scale = to_metric_unit(1.0, unit, of, metric or str(column.name))
+    percent = column.str.endswith("%")
+    bare = column.str.removesuffix("%").where(percent & (unit in ("", "%")) & (of == "1"), column)
+    scales = pd.Series(scale, column.index).where(bare == column, 0.01)
+    numbers = pd.to_numeric(bare, errors="coerce") * scales
+    return numbers.replace([np.inf, -np.inf], np.nan)
 
 
 def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
@@ -143,7 +118,8 @@ def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
     if len(twice):
         raise UserError(
             f"{len(twice)} rows describe a cell that another row describes: "
-            f"{name_some(twice['model'])}. Import the files that hold them one by one."
+            f"{name_some(twice['model'])}. Give each what sets it apart (a column of the map, as "
+            "technique or batch), or import their files one by one."
         )
     table = {name: rows.get(name) for name in schema().names}
     columns = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import UserError
+from harness.published.numerals import write_plainly
 from harness.published.table import (
     Published,
     drop_unreadable,
@@ -22,6 +23,8 @@ from harness.published.table import (
 
 TIMES = ("model", "infer_img_size", "infer_batch_size", "infer_step_time")
 QUALITIES = ("model", "img_size", "top1", "param_count")
+NUMBERS = ("infer_img_size", "infer_batch_size", "infer_step_time", "infer_gmacs", "param_count",
+           "img_size", "top1", "top5")  # fmt: skip
 PRECISIONS = {"amp": "float16", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LAYOUTS = ("nchw", "nhwc")
 RUNTIMES = ("dynamo", "inductor", "torchscript")
@@ -84,6 +87,7 @@ def _read_times(
     setting = read_setting(path.name)
     table = read_table(path)
     require_columns(table, TIMES, path, "an inference table of timm")
+    table = write_plainly(table, [name for name in NUMBERS if name in table], decimal=".")
     rows = table.assign(
         size=read_numbers(table["infer_img_size"]),
         call_examples=read_numbers(table["infer_batch_size"]),
@@ -131,6 +135,7 @@ def _join(
 def _read_qualities(path: Path, told: list[str]) -> pd.DataFrame:
     table = read_table(path)
     require_columns(table, QUALITIES, path, "a table of accuracies of timm")
+    table = write_plainly(table, [name for name in NUMBERS if name in table], decimal=".")
     rows = pd.DataFrame({
         "full": table["model"],
         "architecture": table["model"].str.partition(".")[0],

@@ -302,3 +302,12 @@ def test_a_division_by_zero_and_a_fractional_batch_leave_their_rows_out(tmp_path
     assert "bs is not positive: b, d" in told
     assert "bs is no whole number from 1 on: b, c, d" in told
     make_cells(published.cells, "now")
+
+
+def test_two_columns_that_are_divided_alike_both_leave_their_rows_out(tmp_path: Path) -> None:
+    columns = TABLE_MAP.replace('"ms" }', '"ms", per = "bs" }')
+    columns += 'energy_j = { column = "joule", per = "bs" }\n'
+    text = "name,top1,ms,joule,bs\na,70,12.5,1,64\nb,70,25,,\nc,70,,2,\nd,70,,,\n"
+    published = read_text(tmp_path, text, columns)
+    assert published.cells["model"].tolist() == ["a", "d"]
+    assert "bs is not positive: b, c" in " ".join(published.told)
