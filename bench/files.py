@@ -51,7 +51,9 @@ def _explain(file: str, error: BaseException) -> str:
         hint = " Put what is meant for the command line under `if __name__ == '__main__':`."
     elif isinstance(error, ImportError) and error.name:
         top = error.name.partition(".")[0]
-        if top in OUR_PACKAGES:
+        folders = (Path(file).expanduser().resolve().parent, Path.cwd())
+        own = [folder / name for folder in folders for name in (top, f"{top}.py")]
+        if top in OUR_PACKAGES and any(path.exists() for path in own):
             hint = f" {top} is a package of paretogrid's own; give yours another name."
         elif isinstance(error, ModuleNotFoundError):
             hint = (

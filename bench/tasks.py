@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,27 @@ def predict(outputs: Tensor, labels: Tensor) -> Tensor:
         threshold = PROBABILITY if bool((low >= 0).all() and (high <= 1).all()) else 0.0
         return (outputs.reshape(labels.shape) >= threshold).long()
     return _scores(outputs, labels).argmax(1)
+
+
+def first_tensor(outputs: Any) -> Tensor:
+    """Return the first tensor in whatever a model returned; raise SpecError if there is none."""
+    for tensor in find_tensors(outputs):
+        return tensor
+    raise SpecError(f"the model returned {type(outputs).__name__}, which holds no tensor")
+
+
+def find_tensors(outputs: Any) -> Iterator[Tensor]:
+    """Yield the tensors in tuples, lists, dictionaries and dataclasses, in their order."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+        return
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    elif is_dataclass(outputs):
+        outputs = [getattr(outputs, field.name, None) for field in fields(outputs)]
+    if isinstance(outputs, tuple | list):
+        for one in outputs:
+            yield from find_tensors(one)
 
 
 def has_one_output(outputs: Tensor, labels: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.conventions import IGNORED
 from bench.errors import Refusal
 from bench.subject import Recipe, Subject, evaluating
-from bench.tasks import predict, task_loss
+from bench.tasks import first_tensor, predict, task_loss
 
 Loss = Callable[..., Tensor]
 EVALUATION_BATCH = 500
@@ -60,7 +60,8 @@ def finetune(
     if epochs == 0:
         return subject
     if subject.data is None or subject.recipe is None:
-        return subject.with_note("not fine-tuned: the model has no training data")
+        lacks = "training data" if subject.data is None else "recipe to train by"
+        return subject.with_note(f"not fine-tuned: the model has no {lacks}")
     recipe = dataclasses.replace(subject.recipe, epochs=epochs)
     examples = subject.data.train
     fit(subject.module, examples.inputs, (examples.labels,), task_loss, recipe, after_step)
@@ -88,9 +89,12 @@ def tune_quality(subject: Subject) -> float:
 
 @torch.no_grad()
 def scores(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Return a module's outputs over many inputs, computed in batches in evaluation mode."""
+    """Return a module's outputs over many inputs, computed in batches in evaluation mode.
+
+    Of several outputs the first counts, here as everywhere.
+    """
     module.eval()
-    return torch.cat([module(part) for part in inputs.split(EVALUATION_BATCH)])
+    return torch.cat([first_tensor(module(part)) for part in inputs.split(EVALUATION_BATCH)])
 
 
 def sum_gradients(subject: Subject, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -104,7 +108,7 @@ def sum_gradients(subject: Subject, weights: Sequence[Tensor]) -> list[Tensor]:
     size = subject.recipe.batch_size if subject.recipe else EVALUATION_BATCH
     sums = [torch.zeros_like(weight) for weight in weights]
     for rows in torch.arange(len(examples)).split(size):
-        loss = task_loss(module(examples.inputs[rows]), examples.labels[rows])
+        loss = task_loss(first_tensor(module(examples.inputs[rows])), examples.labels[rows])
         gradients = torch.autograd.grad(loss, list(weights), allow_unused=True)
         for place, gradient in enumerate(gradients):
             if gradient is not None:  # a weight that is not used has none
@@ -140,7 +144,8 @@ def fit(
                 if len(rows) == 1 and len(inputs) > 1:
                     continue  # batch norm cannot train on a single example
                 optimizer.zero_grad(set_to_none=True)
-                cost = loss(module(inputs[rows]), *(target[rows] for target in targets))
+                outputs = first_tensor(module(inputs[rows]))
+                cost = loss(outputs, *(target[rows] for target in targets))
                 (cost + penalize(module, recipe)).backward()
                 optimizer.step()
                 schedule.step()

@@ -16,6 +16,7 @@ from bench.errors import Refusal
 from bench.registry import technique
 from bench.storage import STORABLE
 from bench.subject import Subject, evaluating
+from bench.tasks import find_tensors, first_tensor
 from bench.techniques.parameters import IF_TUNED, Epochs, ShareBelowOne
 from bench.training import finetune, sum_gradients
 
@@ -97,8 +98,11 @@ def _parts(subject: Subject) -> list[nn.Module]:
 
 def _output_shape(module: nn.Module, subject: Subject) -> Any:
     with torch.no_grad():
-        outputs = module(*(value[:2] for value in subject.inputs))
-    return outputs.shape if isinstance(outputs, torch.Tensor) else None
+        return first_tensor(module(*(value[:2] for value in subject.inputs))).shape
+
+
+def _list_tensors(outputs: Any) -> list[torch.Tensor]:
+    return list(find_tensors(outputs))
 
 
 def _output_layers(module: nn.Module, subject: Subject) -> set[str]:
@@ -107,7 +111,9 @@ def _output_layers(module: nn.Module, subject: Subject) -> set[str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters outside a layer, which are handled
-        graph = torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(subject))
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            module, _trace_inputs(subject), output_transform=_list_tensors
+        )
     weighted = {layer for layer in module.modules() if isinstance(layer, STORABLE)}
     names = {layer: name for name, layer in module.named_modules()}
 
@@ -158,6 +164,7 @@ def _try_remove(
                 importance=_make_importance(importance),
                 pruning_ratio=fraction,
                 ignored_layers=ignored,
+                output_transform=_list_tensors,
                 root_module_types=list(STORABLE),
             ).step()
         pruned.zero_grad(set_to_none=True)

@@ -68,12 +68,15 @@ class CastModule(nn.Module):
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """Return floating-point tensors, also inside tuples, lists and dicts, in another type."""
+    """Return floating-point tensors in another type, also inside containers and dataclasses."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, dict):
         items_by_key = {key: cast(item, dtype) for key, item in value.items()}
         return items_by_key if type(value) is dict else type(value)(**items_by_key)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **cast(given, dtype))
     if isinstance(value, tuple | list):
         items = [cast(item, dtype) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -103,8 +103,7 @@ def average_seeds(frame: Frame) -> pd.DataFrame:
     # A mean of some seeds is none of all: where a seed did not reach a target, there is none.
     complete = (grouped.size().to_numpy() == grouped[list(rules)].count().to_numpy().T).T
     averaged[list(rules)] = averaged[list(rules)].where(complete)
-    undirected = [metric.name for metric in frame.metrics.values() if metric.direction == "none"]
-    averaged[[name for name in undirected if name in averaged]] = float("nan")
+    averaged[[name for name in rules if name.endswith(("_p_value", "_q_value"))]] = float("nan")
     return averaged.copy().assign(seeds=grouped.size().to_numpy())
 
 

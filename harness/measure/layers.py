@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bench.subject import evaluating
+from bench.tasks import first_tensor
 from harness.layer import Layer
 from harness.measure.counts import Seen, count_weights
 from harness.measure.macs import MacCounter, count_call
-from harness.measure.runtimes import first_tensor
 
 BETWEEN = "between layers"
 """The kind of the row for products that no layer makes, such as those of attention."""

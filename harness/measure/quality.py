@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from bench.subject import Subject
-from bench.tasks import predict
+from bench.tasks import first_tensor, predict
 from harness.measure.devices import Device
-from harness.measure.runtimes import Program, first_tensor, like_strides, take_batch
+from harness.measure.runtimes import Program, like_strides, take_batch
 from harness.stats import relative_fidelity
 
 Mode = Callable[[], AbstractContextManager[Any]]
@@ -31,10 +31,11 @@ def collect_answers(
     known: np.ndarray | None = None,
     mode: Mode = torch.inference_mode,
 ) -> dict[str, np.ndarray] | None:
-    """Return `outputs` and, where there is data, `predicted` and `labels` of the test split.
+    """Return `outputs`, their `shape` and, where there is data, `predicted` and `labels`.
 
-    Labels are whole numbers of classes, or numbers (float32), and so are the predictions; both have
-    the labels' shape. Raises SpecError where the outputs do not answer the labels.
+    Of the test split. Labels are whole numbers of classes, or numbers (float32), and so are the
+    predictions; both have the labels' shape. Raises SpecError where the outputs do not answer the
+    labels.
 
     Runs in the batch that is timed: some techniques (dynamic quantization) answer differently in
     another. `known` are the outputs in another batch: where the first PROBED examples come out the
@@ -49,7 +50,7 @@ def collect_answers(
         if relative_fidelity(seen, known[: seen.size]) >= SAME_ANSWERS:
             return None
     outputs = _run_in_batches(program, inputs, subject.inputs, device, batch, mode)
-    found = {"outputs": _flatten(outputs)[:KEPT_OUTPUTS]}
+    found = {"outputs": _flatten(outputs)[:KEPT_OUTPUTS], "shape": np.array(outputs.shape)}
     if examples is not None:
         kind = np.float32 if examples.labels.is_floating_point() else np.int32
         found["labels"] = examples.labels.numpy().astype(kind)

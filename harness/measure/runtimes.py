@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.subject import Recipe, evaluating
-from bench.tasks import task_loss
+from bench.tasks import first_tensor, task_loss
 from bench.training import build_optimizer, dropping, penalize, set_training
 from harness.errors import WorkerRefusal
 from harness.measure.devices import Device
@@ -47,7 +47,8 @@ class TrainingStep:
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return the loss of the inputs, after an update."""
         self.optimizer.zero_grad(set_to_none=True)
-        cost = task_loss(self.module(*inputs), self.labels) + penalize(self.module, self.recipe)
+        loss = task_loss(first_tensor(self.module(*inputs)), self.labels)
+        cost = loss + penalize(self.module, self.recipe)
         cost.backward()
         self.optimizer.step()
         return cost.detach()
@@ -58,9 +59,14 @@ def ready(program: Program) -> Program:
     return evaluating(program) if isinstance(program, nn.Module) else program
 
 
-def make_labels(classes: int, batch: int) -> Tensor:
-    """Return labels for a batch, the classes in turn, or zeros where labels are numbers."""
-    return torch.arange(batch) % classes if classes else torch.zeros(batch)
+def make_labels(classes: int, batch: int, shape: Sequence[int] = ()) -> Tensor:
+    """Return labels for a batch, the classes in turn, or zeros where labels are numbers.
+
+    shape: of one example's label; () for a single one.
+    """
+    if not classes:
+        return torch.zeros(batch, *shape)
+    return (torch.arange(batch * prod(shape)) % classes).reshape(batch, *shape)
 
 
 def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) -> Callable[[], Any]:
@@ -99,22 +105,3 @@ def like_strides(value: Tensor, model: Tensor) -> Tensor:
     order = sorted(range(model.dim()), key=outermost_first)
     back = sorted(range(model.dim()), key=order.__getitem__)
     return laid.permute(order).contiguous().permute(back).expand(value.shape)
-
-
-def first_tensor(outputs: Any) -> Tensor:
-    """Return the first tensor in whatever a model returned; raise ValueError if there is none.
-
-    It looks into dictionaries, tuples, lists and dataclasses, in their order.
-    """
-    if isinstance(outputs, Tensor):
-        return outputs
-    if is_dataclass(outputs) and not isinstance(outputs, dict):
-        outputs = [getattr(outputs, field.name, None) for field in fields(outputs)]
-    items = outputs.values() if isinstance(outputs, Mapping) else outputs
-    if isinstance(outputs, Mapping | tuple | list):
-        for item in items:
-            try:
-                return first_tensor(item)
-            except ValueError:
-                continue
-    raise ValueError(f"the model returned {type(outputs).__name__}, which holds no tensor")

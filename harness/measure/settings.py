@@ -31,10 +31,17 @@ def describe_build() -> dict[str, str]:
 
 
 def apply_threads(threads: int, pin: bool) -> None:
-    """Give this process so many threads, pinned to the last so many of its processors."""
+    """Give this process so many threads, pinned to the last so many of its processors.
+
+    Threads that an import has started are pinned with it.
+    """
     if pin:
         allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, allowed[-min(threads, len(allowed)) :])
+        chosen = allowed[-min(threads, len(allowed)) :]
+        os.sched_setaffinity(0, chosen)
+        for thread in read_worked_ns():
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(thread, chosen)
     torch.set_num_threads(threads)
 
 
@@ -166,12 +173,14 @@ def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
     if found["threads_in_effect"] != threads:
         limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
         why = f" ({', '.join(limits)} in the environment)" if limits else ""
-        warnings.append(f"{threads} threads asked for, {found['threads_in_effect']} in effect{why}")
+        asked = "1 thread" if threads == 1 else f"{threads} threads"
+        warnings.append(f"{asked} asked for, {found['threads_in_effect']} in effect{why}")
     cores = len(found["affinity_in_effect"])
     if threads > cores:
         warnings.append(f"oversubscribed: {threads} threads on {cores} processors")
     elif wanted["pin"] and cores != threads:
-        warnings.append(f"pinning to {threads} processors asked for, {cores} in effect")
+        processors = "processor" if threads == 1 else "processors"
+        warnings.append(f"pinning to {threads} {processors} asked for, {cores} in effect")
     if found["wait_policy_in_effect"] != wanted["wait_policy"]:
         warnings.append(
             f"wait policy {wanted['wait_policy']} asked for, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.measure.macs import find_formulas
+from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
 

@@ -58,6 +58,8 @@ def conclude(
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     baseline = find_baseline(timed.seats, seat.cell)
     record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
+    doubts = doubt_answers(seat.answers)
+    record = record.under(warnings=[*record.conditions.get("warnings", ()), *doubts])
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
         ratio = compare(seat.member, baseline.member, timed.process_spread)
         record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
@@ -108,6 +110,28 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
         classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
         if classes is not None and wanted is not None and wanted.shape == classes.shape:
             found["agreement"] = float(np.mean(classes == wanted))
+    return found
+
+
+def doubt_answers(answers: Answers) -> list[str]:
+    """Return what makes quality doubtful: outputs that are no numbers, shapes read in two ways.
+
+    Minus infinity and the like stand for "not allowed"; NaN and infinity mostly for an overflow.
+    """
+    found = []
+    outputs, labels = answers.get("outputs"), answers.get("labels")
+    if outputs is not None and outputs.size:
+        broken = float(np.mean(np.isnan(outputs) | (outputs == np.inf)))
+        if broken:
+            share = f"{broken * 100:.0f} %" if broken >= 0.01 else "some"
+            found.append(f"{share} of the outputs are NaN or infinite; fidelity leaves them out")
+    if labels is not None and labels.dtype.kind != "f":
+        shape = tuple(answers["shape"].tolist())
+        if len(shape) > 2 and shape[:1] + shape[2:] == shape[:-1] == labels.shape:
+            found.append(
+                f"classes may lie along the second dimension of outputs {shape} or along the last; "
+                "they are taken from the second"
+            )
     return found
 
 

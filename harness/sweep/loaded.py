@@ -84,7 +84,7 @@ def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     recipe = subject.recipe
     if runtime == TRAINING and recipe is not None:
         batch = facts["train_examples"] if recipe.optimizer == "gd" else batch
-        labels = opened.place(make_labels(facts["classes"], batch))
+        labels = opened.place(make_labels(facts["classes"], batch, facts["label_shape"]))
         program: Program = TrainingStep(module, recipe, labels)
     else:
         program = build_program(module, runtime)

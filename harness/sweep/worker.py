@@ -149,6 +149,8 @@ class Workbench:
                 reasons["refusals"][technique] = str(refusal)
             except SpecError as mistake:
                 reasons["mistakes"][technique] = str(mistake)
+            except Exception:  # what else goes wrong fails its cells, with its message
+                continue
         return found | reasons | {"task": subject.task(str(call))}
 
     def probe_device(self, device: str) -> dict[str, Any]:

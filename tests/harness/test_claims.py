@@ -40,6 +40,22 @@ def test_fewer_multiplications_and_more_time_are_named_with_the_bound() -> None:
     )
 
 
+@pytest.mark.parametrize("unknown", [None, float("nan")])
+def test_where_nobody_knows_what_bounds_a_call_no_reason_is_made_up(unknown: Any) -> None:
+    uncounted = {"macs": unknown, "fraction_of_roof": unknown, "bound": unknown}
+    (told,) = tell(cell("prune(0.5)", 1.1, 1.05, weight_bytes=50.0, **uncounted))
+    assert told.endswith("12% of the stored bytes, yet 1.10 (1.05–1.15) times the latency of its "
+                         "baseline on net, cpu, threads 1, batch 1.")  # fmt: skip
+
+
+def test_of_several_seeds_the_share_of_the_roof_is_their_mean() -> None:
+    shares = [(0, 0.2), (1, 0.4)]
+    cells = [cell("prune(0.5)", 1.1, 1.05, "memory", macs=50.0, seed=seed, fraction_of_roof=share)
+             for seed, share in shares]  # fmt: skip
+    (told,) = tell(cell("baseline", 1.0, 1.0, seed=1), *cells)
+    assert "Bound by memory, at 30% of the roof" in told
+
+
 @pytest.mark.parametrize(
     "cells",
     [

@@ -25,8 +25,8 @@ def test_settings_that_took_effect_give_no_warning() -> None:
 @pytest.mark.parametrize(
     ("found", "warning"),
     [
-        ({"threads_in_effect": 4}, "1 threads asked for, 4 in effect"),
-        ({"affinity_in_effect": [0, 1]}, "pinning to 1 processors asked for, 2 in effect"),
+        ({"threads_in_effect": 4}, "1 thread asked for, 4 in effect"),
+        ({"affinity_in_effect": [0, 1]}, "pinning to 1 processor asked for, 2 in effect"),
         (
             {"wait_policy_in_effect": "passive"},
             "wait policy active asked for, passive in effect",
@@ -101,6 +101,20 @@ def test_each_thread_of_the_pool_has_a_processor_of_its_own() -> None:
     assert f"[{last[0]}], " in done.stdout or f"[{last[0]}]]" in done.stdout
     assert f"[{last[1]}]]" in done.stdout or f"[{last[1]}], " in done.stdout
     assert done.stdout.strip().endswith(str(last)), "together they are what the cell may use"
+
+
+def test_threads_that_an_import_has_started_are_pinned_with_the_others() -> None:
+    script = (
+        "import threading\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "from harness.measure import settings\n"
+        "settings.apply_threads(1, pin=True)\n"
+        "print(len(settings.read_affinity()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "1"
 
 
 def test_one_thread_is_left_where_it_is() -> None:

@@ -6,7 +6,7 @@ from scripted import Samples
 
 from harness.grid import Cell
 from harness.record import Record
-from harness.sweep.conclude import with_drift
+from harness.sweep.conclude import doubt_answers, with_drift
 from harness.sweep.heat import Member, TimedBlock
 
 ROUNDS = 40
@@ -53,3 +53,39 @@ def test_without_a_control_every_drift_is_the_cell_s(record: Record) -> None:
     found = with_drift(record, timed("cell", 1e-3 * SLOWER), timed("control", np.array([])))
     assert not found.conditions["settled"]
     assert np.isnan(found.conditions["machine_drift"])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ([1.0, -np.inf], ""),  # a mask
+        ([1.0, np.nan], "50 % of the outputs are NaN or infinite"),
+        ([1.0, np.inf, 0.0, 2.0], "25 % of the outputs are NaN or infinite"),
+        ([np.nan] + [1.0] * 1000, "some of the outputs are NaN or infinite"),
+        ([], ""),
+    ],
+)
+def test_outputs_that_are_no_numbers_are_a_warning(outputs: list[float], told: str) -> None:
+    found = doubt_answers({"outputs": np.array(outputs), "shape": np.array([len(outputs)])})
+    assert told in " ".join(found) and bool(found) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "doubtful"),
+    [
+        ((6, 3, 3), (6, 3), True),
+        ((6, 3, 4), (6, 4), False),
+        ((6, 4, 3), (6, 4), False),
+        ((6, 4, 4, 4), (6, 4, 4), True),
+        ((3, 3), (3,), False),
+        ((6, 3), (6, 3), False),
+    ],
+)
+def test_classes_that_may_lie_along_two_dimensions_are_a_warning(
+    shape: tuple[int, ...], labels: tuple[int, ...], doubtful: bool
+) -> None:
+    answers = {"outputs": np.zeros(2), "shape": np.array(shape), "labels": np.zeros(labels, int)}
+    found = doubt_answers(answers)
+    assert bool(found) == doubtful
+    assert all(f"outputs {shape}" in told for told in found)
+    assert doubt_answers(answers | {"labels": np.zeros(labels)}) == []  # numbers, no classes

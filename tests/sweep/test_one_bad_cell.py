@@ -53,6 +53,32 @@ def test_a_mistake_of_ours_about_a_cell_is_told_and_the_others_go_on(
     assert list(rows.loc[["baseline", "int8-dynamic"], "status"]) == ["measured"] * 2
 
 
+CHECKED = """
+from bench import technique
+
+def divide(subject, **_):
+    1 / (sum(p.numel() for p in subject.module.parameters()) - 72)
+
+@technique("odd", check=divide)
+def odd(subject):
+    return subject
+"""
+
+
+def test_a_check_that_breaks_for_one_model_costs_that_model_s_cells(
+    measure: Measure, tmp_path: Path
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "odd.py").write_text(CHECKED)
+    cells = measure(
+        models=[f"{tmp_path}/nets.py:small", f"{tmp_path}/nets.py:large"],
+        techniques=["odd"], plugins=[f"{tmp_path}/odd.py"],
+    )  # fmt: skip
+    found = {(row["model"][-5:], row["technique"]): row for row in cells.to_dict("records")}
+    assert "ZeroDivisionError" in found["small", "odd"]["message"]
+    assert [key for key, row in found.items() if row["status"] != "measured"] == [("small", "odd")]
+
+
 def test_a_mistake_of_ours_about_a_heat_costs_that_heat_and_resume_has_nothing_left(
     launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,5 +162,7 @@ def test_a_package_in_the_working_folder_is_importable_and_one_elsewhere_is_hint
     told = command("inspect", "benchmarks/entry.py:net")
     assert told.returncode == 2
     assert "PYTHONPATH=" in told.stderr
-    (tmp_path / "own.py").write_text("import bench.mine")
+    (tmp_path / "own.py").write_text("from bench import Mine")
+    assert "give yours" not in command("inspect", "own.py:net").stderr  # there is none of his
+    (tmp_path / "bench.py").write_text("class Mine: ...")
     assert "give yours another name" in command("inspect", "own.py:net").stderr

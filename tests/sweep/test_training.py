@@ -37,6 +37,19 @@ def test_a_step_computes_every_gradient_and_leaves_the_weights() -> None:
     assert all(parameter.grad.abs().sum() > 0 for parameter in after)
 
 
+@pytest.mark.parametrize(
+    ("classes", "shape", "outputs"), [(10, (), 10), (0, (), 1), (0, (3,), 3), (2, (3,), 3)]
+)
+def test_a_step_has_labels_of_the_shape_that_the_data_s_have(
+    classes: int, shape: tuple[int, ...], outputs: int
+) -> None:
+    labels = make_labels(classes, 8, shape)
+    assert labels.shape == (8, *shape) and labels.is_floating_point() == (classes == 0)
+    assert not classes or labels.max() == min(classes, labels.numel()) - 1
+    step = TrainingStep(nn.Linear(16, outputs), Recipe(epochs=1), labels)
+    assert torch.isfinite(step(torch.randn(8, 16)))
+
+
 def test_a_step_multiplies_forward_and_twice_backward_but_for_the_inputs() -> None:
     step = make_step(Recipe(epochs=1))
     macs, _ = count_macs(step, (torch.randn(8, 64),))
@@ -143,3 +156,54 @@ def test_a_student_larger_than_its_teacher_is_skipped_without_training(
     student = found.loc["distill('digits-mlp')"]
     assert student["status"] == "skipped"
     assert "more than its teacher" in student["message"]
+
+
+MANY = """
+import dataclasses
+import torch
+from torch import nn
+from bench import Recipe, Subject
+from bench.data.splits import Dataset, Split
+
+@dataclasses.dataclass
+class Out:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+class Net(nn.Module):
+    def __init__(self, pack, outputs=4):
+        super().__init__()
+        self.first, self.last, self.pack = nn.Linear(8, 16), nn.Linear(16, outputs), pack
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return self.pack(self.last(hidden), hidden)
+
+def made(module, labels, classes):
+    torch.manual_seed(0)
+    split = Split(torch.randn(200, 8), labels)
+    data = Dataset("made", split, split, split, classes)
+    return Subject(module, (split.inputs[:4],), data, Recipe(epochs=1))
+
+def as_tuple(*outputs): return outputs
+def as_dict(*outputs): return {"logits": outputs[0], "rest": list(outputs[1:])}
+def in_tuple(): return made(Net(as_tuple), torch.arange(200) % 4, 4)
+def in_dict(): return made(Net(as_dict), torch.arange(200) % 4, 4)
+def in_dataclass(): return made(Net(Out), torch.arange(200) % 4, 4)
+def several_targets(): return made(Net(Out, 3), torch.randn(200, 3), 0)
+"""
+
+
+def test_a_model_of_several_outputs_or_targets_is_trained_fine_tuned_and_timed_training(
+    measure: Callable[..., pd.DataFrame], tmp_path: Any
+) -> None:
+    file = tmp_path / "many.py"
+    file.write_text(MANY)
+    models = [f"{file}:{name}" for name in ("in_tuple", "in_dict", "in_dataclass")]
+    techniques = ["prune-channels(0.5, finetune_epochs=1)", "bf16", "prune-gradient(0.5)"]
+    distilled = "distill('shrink(0.5)', loss='mse')"
+    cells = measure(models=models, techniques=[*techniques, distilled])
+    assert list(cells["message"].unique()) == [""]
+    params = cells.set_index(["technique"])["params"]
+    assert set(params[techniques[0]]) == {8 * 8 + 8 + 8 * 4 + 4}
+    steps = measure(models=[*models, f"{file}:several_targets"], task="training")
+    assert list(steps["status"]) == ["measured"] * 4
