@@ -10,10 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 
 from bench.cache import cache_folder
 from bench.data import Dataset
+from bench.subject import Subject
 from harness.durable import write_durably
 from harness.measure.behaviour import Behaviour
 from harness.sweep.content import digest_content
@@ -46,6 +48,11 @@ def read_facts(variant: str) -> dict[str, Any]:
 def variant_folder(variant: str) -> Path:
     """Return the folder of a variant in the cache."""
     return cache_folder() / "variants" / variant
+
+
+def save_subject(subject: Subject, path: Path) -> None:
+    """Write a subject so that any worker can load it that has imported the same files."""
+    torch.save(subject, path, pickle_module=cloudpickle)
 
 
 def store_dataset(data: Dataset) -> str:

@@ -25,7 +25,8 @@ from harness.measure.runtimes import (
     make_labels,
     take_batch,
 )
-from harness.sweep import kept, prepare
+from harness.sweep import kept
+from harness.sweep.restore import load_subject
 
 PLAIN = Behaviour()
 
@@ -79,7 +80,7 @@ class Loaded:
 def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
     """Load a prepared variant on a device, with inputs of the batch's size resident there."""
     opened = open_device(device)
-    subject, facts = prepare.load_subject(variant), kept.read_facts(variant)
+    subject, facts = load_subject(variant), kept.read_facts(variant)
     module = opened.place(subject.module)
     recipe = subject.recipe
     if runtime == TRAINING and recipe is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import shutil
 import tempfile
@@ -19,42 +18,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import torch
-from torch.nn.parameter import is_lazy
 
-from bench import registry
 from bench.cache import code_version
-from bench.errors import Refusal, SpecError
 from bench.spec import find_files
-from bench.subject import Subject, as_subject, evaluating
+from bench.subject import Subject
 from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
+from harness.sweep.build import Steps, apply_step, build_base, built, factory_module
 from harness.sweep.content import Unkeyable
 from harness.sweep.footprint import compare_footprints, find_footprint
-from harness.sweep.kept import load_dataset, read_facts, store_dataset, variant_folder
+from harness.sweep.kept import read_facts, save_subject, store_dataset, variant_folder
+from harness.sweep.restore import load_subject
 from harness.sweep.seeding import seed_everything
 from harness.sweep.sources import digest_all, digest_sources
 from harness.sweep.users import is_users
 
 FORMAT = 3
 """Of a variant's folder; raise it when what is stored changes."""
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How a variant is made: by what is built again where it cannot be serialized.
-
-    base: the variant that `technique` was applied to, or empty for a model with its recipes.
-    """
-
-    model: str = ""
-    recipes: tuple[str, ...] = ()
-    batch: int | None = None
-    base: str = ""
-    technique: str = ""
-    seed: int = 0
 
 
 def prepare_base(
@@ -92,46 +74,6 @@ def prepare_base(
     return _keep(making, make)
 
 
-_built: dict[Steps, Subject] = {}
-"""What was made in this process: a function that patches something runs once in it."""
-
-
-def build_base(steps: Steps) -> Subject:
-    """Return a model as its function and recipes make it, before it is trained."""
-    if steps not in _built:
-        _built[steps] = _build_base(steps)
-    return _built[steps]
-
-
-def _build_base(steps: Steps) -> Subject:
-    model = steps.model
-    seed_everything(steps.seed, model)
-    subject = dataclasses.replace(as_subject(registry.build("model", model), model), origin=model)
-    settle_shapes(subject)
-    for recipe in steps.recipes:
-        subject = registry.build("technique", recipe, subject)
-    return subject if steps.batch is None else with_batch(subject, steps.batch, model)
-
-
-def settle_shapes(subject: Subject) -> None:
-    """Let lazy layers learn their shapes from the example inputs, in place."""
-    if any(map(is_lazy, [*subject.module.parameters(), *subject.module.buffers()])):
-        training = {part: part.training for part in subject.module.modules()}
-        with torch.no_grad():
-            evaluating(subject.module)(*(value.clone() for value in subject.inputs))
-        for part, was in training.items():
-            part.training = was
-
-
-def with_batch(subject: Subject, batch: int, model: str) -> Subject:
-    """Return the subject with a recipe of that batch; Refusal where it is not trained."""
-    if subject.recipe is None or subject.data is None:
-        raise Refusal(f"task = 'training' needs data and a recipe, and {model} has none")
-    return dataclasses.replace(
-        subject, recipe=dataclasses.replace(subject.recipe, batch_size=batch)
-    )
-
-
 def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
     """Return the facts of a prepared variant with one more technique applied.
 
@@ -148,7 +90,7 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
     def make() -> tuple[Subject, str]:
         subject = load_subject(base, with_data=True)
         footprint = find_footprint(module)
-        _built[steps] = made = apply_step(subject, steps)
+        built[steps] = made = apply_step(subject, steps)
         changed = compare_footprints(footprint, find_footprint(module))
         making.changed = before["changed"] or changed  # what its model's function changed, too
         if made.data is None or made.data is subject.data:
@@ -156,53 +98,6 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
         return made, store_dataset(made.data)
 
     return _keep(making, make)
-
-
-def apply_step(subject: Subject, steps: Steps) -> Subject:
-    """Return a subject with a technique applied; raise SpecError where it returns none."""
-    seed_everything(steps.seed, steps.technique)
-    made = registry.build("technique", steps.technique, subject)
-    if not isinstance(made, Subject):
-        raise SpecError(
-            f"Technique {steps.technique!r} returned {type(made).__name__}; it must return a "
-            "Subject."
-        )
-    return made
-
-
-def load_subject(variant: str, with_data: bool = False) -> Subject:
-    """Return a prepared subject; without its data it takes only the memory of the model."""
-    folder, facts = variant_folder(variant), read_facts(variant)
-    try:
-        if facts["rebuilt"]:
-            raise ImportError(facts["variant"])
-        subject: Subject = torch.load(folder / "subject.pt", weights_only=False)
-    except (ImportError, AttributeError):  # what only its function makes importable, too
-        subject = dataclasses.replace(rebuild(facts, folder), data=None)
-    if with_data and facts["data"]:
-        subject = dataclasses.replace(subject, data=load_dataset(facts["data"]))
-    return subject
-
-
-def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
-    """Return a variant made again by the steps that made it, with the weights it had.
-
-    Once in a process: it is kept there, without its data.
-    """
-    steps = Steps(**facts["steps"] | {"recipes": tuple(facts["steps"]["recipes"])})
-    if steps.base and steps not in _built:
-        _built[steps] = apply_step(load_subject(steps.base, with_data=True), steps)
-    subject = build_base(steps)
-    if (folder / "state.pt").is_file():
-        state = torch.load(folder / "state.pt", weights_only=False)
-        subject.module.load_state_dict(state["state"])
-        for name, buffer in subject.module.named_buffers():  # those that are not saved as well
-            buffer.copy_(state["buffers"][name])
-    elif facts["trained"] and not steps.base:
-        seed_everything(steps.seed, "train")
-        subject = train(subject)
-    _built[steps] = dataclasses.replace(subject, data=None)
-    return subject
 
 
 @dataclass
@@ -289,17 +184,6 @@ def _save(subject: Subject, folder: Path, why: str) -> str:
     except Exception:  # then training is repeated, with the same seed
         (folder / "state.pt").unlink(missing_ok=True)
     return why
-
-
-def save_subject(subject: Subject, path: Path) -> None:
-    """Write a subject so that any worker can load it that has imported the same files."""
-    torch.save(subject, path, pickle_module=cloudpickle)
-
-
-def factory_module(kind: registry.Kind, text: str) -> str:
-    """Return the name of the module in which a model or technique is defined."""
-    entry, _ = registry.find(kind, text)
-    return str(inspect.unwrap(entry.factory).__module__)
 
 
 def digest(*parts: Any) -> str:

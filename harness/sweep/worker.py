@@ -36,6 +36,7 @@ from harness.measure.runtimes import like_strides
 from harness.stats import Estimate
 from harness.sweep import imports, kept, prepare
 from harness.sweep.loaded import Loaded, open_control, open_variant
+from harness.sweep.restore import load_subject
 
 COUNTED_EXAMPLES = 2
 """Batch norm cannot train on a single example."""
@@ -254,7 +255,7 @@ class Workbench:
     ) -> dict[str, np.ndarray] | None:
         """Return the loaded variant's answers, or None if those known from another batch hold."""
         assert self._loaded is not None
-        subject = prepare.load_subject(variant, with_data=True)
+        subject = load_subject(variant, with_data=True)
         program, device = self._loaded.answering_program(), self._loaded.device
         mode = self._loaded.behaviour.mode
         return quality.collect_answers(subject, program, device, batch, known, mode)
@@ -298,5 +299,5 @@ class Workbench:
 
     def inspect(self, variant: str) -> list[Layer]:
         """Return the layers of a variant."""
-        subject = prepare.load_subject(variant)
+        subject = load_subject(variant)
         return list_layers(subject.module, subject.inputs)

@@ -20,7 +20,7 @@ from harness.measure.counts import count_macs, count_weights
 from harness.measure.layers import list_layers
 from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
-from harness.sweep.prepare import save_subject
+from harness.sweep.kept import save_subject
 
 registry.load_built_ins()
 MODELS = ("digits-mlp", "mnist1d-cnn", "digits-cnn", "mnist1d-transformer")
