@@ -75,8 +75,10 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
         items_by_key = {key: cast(item, dtype) for key, item in value.items()}
         return items_by_key if type(value) is dict else type(value)(**items_by_key)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **cast(given, dtype))
+        made = copy.copy(value)  # not made anew: that would compute what it makes of its fields
+        for field in dataclasses.fields(value):
+            object.__setattr__(made, field.name, cast(getattr(value, field.name, None), dtype))
+        return made
     if isinstance(value, tuple | list):
         items = [cast(item, dtype) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -125,6 +125,10 @@ def read_global_settings() -> dict[str, str]:
         "fused attention": str(torch.backends.mha.get_fastpath_enabled()),
         "TF32 in cuDNN": str(torch.backends.cudnn.allow_tf32),
         "cuDNN benchmark": str(torch.backends.cudnn.benchmark),
+        "flash attention": str(torch.backends.cuda.flash_sdp_enabled()),
+        "memory-efficient attention": str(torch.backends.cuda.mem_efficient_sdp_enabled()),
+        "plain attention": str(torch.backends.cuda.math_sdp_enabled()),
+        "autocast": str(torch.is_autocast_enabled("cpu")),
         "fp16 accumulation": str(cuda.allow_fp16_reduced_precision_reduction),
         "bf16 accumulation": str(cuda.allow_bf16_reduced_precision_reduction),
     }

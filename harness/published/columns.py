@@ -29,6 +29,8 @@ SHARES = ("accuracy", "top5_accuracy", "macro_f1", "fidelity", "agreement", "fra
           "latency_ratio_p_value", "latency_ratio_q_value")  # fmt: skip
 POSITIVE = ("latency_s", "latency_p90_s", "latency_p99_s", "latency_ratio", "throughput_per_s",
             "device_latency_s", "control_latency_s")  # fmt: skip
+EXACT = 2**53
+"""From here on a number read from text may be its neighbour."""
 HINT = """A map of columns is like:
 task = "imagenet"
 device = "cuda-a100"
@@ -122,6 +124,8 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
             numbers = numbers / parts.where(parts > 0)
         why, impossible = find_impossible(numbers, base)
         _add(wrong, f"{source.column} {why}", impossible)
+        if name in WHOLE and not source.unit and source.per is None:
+            _add(wrong, f"{source.column} is no whole number", numbers % 1 > 0)
         numbers = numbers.mask(impossible)
         cells[name] = numbers.astype("Int64") if name in COUNTS else numbers
     left_out = [name for name in table.columns if name not in used]
@@ -145,10 +149,9 @@ def _write_plainly(table: pd.DataFrame, columns: ColumnMap) -> pd.DataFrame:
     """The table with plain numerals in all columns that hold numbers by the map."""
     of_numbers = {name: one for name, one in columns.columns.items() if name not in TEXTS}
     whole = {one.column for name, one in of_numbers.items() if name in WHOLE and not one.unit}
-    divisors = {one.per for one in of_numbers.values() if one.per}
-    names = {one.column for one in of_numbers.values()} | divisors
+    names = {one for source in of_numbers.values() for one in (source.column, source.per) if one}
     separator = table.attrs["separator"]
-    return write_plainly(table, names, whole | divisors, columns.decimal or "", separator)
+    return write_plainly(table, names, whole, columns.decimal or "", separator)
 
 
 def _add(wrong: dict[str, pd.Series], why: str, rows: pd.Series) -> None:
@@ -160,7 +163,7 @@ def find_impossible(numbers: pd.Series, name: str) -> tuple[str, pd.Series]:
     """Return what is wrong with values that this column of ours cannot have, and which they are."""
     if name in COUNTS:
         least = 0 if name == "seed" else 1
-        fits = (numbers >= least) & (numbers % 1 == 0)
+        fits = (numbers >= least) & (numbers % 1 == 0) & (numbers < EXACT)
         return f"is no whole number from {least} on", ~fits & numbers.notna()
     if name in SHARES:
         return "is not between 0 and 1 (0 and 100 %)", (numbers < 0) | (numbers > 1)

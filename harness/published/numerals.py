@@ -82,7 +82,9 @@ def _infer_mark(
         raise UserError(f"Column {name!r} has {comma} and {point}. Write all its numbers alike.")
     value, mark = (comma, ",") if comma else (point, ".")
     match mark if value else "", "".join(sorted(elsewhere)), whole:
-        case ("", _, _) | (_, ".", _) | (",", "", True) | (".", "", False):
+        case ("", _, _) | (",", ".", _) | (".", ".", False) | (",", "", True):
+            return "."
+        case (".", "", False) if separator != ";":
             return "."
         case (",", ",", False) | (".", ",", True):
             return ","

@@ -57,8 +57,9 @@ def conclude(
     if timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     baseline = find_baseline(timed.seats, seat.cell)
-    record = record.measured(**judge_answers(seat.answers, baseline.answers if baseline else {}))
-    doubts = doubt_answers(seat.answers)
+    wanted = baseline.answers if baseline else {}
+    record = record.measured(**judge_answers(seat.answers, wanted))
+    doubts = doubt_answers(seat.answers, wanted)
     record = record.under(warnings=[*record.conditions.get("warnings", ()), *doubts])
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
         ratio = compare(seat.member, baseline.member, timed.process_spread)
@@ -113,7 +114,7 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
     return found
 
 
-def doubt_answers(answers: Answers) -> list[str]:
+def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
     """Return what makes quality doubtful: outputs that are no numbers, shapes read in two ways.
 
     Minus infinity and the like stand for "not allowed"; NaN and infinity mostly for an overflow.
@@ -121,10 +122,17 @@ def doubt_answers(answers: Answers) -> list[str]:
     found = []
     outputs, labels = answers.get("outputs"), answers.get("labels")
     if outputs is not None and outputs.size:
-        broken = float(np.mean(np.isnan(outputs) | (outputs == np.inf)))
-        if broken:
-            share = f"{broken * 100:.0f} %" if broken >= 0.01 else "some"
-            found.append(f"{share} of the outputs are NaN or infinite; fidelity leaves them out")
+        wanted = baseline.get("outputs", outputs)
+        alike = wanted.shape == outputs.shape
+        lost = np.isinf(outputs) | np.isnan(outputs)
+        alone = lost & np.isfinite(wanted) if alike else lost
+        broken = np.isnan(outputs) | (outputs == np.inf)
+        if alone.any() and alike:
+            found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
+                         "are not: fidelity is 0")  # fmt: skip
+        elif broken.any():
+            found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
+                         "out where the baseline's are too")  # fmt: skip
     if labels is not None and labels.dtype.kind != "f":
         shape = tuple(answers["shape"].tolist())
         if len(shape) > 2 and shape[:1] + shape[2:] == shape[:-1] == labels.shape:
@@ -133,6 +141,11 @@ def doubt_answers(answers: Answers) -> list[str]:
                 "they are taken from the second"
             )
     return found
+
+
+def _share(marked: Any) -> str:
+    share = float(np.mean(marked))
+    return f"{share * 100:.0f} %" if share >= 0.01 else "some"
 
 
 def with_latency(record: Record, member: Member, latency: stats.Estimate) -> Record:

@@ -52,9 +52,13 @@ def digest_content(*objects: Any) -> str:
 
 
 class Walk:
-    """Feeds a digest with objects; what comes again is named by when it came first."""
+    """Feeds a digest with objects; what comes again is named by when it came first.
 
-    def __init__(self) -> None:
+    lenient: a part that cannot be looked into is said to be unknown, and its neighbours are fed.
+    """
+
+    def __init__(self, lenient: bool = False) -> None:
+        self.lenient = lenient
         self.digest = hashlib.blake2b(digest_size=16)
         self._seen: dict[int, int] = {}
         self._kept: list[Any] = []  # an id is its object's as long as that lives
@@ -71,6 +75,7 @@ class Walk:
 
     def visit(self, one: Any) -> None:
         """Feed an object and what it holds."""
+        self.modules.add(type(one).__module__)
         if isinstance(one, PLAIN):
             self.say("plain", type(one).__qualname__, _bits(one))
         elif isinstance(one, tuple):
@@ -83,20 +88,15 @@ class Walk:
             self._kept.append(one)
             self._visit_new(one)
 
-    def try_visit(self, one: Any) -> None:
-        """Feed an object, or that it cannot be looked into."""
-        try:
-            self.visit(one)
-        except (Unkeyable, RecursionError):
-            self.say("unknown")
-
     def _visit_new(self, one: Any) -> None:
-        for kind, feed in FEEDERS:
-            if isinstance(one, kind):
-                self.say(feed.__name__)
-                feed(self, one)
-                return
-        self.feed_others(one)
+        feed = next((feed for kind, feed in FEEDERS if isinstance(one, kind)), Walk.feed_others)
+        self.say(feed.__name__)
+        try:
+            feed(self, one)
+        except (Unkeyable, RecursionError):
+            if not self.lenient:
+                raise
+            self.say("unknown")
 
     def visit_all(self, items: Iterable[Any]) -> None:
         """Feed objects in their order."""
@@ -189,7 +189,13 @@ class Walk:
             written = isinstance(value, types.FunctionType) or not name.startswith("__")
             if written and not name.startswith("_abc_") and not isinstance(value, BY_NAME):
                 self.say(name)
-                self.try_visit(value)
+                self.visit_leniently(value)
+
+    def visit_leniently(self, one: Any) -> None:
+        """Feed an object that is no part of the one in question; what is unknown in it stays so."""
+        self.lenient, was = True, self.lenient
+        self.visit(one)
+        self.lenient = was
 
     def feed_module(self, module: nn.Module) -> None:
         """A module of PyTorch: its class and everything in it."""
@@ -218,6 +224,10 @@ class Walk:
     def feed_others(self, one: Any) -> None:
         """Any other object: what it would be copied from; Python refuses that for handles."""
         self.visit(type(one))
+        if isinstance(getattr(one, "__module__", None), str):
+            self.modules.add(one.__module__)  # of a function that is wrapped in C, its own
+        if hasattr(one, "__wrapped__"):
+            self.visit(one.__wrapped__)
         try:
             parts = one.__reduce_ex__(4)
         except Exception as error:

@@ -1,39 +1,140 @@
 """Footprint: what a model's function can change in its process beside making the model.
 
-Settings, patches of PyTorch, attributes of the user's classes and modules, the import path. What is
-changed so holds in no other process: there the function has to run again.
+Settings, patches of any library's functions and classes, globals of the user's own modules, the
+environment. What is changed so holds in no other process: there the function has to run again.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+import types
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-import torch
-from torch import nn
+from torch.nn.modules import module as modules
 
 from harness.measure.settings import read_global_settings
-from harness.sweep.sources import digest_sources
+from harness.sweep.sources import digest_globals
+from harness.sweep.users import is_users, is_users_file
+
+ENVIRONMENT = "the environment"
+PATCHABLE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+             types.MethodDescriptorType, types.WrapperDescriptorType, property, staticmethod,
+             classmethod)  # fmt: skip
 
 
-def find_footprint(module: str) -> dict[str, Any]:
-    """Return what can be changed, by name; `module` is where the function is."""
-    patched = (torch, torch.Tensor, nn.functional, nn.Module,
-               *(kind for kind in vars(nn).values() if isinstance(kind, type)))  # fmt: skip
+class Footprint:
+    """The state of a process when it is taken.
+
+    Use as a context manager around what may change something: it sees the user's modules that are
+    imported meanwhile as they are when their import ends.
+    """
+
+    def __init__(self) -> None:
+        self.plain = read_plain()
+        self.owners = read_owners()
+        self.globals = {name: digest_globals(name) for name in _user_modules()}
+
+    def __enter__(self) -> Footprint:
+        self._finder = _Finder(self.globals)
+        sys.meta_path.insert(0, self._finder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path.remove(self._finder)
+
+    def compare(self) -> dict[str, Any]:
+        """Return what has changed since, by name, with what it is now."""
+        now = read_plain()
+        found = {name: now[name] for name, value in self.plain.items() if now[name] != value}
+        found |= _find_patches(self.owners, read_owners())
+        for name, known in self.globals.items():
+            if name in sys.modules and (value := digest_globals(name)) != known:
+                found[f"globals of {name}"] = value
+        return found
+
+
+def read_plain() -> dict[str, Any]:
+    """Return settings and lists that hold for the whole process, by name."""
+    hooks = {name: list(value) for name, value in vars(modules).items()
+             if name.startswith("_global_") and isinstance(value, dict)}  # fmt: skip
     return {
         **read_global_settings(),
-        "the import path": tuple(sys.path),
-        "the user's own modules": digest_sources([module]),
-        **{f"{_name_of(owner)}.{name}": id(value)
-           for owner in patched for name, value in vars(owner).items()},
-    }  # fmt: skip
+        "the import path": list(sys.path),
+        ENVIRONMENT: dict(os.environ),
+        "the garbage collector": (gc.isenabled(), gc.get_threshold()),
+        "the recursion limit": sys.getrecursionlimit(),
+        "hooks of all modules": hooks,
+    }
 
 
-def compare_footprints(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return why a model has to be made again in each process, or nothing."""
-    changed = [name for name, value in after.items() if before.get(name, value) != value]
-    return f"its function changes {', '.join(changed[:3])}" if changed else ""
+def read_owners() -> dict[str, dict[str, Any]]:
+    """Return the functions and classes of all installed modules, and the methods of their classes.
+
+    By the name of the module or class, then by their own.
+    """
+    owners = {}
+    for name, module in [*sys.modules.items()]:
+        if not isinstance(module, types.ModuleType) or is_users(name):
+            continue
+        owners[name] = _patchable(module)
+        for kind in owners[name].values():
+            if isinstance(kind, type) and kind.__module__ == name:
+                owners[f"{name}.{kind.__qualname__}"] = _patchable(kind)
+    return owners
 
 
-def _name_of(owner: Any) -> str:
-    return str(getattr(owner, "__qualname__", owner.__name__))
+def _patchable(owner: Any) -> dict[str, Any]:
+    return {
+        key: value for key, value in [*vars(owner).items()] if issubclass(type(value), PATCHABLE)
+    }
+
+
+def _find_patches(
+    before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What was replaced, taken away, or put into a class, or by a user's own into a module."""
+    found = {}
+    for owner, old in before.items():
+        new = after.get(owner, {})
+        for name in old.keys() | new.keys():
+            if new.get(name) is old.get(name):
+                continue
+            made_by = str(getattr(new.get(name), "__module__", ""))
+            users = made_by in sys.modules and is_users(made_by)
+            if name in old or owner not in sys.modules or users:
+                found[f"{owner}.{name}"] = new.get(name)
+    return found
+
+
+def _user_modules() -> list[str]:
+    return [name for name, module in [*sys.modules.items()]
+            if isinstance(module, types.ModuleType) and is_users(name)]  # fmt: skip
+
+
+class _Finder(MetaPathFinder):
+    """Notes the globals of a user's module as they are when its import ends."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self.known = known
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module is, to be noted if it is the user's; the others' are not found."""
+        spec = PathFinder.find_spec(name, path, target)
+        loader = spec.loader if spec is not None and is_users_file(spec.origin) else None
+        if not isinstance(loader, SourceLoader):
+            return None  # the others' to find
+        run = loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            run(module)
+            self.known[name] = digest_globals(name)
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]  # of this spec only
+        return spec

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.subject import evaluating
+from bench.subject import Subject, evaluating
 from harness.measure.behaviour import Behaviour
 from harness.measure.control import build_control
 from harness.measure.devices import Device, open_device
@@ -40,6 +40,8 @@ class Loaded:
     program: Program
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    subject: Subject | None = None
+    """What it was loaded from, without data; the control workload is from none."""
     behaviour: Behaviour = PLAIN
     refresh: Callable[[], None] | None = None
     """What makes the inputs new again, where calls write into them."""
@@ -101,7 +103,7 @@ def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
         opened.synchronize()
 
     return Loaded(
-        bind_inputs(program, inputs, opened), opened, program, module, inputs, behaviour,
+        bind_inputs(program, inputs, opened), opened, program, module, inputs, subject, behaviour,
         refresh if behaviour.writes_inputs else None,
     )  # fmt: skip
 

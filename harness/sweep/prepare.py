@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from bench.cache import code_version
+from bench.errors import Refusal
 from bench.spec import find_files
 from bench.subject import Subject
 from bench.training import train, updates_per_epoch
@@ -28,14 +29,14 @@ from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.sweep.build import Steps, apply_step, build_base, built, factory_module
 from harness.sweep.content import Unkeyable
-from harness.sweep.footprint import compare_footprints, find_footprint
+from harness.sweep.footprint import ENVIRONMENT, Footprint
 from harness.sweep.kept import read_facts, save_subject, store_dataset, variant_folder
 from harness.sweep.restore import load_subject
 from harness.sweep.seeding import seed_everything
 from harness.sweep.sources import digest_all, digest_sources
 from harness.sweep.users import is_users
 
-FORMAT = 3
+FORMAT = 4
 """Of a variant's folder; raise it when what is stored changes."""
 
 
@@ -51,12 +52,15 @@ def prepare_base(
     begin = time.perf_counter()
     steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed)
     module = factory_module("model", model)
-    before = find_footprint(module)
-    subject = build_base(steps)
-    changed = compare_footprints(before, find_footprint(module))
+    subject, changes = _watch(lambda: build_base(steps), is_users(module))
+    changed = _tell(changes)
+    if changed and subject.origin != model:
+        raise Refusal(f"{' + '.join(recipes)} calls the model's function twice, and {changed}")
     data = store_dataset(subject.data) if subject.data else ""
     try:
-        content = digest_all(dataclasses.replace(subject, data=None), module)
+        # Libraries set variables when they are first imported, which is not in every run.
+        lasting = {name: value for name, value in changes.items() if name != ENVIRONMENT}
+        content = digest_all(dataclasses.replace(subject, data=None), module, lasting)
     except Unkeyable as why:
         content = token
         subject = subject.with_note(f"prepared anew in every run: {why}")
@@ -89,15 +93,29 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
 
     def make() -> tuple[Subject, str]:
         subject = load_subject(base, with_data=True)
-        footprint = find_footprint(module)
-        built[steps] = made = apply_step(subject, steps)
-        changed = compare_footprints(footprint, find_footprint(module))
-        making.changed = before["changed"] or changed  # what its model's function changed, too
+        made, changes = _watch(lambda: apply_step(subject, steps), own)
+        built[steps] = made
+        # What its model's function changed, too.
+        making.changed = before["changed"] or _tell(changes)
         if made.data is None or made.data is subject.data:
             return made, before["data"]
         return made, store_dataset(made.data)
 
     return _keep(making, make)
+
+
+def _watch(make: Callable[[], Subject], users: bool) -> tuple[Subject, dict[str, Any]]:
+    """Make something; of a user's function, say too what it changes beside."""
+    if not users:
+        return make(), {}
+    with Footprint() as before:
+        made = make()
+    return made, before.compare()
+
+
+def _tell(changes: dict[str, Any]) -> str:
+    """Why a model has to be made again in each process, or nothing."""
+    return f"its function changes {', '.join([*changes][:3])}" if changes else ""
 
 
 @dataclass

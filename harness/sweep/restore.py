@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.subject import Subject
 from bench.training import train
@@ -14,37 +15,61 @@ from harness.sweep.build import Steps, apply_step, build_base, built
 from harness.sweep.kept import load_dataset, read_facts, variant_folder
 from harness.sweep.seeding import seed_everything
 
+_restored: dict[str, Subject] = {}
+"""Variants that were built again in this process, with the weights they had."""
+
 
 def load_subject(variant: str, with_data: bool = False) -> Subject:
     """Return a prepared subject; without its data it takes only the memory of the model."""
-    folder, facts = variant_folder(variant), read_facts(variant)
-    try:
-        if facts["rebuilt"]:
-            raise ImportError(facts["variant"])
-        subject: Subject = torch.load(folder / "subject.pt", weights_only=False)
-    except (ImportError, AttributeError):  # what only its function makes importable, too
-        subject = dataclasses.replace(rebuild(facts, folder), data=None)
+    facts = read_facts(variant)
+    subject = _rebuild(facts) if facts["rebuilt"] else _read(facts)
     if with_data and facts["data"]:
         subject = dataclasses.replace(subject, data=load_dataset(facts["data"]))
     return subject
 
 
-def rebuild(facts: dict[str, Any], folder: Path) -> Subject:
+def _read(facts: dict[str, Any]) -> Subject:
+    path = variant_folder(facts["variant"]) / "subject.pt"
+    try:
+        subject: Subject = torch.load(path, weights_only=False)
+    except (ImportError, AttributeError):  # what only its function makes importable
+        _remake(facts)
+        subject = torch.load(path, weights_only=False)
+    return subject
+
+
+def _rebuild(facts: dict[str, Any]) -> Subject:
     """Return a variant made again by the steps that made it, with the weights it had.
 
     Once in a process: it is kept there, without its data.
     """
+    variant = facts["variant"]
+    if variant not in _restored:
+        steps, subject = _remake(facts)
+        if (variant_folder(variant) / "state.pt").is_file():
+            _restore_state(subject.module, variant_folder(variant) / "state.pt")
+        elif facts["trained"] and not steps.base:
+            seed_everything(steps.seed, "train")
+            subject = train(subject)
+        _restored[variant] = built[steps] = dataclasses.replace(subject, data=None)
+    return _restored[variant]
+
+
+def _remake(facts: dict[str, Any]) -> tuple[Steps, Subject]:
     steps = Steps(**facts["steps"] | {"recipes": tuple(facts["steps"]["recipes"])})
     if steps.base and steps not in built:
         built[steps] = apply_step(load_subject(steps.base, with_data=True), steps)
-    subject = build_base(steps)
-    if (folder / "state.pt").is_file():
-        state = torch.load(folder / "state.pt", weights_only=False)
-        subject.module.load_state_dict(state["state"])
-        for name, buffer in subject.module.named_buffers():  # those that are not saved as well
-            buffer.copy_(state["buffers"][name])
-    elif facts["trained"] and not steps.base:
-        seed_everything(steps.seed, "train")
-        subject = train(subject)
-    built[steps] = dataclasses.replace(subject, data=None)
-    return subject
+    return steps, build_base(steps)
+
+
+def _restore_state(module: nn.Module, path: Path) -> None:
+    """Give a module the parameters and buffers that were kept, whatever shape those had."""
+    kept = torch.load(path, weights_only=False)
+    if isinstance(module, torch.jit.ScriptModule):
+        module.load_state_dict(kept["state"])
+        return
+    for name, buffer in kept["buffers"].items():
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner)._buffers[leaf] = buffer
+    parameters = {name: one for name, one in kept["state"].items() if name not in kept["buffers"]}
+    module.load_state_dict(parameters, strict=False)

@@ -11,14 +11,16 @@ from harness.sweep.content import Unkeyable, Walk
 from harness.sweep.users import is_users, text_of
 
 
-def digest_all(one: Any, module: str) -> str:
+def digest_all(one: Any, module: str, changes: dict[str, Any]) -> str:
     """Return a digest of all that an object holds, and of the files that its classes are from.
 
-    Raises Unkeyable where something in it has no content. `module` is where it was made.
+    Raises Unkeyable where something in it has no content. `module` is where it was made, `changes`
+    what else its making has changed.
     """
     walk = Walk()
     try:
         walk.visit(one)
+        walk.visit_leniently(changes)
     except RecursionError:
         raise Unkeyable("it is nested too deeply") from None
     return walk.digest.hexdigest() + digest_sources({module} | walk.modules)
@@ -30,7 +32,7 @@ def digest_sources(names: Iterable[str]) -> str:
     Of the user's: their text when they were imported, and their globals, which may be what a file
     read then. Of others their package's version.
     """
-    walk, done = Walk(), set[str]()
+    walk, done = Walk(lenient=True), set[str]()
     walk.modules |= set(names)
     while waiting := sorted(walk.modules - done):
         name = waiting[0]
@@ -40,14 +42,25 @@ def digest_sources(names: Iterable[str]) -> str:
             walk.say(name.partition(".")[0], _version_of(name))
             continue
         walk.say(name, text_of(name))
-        for key, value in sorted(vars(loaded).items()):
-            if isinstance(value, types.ModuleType):
-                walk.modules.add(value.__name__)
-            elif not key.startswith("__"):
-                walk.say(key)
-                walk.try_visit(value)
+        _feed_globals(walk, loaded)
         walk.modules |= {inner for inner in sys.modules if inner.startswith(f"{name}.")}
     return walk.digest.hexdigest()
+
+
+def digest_globals(module: str) -> str:
+    """Return a digest of what the globals of a module hold, other modules left out."""
+    walk = Walk(lenient=True)
+    _feed_globals(walk, sys.modules[module])
+    return walk.digest.hexdigest()
+
+
+def _feed_globals(walk: Walk, loaded: types.ModuleType) -> None:
+    for key, value in sorted(vars(loaded).items()):
+        if isinstance(value, types.ModuleType):
+            walk.modules.add(value.__name__)
+        elif not key.startswith("__"):
+            walk.say(key)
+            walk.visit(value)
 
 
 def _version_of(module: str) -> str:

@@ -14,8 +14,13 @@ def is_users(module: str) -> bool:
     loaded = sys.modules.get(module or "")
     if loaded is None:  # made where nobody finds it again
         return True
-    file = getattr(loaded, "__file__", None)
-    if file is None:  # written in C
+    return is_users_file(getattr(loaded, "__file__", None))
+
+
+@functools.cache
+def is_users_file(file: str | None) -> bool:
+    """Tell whether a file is the user's own, as a module's; without one it is written in C."""
+    if not isinstance(file, str):
         return False
     path = Path(file).resolve()
     if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import resource
@@ -254,8 +255,10 @@ class Workbench:
         self, variant: str, batch: int, known: np.ndarray | None = None
     ) -> dict[str, np.ndarray] | None:
         """Return the loaded variant's answers, or None if those known from another batch hold."""
-        assert self._loaded is not None
-        subject = load_subject(variant, with_data=True)
+        assert self._loaded is not None and self._loaded.subject is not None
+        key = kept.read_facts(variant)["data"]
+        data = kept.load_dataset(key) if key else None
+        subject = dataclasses.replace(self._loaded.subject, data=data)
         program, device = self._loaded.answering_program(), self._loaded.device
         mode = self._loaded.behaviour.mode
         return quality.collect_answers(subject, program, device, batch, known, mode)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench import Refusal, SpecError, Subject, registry
 from bench.data import Dataset, Split, load_dataset
 from bench.subject import as_subject
-from bench.techniques.precision import CastModule
+from bench.techniques.precision import CastModule, cast
 from bench.training import scores, train
 
 registry.load_built_ins()
@@ -479,3 +479,20 @@ def test_a_student_gets_the_teachers_data_whatever_its_first_parameter_is(
     apply("distill('other(8)')", teacher)
     assert seen
     assert all(data is teacher.data for data in seen)
+
+
+@dataclasses.dataclass
+class Halved:
+    logits: torch.Tensor
+    classes: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logits = self.logits / 2
+        self.classes = self.logits.shape[-1]
+
+
+def test_outputs_in_another_type_are_the_same_object_with_the_same_fields() -> None:
+    outputs = cast(Halved(torch.full((1, 4), 8.0)), torch.bfloat16)
+    assert (type(outputs), outputs.classes, outputs.logits.dtype) == (Halved, 4, torch.bfloat16)
+    assert outputs.logits.tolist() == [[4.0] * 4]
+    assert cast([{"a": outputs}], torch.float32)[0]["a"].logits.dtype == torch.float32

@@ -1,5 +1,6 @@
 """Counts against closed forms."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.subject import Optimizer, Recipe
 from harness.measure.counts import count_macs, count_weights, disk_bytes
@@ -295,3 +296,15 @@ def test_what_is_computed_outside_pytorch_empties_the_count(way: str) -> None:
     macs, uncounted = count_macs(ByNumPy(way), (torch.randn(2, 6),))
     assert math.isnan(macs)
     assert uncounted[0].startswith("outside PyTorch")
+
+
+def test_a_copy_that_pytorch_makes_leaves_nothing() -> None:
+    class Copying(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4, bias=False)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.layer(copy.deepcopy(inputs))
+
+    assert count_macs(Copying(), (torch.randn(1, 4),)) == (16, [])

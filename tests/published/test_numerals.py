@@ -44,9 +44,9 @@ def test_a_column_is_read_as_it_was_written_or_refused(seed: int) -> None:
     except UserError as refused:
         assert 'decimal = "' in str(refused) or "Write all" in str(refused)
         return
-    # Points of a table without any comma are decimal ones: a convention, and in the docs.
+    # Points of a comma-separated table without another comma are decimal: a convention of old.
     has_comma = any("," in text for column in columns for text in column)
-    assert found == truth or (decimal == "," and not has_comma)
+    assert found == truth or (decimal == "," == separator and not has_comma)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,8 @@ def test_a_column_is_read_as_it_was_written_or_refused(seed: int) -> None:
         (["1.234", "1.234.567"], [], ",", False, [1234, 1234567]),
         (["1.234"], [], ",", False, [1.234]),
         (["1.234"], [["12,5"]], ",", True, [1234]),
-        (["1.234", "1.500"], [], ";", False, [1.234, 1.5]),
+        (["1.234", "1.5"], [], ";", False, [1.234, 1.5]),
+        (["1.234", "1.500"], [["76.1"]], ";", False, [1.234, 1.5]),
         (["12 345", "1'234'567.5"], [], ",", False, [12345, 1234567.5]),
         (["12,5 %", "7 %"], [], ",", False, [0.125, 0.07]),
         (["\u22121,5"], [], ",", False, [-1.5]),
@@ -77,21 +78,23 @@ def test_what_a_column_does_not_tell_the_table_does(
 
 
 @pytest.mark.parametrize(
-    ("column", "others", "whole"),
+    ("column", "others", "whole", "separator"),
     [
-        (["1,234"], [], False),
-        (["1.234"], [], True),
-        (["1.234", "1.500"], [["12,5"]], False),
-        (["1,234"], [["12,5"], ["12.5"]], False),
-        (["1,234"], [["12,5"]], True),
+        (["1,234"], [], False, ","),
+        (["1.234"], [], True, ","),
+        (["1.234"], [["12.5"]], True, ","),
+        (["1.234", "1.500"], [], False, ";"),
+        (["1.234", "1.500"], [["12,5"]], False, ","),
+        (["1,234"], [["12,5"], ["12.5"]], False, ","),
+        (["1,234"], [["12,5"]], True, ","),
     ],
 )
 def test_a_number_that_may_be_read_in_two_ways_is_refused_with_what_to_say(
-    column: list[str], others: list[list[str]], whole: bool
+    column: list[str], others: list[list[str]], whole: bool, separator: str
 ) -> None:
     same = [other * len(column) for other in others]
     with pytest.raises(UserError, match='decimal = "'):
-        read(column, *same, whole=whole)
+        read(column, *same, whole=whole, separator=separator)
     first = [read(column, decimal=mark)[0][0] for mark in ",."]
     assert sorted(first) == pytest.approx([1.234, 1234])
 

@@ -311,3 +311,25 @@ def test_two_columns_that_are_divided_alike_both_leave_their_rows_out(tmp_path: 
     published = read_text(tmp_path, text, columns)
     assert published.cells["model"].tolist() == ["a", "d"]
     assert "bs is not positive: b, c" in " ".join(published.told)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ('seed = "s"\n', "s is no whole number from 0 on: b, c"),
+        ('params = "p"\n', "p is no whole number: c"),
+    ],
+)
+def test_counts_that_are_none_are_told(tmp_path: Path, lines: str, why: str) -> None:
+    text = "name,top1,ms,s,p\na,70,12.5,1,1000\nb,70,25,1e20,2000000\nc,70,25,0.5,0.25\n"
+    published = read_text(tmp_path, text, TABLE_MAP + lines)
+    assert why in " ".join(published.told)
+    make_cells(published.cells, "now")
+
+
+def test_a_divisor_may_be_a_fraction(tmp_path: Path) -> None:
+    columns = TABLE_MAP.replace("latency_s", "throughput_per_s").replace('"ms", unit = "ms"',
+                                '"images", per = "seconds"')  # fmt: skip
+    text = "name;top1;images;seconds\na;70,5;1000;1,234\n"
+    (rate,) = read_text(tmp_path, text, columns).cells["throughput_per_s"]
+    assert rate == pytest.approx(1000 / 1.234)

@@ -6,6 +6,7 @@ from scripted import Samples
 
 from harness.grid import Cell
 from harness.record import Record
+from harness.stats import relative_fidelity
 from harness.sweep.conclude import doubt_answers, with_drift
 from harness.sweep.heat import Member, TimedBlock
 
@@ -56,18 +57,31 @@ def test_without_a_control_every_drift_is_the_cell_s(record: Record) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "told"),
+    ("outputs", "baseline", "told"),
     [
-        ([1.0, -np.inf], ""),  # a mask
-        ([1.0, np.nan], "50 % of the outputs are NaN or infinite"),
-        ([1.0, np.inf, 0.0, 2.0], "25 % of the outputs are NaN or infinite"),
-        ([np.nan] + [1.0] * 1000, "some of the outputs are NaN or infinite"),
-        ([], ""),
+        ([1.0, -np.inf], [1.0, -np.inf], ""),  # a mask
+        ([1.0, np.nan], [2.0, np.nan], "50 % of the outputs are NaN or infinite; fidelity leaves"),
+        ([1.0, np.inf, 0.0, 2.0], [1.0, np.inf, 0.0, 2.0], "25 % of the outputs are NaN or"),
+        ([np.nan] + [1.0] * 1000, None, "some of the outputs are NaN or infinite"),
+        ([1.0, np.nan], [1.0, 1.0], "50 % of the outputs are NaN or infinite where"),
+        (
+            [1.0, -np.inf],
+            [1.0, 1.0],
+            "50 % of the outputs are NaN or infinite where the baseline's",
+        ),
+        ([1.0, 1.0], [1.0, 1.0], ""),
+        ([], [], ""),
     ],
 )
-def test_outputs_that_are_no_numbers_are_a_warning(outputs: list[float], told: str) -> None:
-    found = doubt_answers({"outputs": np.array(outputs), "shape": np.array([len(outputs)])})
+def test_outputs_that_are_no_numbers_are_a_warning_that_says_what_fidelity_makes_of_them(
+    outputs: list[float], baseline: list[float] | None, told: str
+) -> None:
+    answers = {"outputs": np.array(outputs), "shape": np.array([len(outputs)])}
+    wanted = {} if baseline is None else {"outputs": np.array(baseline)}
+    found = doubt_answers(answers, wanted)
     assert told in " ".join(found) and bool(found) == bool(told)
+    if baseline and "fidelity is 0" in " ".join(found):
+        assert relative_fidelity(answers["outputs"], wanted["outputs"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,7 +99,7 @@ def test_classes_that_may_lie_along_two_dimensions_are_a_warning(
     shape: tuple[int, ...], labels: tuple[int, ...], doubtful: bool
 ) -> None:
     answers = {"outputs": np.zeros(2), "shape": np.array(shape), "labels": np.zeros(labels, int)}
-    found = doubt_answers(answers)
+    found = doubt_answers(answers, {})
     assert bool(found) == doubtful
     assert all(f"outputs {shape}" in told for told in found)
-    assert doubt_answers(answers | {"labels": np.zeros(labels)}) == []  # numbers, no classes
+    assert doubt_answers(answers | {"labels": np.zeros(labels)}, {}) == []  # numbers, no classes

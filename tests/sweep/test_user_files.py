@@ -98,10 +98,13 @@ from torch import nn
 
 class Net(nn.Module):
     scale = 1
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Identity()
     def forward(self, x):
         for _ in range(self.scale):
             x = x @ torch.ones(64, 64)
-        return F.relu(x)
+        return self.last(F.relu(x).sigmoid())
 
 def sets():
     torch.set_flush_denormal(True)
@@ -117,8 +120,42 @@ def extends_the_path():
     sys.path.insert(0, str(pathlib.Path(__file__).parent / "inner"))
     from only_inside import Inside
     return Inside(), torch.ones(1, 64)
+def patches_an_inherited_method():
+    torch.Tensor.sigmoid = lambda self: self @ torch.ones(64, 64)
+    return Net(), torch.ones(1, 64)
+def gives_a_class_a_method():
+    nn.Identity.__call__ = lambda self, x: x @ torch.ones(64, 64)
+    return Net(), torch.ones(1, 64)
+def patches_an_installed_package():
+    old = torch.fft.rfft
+    torch.fft.rfft = lambda x: x @ torch.ones(64, 64)
+    class Transformed(Net):
+        def forward(self, x):
+            return torch.fft.rfft(super().forward(x))
+    return Transformed(), torch.ones(1, 64)
+def hooks_all_modules():
+    nn.modules.module.register_module_forward_hook(
+        lambda module, given, out: out @ torch.ones(64, 64) if type(module) is nn.Identity else out)
+    return Net(), torch.ones(1, 64)
+def sets_a_neighbour_imported_late():
+    import late
+    late.TIMES = 3
+    return late.Late(), torch.ones(1, 64)
+def sets_nothing_in_a_neighbour_imported_late():
+    import late
+    return late.Late(), torch.ones(1, 64)
 def nothing():
     return Net(), torch.ones(1, 64)
+"""
+LATE = """
+import torch
+from torch import nn
+TIMES = 1
+class Late(nn.Module):
+    def forward(self, x):
+        for _ in range(TIMES):
+            x = x @ torch.ones(64, 64)
+        return x
 """
 
 
@@ -134,7 +171,15 @@ class Inside(nn.Module):
 def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
     measure: Measure, tmp_path: Path
 ) -> None:
-    names = ("sets", "patches_its_class", "patches_pytorch", "extends_the_path", "nothing")
+    expected = {
+        "sets": 4096, "patches_its_class": 3 * 4096, "patches_pytorch": 2 * 4096,
+        "extends_the_path": 64, "patches_an_inherited_method": 2 * 4096,
+        "gives_a_class_a_method": 2 * 4096, "patches_an_installed_package": 2 * 4096,
+        "hooks_all_modules": 2 * 4096, "sets_a_neighbour_imported_late": 3 * 4096,
+        "sets_nothing_in_a_neighbour_imported_late": 4096, "nothing": 4096,
+    }  # fmt: skip
+    names = tuple(expected)
+    write(tmp_path, "late.py", LATE)
     (tmp_path / "inner").mkdir()
     write(tmp_path / "inner", "only_inside.py", INSIDE)
     for name in names:  # a file each: what one function does is not the other's
@@ -143,14 +188,12 @@ def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
     cells = measure(models=[*models.values()]).set_index("model")
     rows = {name: cells.loc[model] for name, model in models.items()}
     assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(names, "measured")
-    macs = {name: rows[name]["macs"] for name in names}
-    assert macs == {"sets": 4096, "patches_its_class": 3 * 4096, "patches_pytorch": 2 * 4096,
-                    "extends_the_path": 64, "nothing": 4096}  # fmt: skip
+    assert {name: rows[name]["macs"] for name in names} == expected
     assert rows["sets"]["denormals_in_effect"] == "flushed"
     assert rows["nothing"]["denormals_in_effect"] == "kept"
     for name in names:
         again = any("its function changes" in note for note in rows[name]["notes"])
-        assert again == (name != "nothing"), name
+        assert again == ("nothing" not in name), (name, rows[name]["notes"])
     assert all(
         len(row["warnings"]) == 0 or "oversub" in row["warnings"][0] for row in rows.values()
     )
@@ -282,6 +325,18 @@ class Locked(nn.Module):
             return self.layer(x)
 def with_a_lock():
     return Locked(), X
+class Counting(Locked):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("wide", torch.zeros(1).expand(8), persistent=False)
+        self.register_buffer("last", None)
+    def forward(self, x):
+        self.count = self.count + 1
+        self.last = x
+        return super().forward(x) + self.wide
+def with_a_lock_and_buffers_that_change():
+    return Counting(), X
 class Opened(nn.Module):
     def __init__(self):
         super().__init__()
@@ -376,8 +431,17 @@ X = torch.randn(2, 8)
 NAMES = re.findall(r"^def ([a-z]\w+)\(\):", HANDLES, re.MULTILINE)
 
 
+BESIDE = """
+import functools
+
+@functools.cache
+def kept():
+    return SCALE
+"""
 TRAINED = """
-import json, pathlib
+import enum, json, pathlib, threading
+import beside
+import torch.nn.functional as F
 from bench import Recipe, Subject
 from bench.data import load_dataset
 import torch
@@ -389,6 +453,14 @@ def read():
 class Config:
     def __init__(self):
         self.scale = read()
+
+class Locked(Config):
+    def __init__(self):
+        self.lock = threading.Lock()
+        super().__init__()
+
+SCALES = enum.Enum("SCALES", {"one": read()})
+LOCKED = Locked()
 
 class Net(nn.Module):
     scale = read()
@@ -404,12 +476,19 @@ def by_default(scale=read()):
 CONFIG = Config()
 
 def net():
+    scale, hardtanh = read(), F.hardtanh
+    if scale != 1:
+        F.hardtanh = lambda x: x * scale
     examples = load_dataset("digits")
     return Subject(Net(), (examples.train.inputs[:4],), examples, Recipe(epochs=1))
 """
 
 
-@pytest.mark.parametrize("expression", ["self.scale", "CONFIG.scale", "by_default()"])
+@pytest.mark.parametrize(
+    "expression",
+    ["self.scale", "CONFIG.scale", "by_default()", "LOCKED.scale", "beside.kept()",
+     "F.hardtanh(torch.ones(()))", "SCALES.one.value"],
+)  # fmt: skip
 def test_training_is_repeated_when_what_it_depends_on_has_changed_and_only_then(
     launcher: Launcher, tmp_path: Path, expression: str
 ) -> None:
@@ -419,12 +498,41 @@ def test_training_is_repeated_when_what_it_depends_on_has_changed_and_only_then(
     found = []
     for scale in (1, 1, 30):
         write(tmp_path, "config.json", str(scale))
+        write(
+            tmp_path,
+            "beside.py",
+            f"import functools\n@functools.cache\ndef kept():\n    return {scale}\n",
+        )
         with launcher.worker(imports) as worker:
             facts = worker.call("prepare_base", 60, model=f"{file}:net", recipes=[], seed=0,
                                 token="a test", threads=1)  # fmt: skip
         launcher.close_templates()
         found.append(facts["variant"])
     assert found[0] == found[1] != found[2]
+
+
+def test_recipes_that_call_a_function_twice_are_refused_where_it_patches_something(
+    measure: Measure, tmp_path: Path
+) -> None:
+    text = """
+import torch.nn.functional as F
+from bench import Recipe, Subject
+from bench.data import load_dataset
+from torch import nn
+
+def net(width=16):
+    relu = F.relu
+    F.relu = lambda x, inplace=False: relu(x) * 2
+    examples = load_dataset("digits")
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+    return Subject(layers, (examples.train.inputs[:4],), examples, Recipe(epochs=1))
+"""
+    model = f"{write(tmp_path, 'twice.py', text)}:net"
+    cells = measure(models=[model], techniques=["width(2.0)", "l2(0.01)"]).set_index("technique")
+    assert list(cells.loc[["baseline", "l2(0.01)"], "status"]) == ["measured"] * 2
+    assert cells.loc["width(2.0)", "status"] == "skipped"
+    assert "width(2.0) calls the model's function twice" in cells.loc["width(2.0)", "message"]
+    assert "torch.nn.functional.relu" in cells.loc["width(2.0)", "message"]
 
 
 def test_a_users_technique_is_applied_anew_in_every_run(measure: Measure, tmp_path: Path) -> None:
