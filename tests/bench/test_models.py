@@ -204,7 +204,8 @@ def test_a_model_without_data_or_recipe_is_used_as_it_is(
         assert train(bare) is bare
         noted = finetune(bare, epochs=2)
         assert noted.module is bare.module
-        assert noted.notes == ("not fine-tuned: the model has no training data",)
+        lacks = "training data" if bare.data is None else "recipe to train by"
+        assert noted.notes == (f"not fine-tuned: the model has no {lacks}",)
         assert finetune(bare, epochs=0) is bare
 
 

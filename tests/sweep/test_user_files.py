@@ -15,6 +15,8 @@ import pytest
 from harness.sweep.launcher import Imports, Launcher
 
 Measure = Callable[..., pd.DataFrame]
+BRIEF = {"max_seconds_per_cell": 0.05}
+"""For what is told by counts: no figure of a time is looked at."""
 PLAIN = """
 import torch
 from torch import nn
@@ -78,7 +80,7 @@ def net():
     base, seen = 64 * 64, {}
     models = {name: f"{write(tmp_path, f'f{n}.py', probe.format(effect=effect))}:net"
               for n, (name, effect) in enumerate({"nothing": "", **EFFECTS}.items())}  # fmt: skip
-    cells = measure(models=list(models.values())).set_index("model")
+    cells = measure(models=list(models.values()), budget=BRIEF).set_index("model")
     for name, model in models.items():
         assert cells.loc[model, "status"] == "measured", cells.loc[model, "message"]
         seen[name] = cells.loc[model, "macs"] - base
@@ -185,7 +187,7 @@ def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
     for name in names:  # a file each: what one function does is not the other's
         write(tmp_path, f"{name}.py", FUNCTIONS)
     models = {name: f"{tmp_path / name}.py:{name}" for name in names}
-    cells = measure(models=[*models.values()]).set_index("model")
+    cells = measure(models=[*models.values()], budget=BRIEF).set_index("model")
     rows = {name: cells.loc[model] for name, model in models.items()}
     assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(names, "measured")
     assert {name: rows[name]["macs"] for name in names} == expected
@@ -282,7 +284,9 @@ def test_a_second_run_sees_whatever_has_changed(measure: Measure, tmp_path: Path
         write(tmp_path, "later.py", f"TIMES = {value}")
         folder = tmp_path / str(value)
         folder.mkdir()
-        cells = measure(models=list(models.values()), techniques=["prune-magnitude(0.5)"])
+        cells = measure(
+            models=list(models.values()), techniques=["prune-magnitude(0.5)"], budget=BRIEF
+        )
         rows = cells.set_index(["model", "technique"])["macs"]
         for name, model in models.items():
             assert rows[model, "baseline"] == rows.get(
@@ -561,7 +565,7 @@ def zero(subject):
 
 def test_whatever_a_model_is_made_of_is_measured(measure: Measure, tmp_path: Path) -> None:
     file = write(tmp_path, "handles.py", HANDLES)
-    cells = measure(models=[f"{file}:{name}" for name in NAMES]).set_index("model")
+    cells = measure(models=[f"{file}:{name}" for name in NAMES], budget=BRIEF).set_index("model")
     failed = {name: cells.loc[f"{file}:{name}", "message"] for name in NAMES
               if cells.loc[f"{file}:{name}", "status"] != "measured"}  # fmt: skip
     assert failed == {}
