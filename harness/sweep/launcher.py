@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Self
 
 from harness.errors import UserError, WorkerFailure
+from harness.sweep.channel import Channel
 from harness.sweep.remote import Worker, last_line
 
 START_TIMEOUT_S = 300.0
@@ -83,7 +83,7 @@ class Server:
             message = self._receive(START_TIMEOUT_S)
         if message is None:
             raise WorkerFailure("crash", f"the worker server does not answer. {self.last_words()}")
-        return Worker(message["pid"], Connection(ours.detach()), log, self.exit_code)
+        return Worker(message["pid"], Channel(ours), log, self.exit_code)
 
     def open_template(self, imports: Imports) -> Server:
         """Return a fork that has imported files and serves in its turn."""

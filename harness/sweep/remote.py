@@ -7,11 +7,11 @@ import random
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import WorkerFailure, WorkerRefusal
+from harness.sweep.channel import Channel, find_deadline, time_left
 
 
 class Worker:
@@ -23,13 +23,13 @@ class Worker:
     def __init__(
         self,
         pid: int,
-        connection: Connection,
+        channel: Channel,
         log: IO[bytes],
         exit_code: Callable[[int], int | None],
     ) -> None:
         self.pid = pid
         self._exit_code = exit_code
-        self._connection = connection
+        self._channel = channel
         self._log = log
         self._oom_kills = count_oom_kills()
         self._paused = False
@@ -37,18 +37,22 @@ class Worker:
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """Return the answer; this process sleeps until it comes.
 
-        Raises WorkerFailure (usage, exception, timeout, crash, exit, killed, out-of-memory) and
-        then the worker is gone; WorkerRefusal if what was asked for does not exist here.
+        Asking, working and answering are bounded in time together. A stopped worker is woken first:
+        it takes nothing in. Raises WorkerFailure (usage, exception, timeout, crash, exit, killed,
+        out-of-memory) and then the worker is gone; WorkerRefusal if what was asked for does not
+        exist here.
         """
         try:
-            self._connection.send((operation, arguments))
             if self._paused:
                 self._signal(signal.SIGCONT)
                 self._paused = False
-            if not self._connection.poll(timeout_s):
-                self.kill()
-                raise WorkerFailure("timeout", f"{operation} took longer than {timeout_s:g} s")
-            answer = self._connection.recv()
+            deadline = find_deadline(timeout_s)
+            self._channel.send((operation, arguments), timeout_s)
+            answer = self._channel.receive(time_left(deadline))
+        except TimeoutError:
+            self.kill()
+            why = f"{operation} took longer than {timeout_s:g} s"
+            raise WorkerFailure("timeout", why) from None
         except (EOFError, ConnectionError):
             raise self._explain_death(operation) from None
         kind, *rest = answer
@@ -76,7 +80,7 @@ class Worker:
     def kill(self) -> None:
         """End the worker and its helpers at once, whatever they are doing."""
         self._signal(signal.SIGKILL)
-        self._connection.close()
+        self._channel.close()
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the worker with its helpers, or alone before it leads a group of its own."""

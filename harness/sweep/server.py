@@ -19,7 +19,6 @@ import selectors
 import signal
 import socket
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -196,6 +195,7 @@ def is_fit() -> bool:
 
 def become_worker(control: socket.socket, channel: int, log: int) -> None:
     """Serve requests in the forked process; never returns."""
+    from harness.sweep.channel import Channel
     from harness.sweep.worker import serve
 
     die_with_parent()
@@ -209,7 +209,7 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     # When memory runs out, the kernel shall end a worker and not the user's other programs.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800")
-    serve(Connection(channel))
+    serve(Channel(socket.socket(fileno=channel)))
 
 
 def die_with_parent() -> None:

@@ -9,7 +9,6 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from harness.measure.roofs import roofs_for
 from harness.measure.runtimes import like_strides
 from harness.stats import Estimate
 from harness.sweep import imports, kept, prepare
+from harness.sweep.channel import Channel
 from harness.sweep.loaded import Loaded, open_control, open_variant
 from harness.sweep.restore import load_subject
 
@@ -45,15 +45,15 @@ STAGES = ("recipe", "compression", "execution")
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
-def serve(connection: Connection) -> None:
+def serve(channel: Channel) -> None:
     """Answer requests until the runner hangs up; then end the process."""
     bench = Workbench()
     while True:
         try:
-            operation, arguments = connection.recv()
+            operation, arguments = channel.receive()
         except (EOFError, ConnectionError):
             os._exit(0)
-        connection.send(answer(bench, operation, arguments))
+        channel.send(answer(bench, operation, arguments))
 
 
 def answer(bench: Workbench, operation: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
