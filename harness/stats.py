@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, hypot, sqrt
+from math import hypot, log, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -23,6 +24,9 @@ LEAST_FOR_P99 = 662
 BOOTSTRAPS = 1_000
 MASKED = 1e30
 """A score beyond this says that an answer is not allowed: float32's least number is common."""
+LEAST_P_VALUE = sys.float_info.min
+"""What is smaller would be zero: no number of standard errors, and no logarithm."""
+MOST_FOR_TREND = 1_000
 LEAST_FOR_P90 = 64
 """The same count for a 90th percentile."""
 PROCESS_SPREAD = 0.004
@@ -93,7 +97,9 @@ def series_median_interval(series: ArrayLike) -> Estimate:
 @lru_cache
 def _order_statistics(size: int) -> tuple[int, float]:
     """Return the depth k of the outer order statistics, and the weight of the next inner ones."""
-    below = np.cumsum([comb(size, k) / 2**size for k in range(size // 2)])
+    ranks = np.arange(1, size // 2)
+    steps = np.log((size - ranks + 1) / ranks)  # of the binomial coefficients, as logarithms
+    below = np.cumsum(np.exp(np.concatenate([[0.0], np.cumsum(steps)]) - size * log(2)))
     cover = 1 - 2 * below  # of the interval from the k-th smallest to the k-th largest, from k = 1
     depth = int(np.sum(cover >= CONFIDENCE))
     inner = cover[depth] if depth < cover.size else 0.0
@@ -139,11 +145,11 @@ def difference_p_value(differences: ArrayLike, spread: float = 0.0) -> float:
     repetitions within an execution and between executions).
     """
     p_value = signed_rank_p_value(differences)
-    if spread == 0 or p_value == 1:
+    if spread == 0 or not p_value < 1:
         return p_value
     middle = abs(float(np.median(np.asarray(differences, dtype=np.float64))))
     errors = -NormalDist().inv_cdf(p_value / 2)
-    return 2 * NormalDist().cdf(-middle / hypot(middle / errors, spread))
+    return max(2 * NormalDist().cdf(-middle / hypot(middle / errors, spread)), LEAST_P_VALUE)
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ class Trend:
 def find_trend(values: ArrayLike) -> Trend:
     """Return the robust trend of a series in the order it was measured; NaN with too few values.
 
+    Of very many values the medians of as many neighbours as it takes: the slope looks at each pair.
     Slope: Theil and Sen (Sen, JASA 1968). Test: Kendall's rank correlation with time (Mann,
     Econometrica 1945).
     """
@@ -165,6 +172,8 @@ def find_trend(values: ArrayLike) -> Trend:
     data = np.asarray(values, dtype=np.float64)
     if data.size < LEAST_FOR_INTERVAL:
         return Trend(float("nan"), float("nan"))
+    if data.size > MOST_FOR_TREND:
+        data = np.array([np.median(part) for part in np.array_split(data, MOST_FOR_TREND)])
     times = np.arange(data.size)
     slope = float(stats.theilslopes(data, times).slope)
     p_value = float(stats.kendalltau(times, data).pvalue) if np.ptp(data) else 1.0
@@ -231,11 +240,17 @@ def correct_p_values(p_values: ArrayLike) -> Floats:
 
 
 def signed_rank_p_value(differences: ArrayLike) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all are zero."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all are zero.
+
+    NaN where there are none, or one is NaN. What is too small for a number is LEAST_P_VALUE.
+    """
     from scipy import stats  # late: it takes a second, and few commands test anything
 
     values = np.asarray(differences, dtype=np.float64)
-    return float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
+    if not values.size or np.isnan(values).any():
+        return float("nan")
+    found = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
+    return max(found, LEAST_P_VALUE)
 
 
 def wilson_interval(successes: int, trials: int) -> Estimate:

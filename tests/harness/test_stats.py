@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, inf, isnan, nan, sqrt
+from math import comb, exp, inf, isnan, nan, sqrt
 
 import numpy as np
 import pytest
@@ -18,8 +18,10 @@ from harness.stats import (
     LEAST_FOR_P99,
     Estimate,
     Trend,
+    _order_statistics,
     clustered_interval,
     correct_p_values,
+    difference_p_value,
     find_trend,
     macro_f1,
     median_interval,
@@ -235,6 +237,48 @@ def test_the_signed_rank_test_gives_the_exact_value_for_few_pairs():
     # All eight of one sign: 2 of the 2^8 sign patterns are as extreme.
     assert signed_rank_p_value([1, 2, 3, 4, 5, 6, 7, 8]) == pytest.approx(2 / 2**8)
     assert signed_rank_p_value([0.0, 0.0, 0.0, 0.0, 0.0]) == 1.0
+
+
+SHAPES = {
+    "noise": lambda rng, n: rng.standard_normal(n),
+    "far from zero": lambda rng, n: 5 + rng.standard_normal(n),
+    "all equal": lambda rng, n: np.full(n, 0.25),
+    "all zero": lambda rng, n: np.zeros(n),
+    "ties": lambda rng, n: rng.integers(-2, 3, n) / 7,
+    "of one sign and tiny": lambda rng, n: 1e-9 * (1 + rng.random(n)),
+    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.9, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5, 6, 7, 30, 51, 1_000, 100_000])
+@pytest.mark.parametrize("spread", [0.0, 0.004])
+def test_any_number_of_rounds_of_any_values_has_a_p_value_and_an_interval(shape, rounds, spread):
+    logs = SHAPES[shape](np.random.default_rng(rounds), rounds)
+    p_value = difference_p_value(logs, spread)
+    assert isnan(p_value) if not rounds else 0 < p_value <= 1
+    ratio = paired_ratio(np.exp(logs), np.ones(rounds), spread)
+    assert ratio.pairs == rounds
+    if rounds >= 6:
+        assert ratio.estimate.low <= ratio.estimate.value <= ratio.estimate.high
+        assert 0 < ratio.p_value <= 1
+        trend = find_trend(np.exp(logs))
+        assert np.isfinite(trend.change) and 0 <= trend.p_value <= 1
+
+
+def test_a_surer_difference_never_has_a_larger_p_value():
+    rng = np.random.default_rng(3)
+    values = 0.05 + 0.01 * rng.standard_normal(100_000)
+    found = [difference_p_value(values[:count]) for count in (8, 64, 1_000, 30_000, 100_000)]
+    assert found == sorted(found, reverse=True) and found[-1] > 0
+
+
+def test_the_ranks_of_an_interval_cover_what_they_promise():
+    for size in (6, 7, 20, 101, 1_000):
+        depth, _ = _order_statistics(size)
+        outside = sum(comb(size, k) for k in range(depth)) / 2**size
+        inside = sum(comb(size, k) for k in range(depth + 1)) / 2**size
+        assert 1 - 2 * outside >= 0.95 > 1 - 2 * inside
 
 
 # Percentiles
