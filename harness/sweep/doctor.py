@@ -41,18 +41,17 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
     roofs: dict[str, Roofs] = {}
     tests = []
     for device in ("cpu", "cuda"):
-        with launcher.worker() as worker:
-            try:
-                devices[device] = worker.call("probe_device", TIMEOUT_S, device=device)
-            except (WorkerRefusal, WorkerFailure) as problem:
-                devices[device] = str(problem)
-                continue
-        for count in threads if device == "cpu" else threads[:1]:
-            tell(f"measuring what {device} can reach with threads {count}")
+        try:
             with launcher.worker() as worker:
-                roofs[f"{device}, threads {count}"] = worker.call(
-                    "roofs", TIMEOUT_S, device=device, threads=count, pin=True, machine=machine
-                )
+                devices[device] = worker.call("probe_device", TIMEOUT_S, device=device)
+            for count in threads if device == "cpu" else threads[:1]:
+                tell(f"measuring what {device} can reach with threads {count}")
+                with launcher.worker() as worker:
+                    roofs[f"{device}, threads {count}"] = worker.call(
+                        "roofs", TIMEOUT_S, device=device, threads=count, pin=True, machine=machine
+                    )
+        except (WorkerRefusal, WorkerFailure) as problem:  # told; the others are examined
+            devices[device] = str(problem)
     known_as = fingerprint(machine)
     for count in threads:
         tell(f"comparing the same work with itself, threads {count}")

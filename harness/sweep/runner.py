@@ -80,7 +80,7 @@ class Sweep:
         self.machine = describe_machine()
         self.processors = psutil.cpu_count() or 1
         self.commit = git_commit(Path.cwd())
-        self._devices: dict[str, dict[str, Any] | WorkerRefusal] = {}
+        self._devices: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> None:
@@ -121,34 +121,37 @@ class Sweep:
         """Keep a record for each cell that its device or technique rules out; return the others."""
         possible = []
         for cell in cells:
-            reason = self._impossible(cell)
-            if reason:
-                self._keep(replace(self._start(cell), status="skipped", message=reason))
+            problem = self._find_problem(cell)
+            if problem is not None:
+                self._keep(with_problem(self._start(cell), problem))
             else:
                 possible.append(cell)
         return possible
 
-    def _impossible(self, cell: Cell) -> str:
+    def _find_problem(self, cell: Cell) -> WorkerRefusal | WorkerFailure | None:
+        """Return why a cell cannot be measured, as far as that is known before it is prepared."""
         probed = self._probe(cell.device)
-        if isinstance(probed, WorkerRefusal):
-            return str(probed)
+        if not isinstance(probed, dict):
+            return probed
         kernels = self.plan.techniques[cell.technique].devices
         if kernels and cell.device.partition(":")[0] not in kernels:
             only = " and ".join(kernels).upper()
-            return (
+            return WorkerRefusal(
                 f'{cell.technique} has {only} kernels only. Use device "{kernels[0]}" '
                 "or exclude the pair."
             )
-        return self.plan.refusals.get(cell.model, {}).get(cell.technique, "")
+        reason = self.plan.refusals.get(cell.model, {}).get(cell.technique)
+        return WorkerRefusal(reason) if reason else None
 
-    def _probe(self, device: str) -> dict[str, Any] | WorkerRefusal:
+    def _probe(self, device: str) -> dict[str, Any] | WorkerRefusal | WorkerFailure:
+        """Return what is known of a device; or why it is refused, or how it failed."""
         if device not in self._devices:
             timeout_s = self.plan.grid.budget.timeout_s
-            with self.launcher.worker() as worker:
-                try:
+            try:
+                with self.launcher.worker() as worker:
                     self._devices[device] = worker.call("probe_device", timeout_s, device=device)
-                except WorkerRefusal as refusal:
-                    self._devices[device] = refusal
+            except (WorkerRefusal, WorkerFailure) as problem:
+                self._devices[device] = problem
         return self._devices[device]
 
     def _facts_of(self, device: str) -> dict[str, Any]:

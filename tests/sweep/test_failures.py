@@ -2,9 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+
+from harness.errors import WorkerFailure
+from harness.grid_file import parse_grid
+from harness.store import Run, read_cells
+from harness.sweep.doctor import examine
+from harness.sweep.launcher import NOTHING, Imports, Launcher
+from harness.sweep.plan import resolve
+from harness.sweep.remote import Worker
+from harness.sweep.runner import Progress, Sweep
 
 FATES = """
 import os, signal, time
@@ -107,3 +117,48 @@ def test_an_exception_is_told_with_its_type_and_place(
     file.write_text(FATES)
     (cell,) = measure(models=[f"{file}:net('exception', 0)"]).to_dict("records")
     assert cell["message"].startswith("RuntimeError: no luck today (fates.py:")
+
+
+class Faulty(Launcher):
+    """Starts workers that fail at whatever is asked of a CUDA card."""
+
+    problem: WorkerFailure
+
+    def start_worker(self, imports: Imports = NOTHING) -> Worker:
+        worker = super().start_worker(imports)
+        call = worker.call
+
+        def fail_on_card(operation: str, timeout_s: float, **arguments: Any) -> Any:
+            if arguments.get("device") == "cuda":
+                raise self.problem
+            return call(operation, timeout_s, **arguments)
+
+        worker.call = fail_on_card  # type: ignore[method-assign]  # of this one
+        return worker
+
+
+PROBLEMS = {
+    "exception": "AcceleratorError: CUDA error: all CUDA-capable devices are busy",
+    "out-of-memory": "OutOfMemoryError: CUDA out of memory",
+    "timeout": "probe_device took longer than 300 s",
+    "crash": "the worker crashed (SIGSEGV) during probe_device.",
+}
+
+
+def test_a_device_that_fails_instead_of_refusing_costs_its_cells_only(tmp_path: Path) -> None:
+    axes = {"models": ["dense-64-32-1"], "devices": ["cpu", "cuda"], "threads": [1]}
+    grid = parse_grid({"grid": axes, "budget": {"max_seconds_per_cell": 0.05}}, "the test")
+    with Faulty() as launcher:
+        for kind, message in PROBLEMS.items():
+            launcher.problem = WorkerFailure(kind, message)
+            plan = resolve(grid, launcher, "the test")
+            run = Run.create(tmp_path / kind, "test", {"plan": plan.to_json()})
+            Sweep(plan, run, launcher, Progress()).measure()
+            run.compact()
+            rows = read_cells(run).set_index("device")
+            assert rows.loc["cpu", "status"] == "measured"
+            assert rows.loc["cuda", "status"] == "failed"
+            assert tuple(rows.loc["cuda", ["failure_kind", "message"]]) == (kind, message)
+            examined = examine(launcher, (), lambda _: None)
+            assert examined.devices["cuda"] == message
+            assert isinstance(examined.devices["cpu"], dict)
