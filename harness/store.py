@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +132,11 @@ class Run:
             table = pq.read_table(self.folder / "cells.parquet", columns=["cell_id"])
             found |= set(table["cell_id"].to_pylist())
         return found
+
+    def ended_as(self, statuses: Collection[str]) -> set[str]:
+        """Return the ids of the cells whose row has one of these statuses."""
+        rows = self.read("cells", ["status"]).to_pylist() if statuses else []
+        return {row["cell_id"] for row in rows if row["status"] in statuses}
 
     def compact(self) -> None:
         """Join the parts to one file a table; safe to interrupt and to repeat."""

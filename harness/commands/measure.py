@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,13 @@ from harness.paths import read_path, require_writable
 from harness.sweep import runner
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
+
+
+class Retried(StrEnum):
+    """Statuses of rows that may be had again."""
+
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 def run(
@@ -68,9 +77,14 @@ def run(
 
 
 def resume(
-    run_id: RunArgument = None, results: ResultsOption = None, reports: ReportsOption = REPORTS
+    run_id: RunArgument = None,
+    retry: Annotated[
+        list[Retried] | None, typer.Option(help="Measure these again: failed, skipped.")
+    ] = None,
+    results: ResultsOption = None,
+    reports: ReportsOption = REPORTS,
 ) -> None:
-    """Measure what an interrupted run has left."""
+    """Measure what an interrupted run has left, and what failed or was skipped, if asked."""
     found = store.open_run(store.results_folder(results), run_id)
     facts = found.facts()
     if "plan" not in facts:
@@ -82,7 +96,7 @@ def resume(
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
     with Launcher(plan.grid.measure.wait_policy) as launcher:
-        _sweep(plan, found, launcher, folder, how)
+        _sweep(plan, found, launcher, folder, how, tuple(retry or ()))
 
 
 def _how_to_go_on(made: store.Run, results: str | None, reports: Path) -> str:
@@ -140,14 +154,15 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
 
 
 def _sweep(
-    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how_to_go_on: str
-) -> None:
+    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how_to_go_on: str,
+    retry: Sequence[Retried] = (),
+) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
     with made.lock():
         made.write_facts({**made.facts(), "state": "running"})
         try:
             with show_progress() as progress:
-                runner.Sweep(plan, made, launcher, progress).measure()
+                runner.Sweep(plan, made, launcher, progress, retry).measure()
         except KeyboardInterrupt:
             made.compact()
             made.write_facts({**made.facts(), "state": "interrupted"})
@@ -164,4 +179,5 @@ def _sweep(
     if not (statuses == "measured").any():
         sys.exit(ExitCode.NOTHING_MEASURED)
     if (statuses == "failed").any():
+        err.print(f"What failed is measured again by: {how_to_go_on} --retry failed")
         sys.exit(ExitCode.SOME_FAILED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -67,9 +67,15 @@ class Progress:
 
 
 class Sweep:
-    """One pass over the cells of a plan that have no result yet."""
+    """One pass over the cells of a plan that have no result yet, or one to be had again.
 
-    def __init__(self, plan: Plan, run: Run, launcher: Launcher, progress: Progress) -> None:
+    retry: statuses of rows that do not count as results. Such a row is replaced, not taken away.
+    """
+
+    def __init__(
+        self, plan: Plan, run: Run, launcher: Launcher, progress: Progress,
+        retry: Collection[str] = (),
+    ) -> None:  # fmt: skip
         limit = plan.grid.budget.max_memory_bytes
         memory_bytes = limit or int(MEMORY_SHARE * available_memory_bytes())
         self.plan = plan
@@ -80,13 +86,14 @@ class Sweep:
         self.machine = describe_machine()
         self.processors = psutil.cpu_count() or 1
         self.commit = git_commit(Path.cwd())
+        self._done = run.finished() - run.ended_as(retry)
         self._devices: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
         self.launcher.preload_training()
-        tasks = list(plan_heats(self.plan, self.run.finished()))
+        tasks = list(plan_heats(self.plan, self._done))
         self.progress.begin(sum(len(heat.cells) for heats in tasks for heat in heats))
         try:
             for heats in tasks:
@@ -112,9 +119,8 @@ class Sweep:
 
     def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
         """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
-        done = self.run.finished()
         for cell in cells:
-            if cell.id not in done:
+            if cell.id not in self._done:
                 self._keep(with_problem(self._start(cell), problem))
 
     def _skip_impossible(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -285,6 +291,7 @@ class Sweep:
             SAMPLES_SCHEMA.empty_table() if samples is None else samples,
             EXAMPLES_SCHEMA.empty_table() if examples is None else examples,
         )
+        self._done.add(record.cell.id)
         self.progress.done(record)
 
 

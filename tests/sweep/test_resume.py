@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -148,3 +149,61 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) ->
     assert len(cells) == CELLS
     before = kept.set_index("cell_id")
     assert (cells.loc[before.index, "latency_s"] == before["latency_s"]).all()
+
+
+MOODY = """
+import pathlib
+import torch
+from torch import nn
+
+class Moody(nn.Linear):
+    def forward(self, x):
+        if not pathlib.Path(__file__).with_name("good_mood").exists():
+            raise RuntimeError("a passing mood")
+        return super().forward(x)
+
+def moody():
+    return Moody(4, 4), torch.randn(2, 4)
+def steady():
+    return nn.Linear(4, 4), torch.randn(2, 4)
+"""
+
+
+def test_what_failed_is_measured_again_when_asked_and_nothing_else_is(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "own.py").write_text(MOODY)
+    done = command(
+        "run", "--model", "own.py:moody", "--model", "own.py:steady", "--threads", "1",
+        "--device", "cpu", "--device", "cuda:7", "--max-seconds-per-cell", "0.05",
+    )  # fmt: skip
+    assert done.returncode == 3
+    run = open_run(tmp_path / "results", None)
+    line = next(text for text in done.stderr.splitlines() if "--retry" in text)
+    again = line.partition(": paretogrid ")[2].split()
+    assert again == ["resume", run.run_id, "--retry", "failed"]
+
+    def rows() -> pd.DataFrame:
+        cells = pd.read_parquet(run.folder / "cells.parquet")
+        return cells.set_index(["model", "device"]).sort_index()
+
+    first = rows()
+    (tmp_path / "good_mood").write_text("")
+    assert command(*again).returncode == 0
+    second = rows()
+    assert second.loc["own.py:moody", "status"].to_dict() == {
+        "cpu": "measured",
+        "cuda:7": "skipped",
+    }
+    assert (second.loc["own.py:steady", "latency_s"] == first.loc["own.py:steady", "latency_s"])[
+        "cpu"
+    ]
+    assert len(second) == len(first) == 4
+    command("resume", "--retry", "skipped")
+    assert (rows()["started_at"] > second["started_at"]).groupby("device").all().to_dict() == {
+        "cpu": False, "cuda:7": True,
+    }  # fmt: skip
+    samples = pd.read_parquet(run.folder / "samples.parquet")
+    counted = samples.groupby("cell_id").size()
+    measured = second[second["status"] == "measured"].set_index("cell_id")["samples"]
+    assert (counted[measured.index] == measured).all()
