@@ -13,7 +13,11 @@ from typing import Any
 
 import psutil
 
-from harness.measure.processor import container_limits, describe_processor
+from harness.measure.processor import (
+    container_free_bytes,
+    container_limits,
+    describe_processor,
+)
 
 LIBRARIES = ("paretogrid", "torch", "numpy", "torch-pruning", "scipy", "pandas", "pyarrow")
 SPEED_LIBRARIES = ("torch", "numpy")
@@ -64,9 +68,11 @@ def git_commit(folder: Path) -> str:
         return ""
 
 
-def available_memory_bytes() -> int:
-    """Return the memory that new processes may take now."""
-    return int(psutil.virtual_memory().available)
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that new processes may take now: the machine's, or what a limit leaves."""
+    machine = int(psutil.virtual_memory().available)
+    allowed = container_free_bytes(root)
+    return machine if allowed is None else min(machine, allowed)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -54,6 +54,28 @@ def container_limits(root: Path = Path("/")) -> dict[str, Any]:
     return {"cpus": min(cpus, default=None), "memory_bytes": min(sizes, default=None)}
 
 
+def container_free_bytes(root: Path = Path("/")) -> int | None:
+    """Return the memory that this process's control groups still allow; None where unlimited.
+
+    The least over its groups and their parents: limit less use, where use counts no file pages that
+    the kernel would drop first. Source: as `container_limits`, and memory.stat's inactive_file.
+    """
+    free = []
+    for group in _groups(root):
+        for limit, use, prefix in (
+            ("memory.max", "memory.current", ""),
+            ("memory.high", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ):
+            most, used = _read(group / limit), _read(group / use)
+            if most.isdecimal() and used.isdecimal() and int(most) < NO_LIMIT_BYTES:
+                lines = _read(group / "memory.stat").splitlines()
+                stat = dict(line.split()[:2] for line in lines if " " in line)
+                dropped = int(stat.get(f"{prefix}inactive_file", 0))
+                free.append(max(0, int(most) - max(0, int(used) - dropped)))
+    return min(free, default=None)
+
+
 def data_caches(machine: dict[str, Any]) -> list[int]:
     """Return the sizes in bytes of a described machine's data caches, the first level first."""
     caches = (cache for cache in machine.get("caches", []) if cache["type"] != "instruction")

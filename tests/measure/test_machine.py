@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.measure.machine import describe_machine, fingerprint
-from harness.measure.processor import container_limits, data_caches, describe_processor
+from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
+from harness.measure.processor import (
+    container_free_bytes,
+    container_limits,
+    data_caches,
+    describe_processor,
+)
 
 CPU0 = "sys/devices/system/cpu/cpu0"
 NO_LIMIT_V1 = "9223372036854771712\n"
@@ -154,6 +159,41 @@ def test_inside_a_container_that_sees_the_hosts_path_the_mounts_own_limit_is_rea
     write(root, {"proc/self/cgroup": "4:memory:/docker/1f2e\n"})
     write(root, {"sys/fs/cgroup/memory/memory.limit_in_bytes": "1048576\n"})
     assert container_limits(root)["memory_bytes"] == 2**20
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+@pytest.mark.parametrize(
+    ("most", "used", "dropped", "free"),
+    [
+        (2**30, 2**29, 0, 2**29),
+        (2**30, 2**29, 2**28, 2**29 + 2**28),  # pages of files are dropped first
+        (2**30, 2**31, 0, 0),  # a limit that was lowered under what is used
+        (2**30, 2**20, 2**29, 2**30),  # counters that are read one after the other
+        (2**62, 2**29, 0, None),
+    ],
+)
+def test_what_a_limit_leaves_is_less_what_is_used_and_cannot_be_dropped(
+    root: Path, kind: int, most: int, used: int, dropped: int, free: int | None
+) -> None:
+    group = root / "sys/fs/cgroup" / ("memory/a" if kind == 1 else "a")
+    names = (("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+             if kind == 1 else ("memory.max", "memory.current", "inactive_file"))  # fmt: skip
+    write(root, {"proc/self/cgroup": f"{'4:memory' if kind == 1 else '0:'}:/a\n"})
+    write(root, {str(group.relative_to(root) / name): f"{value}\n"
+                 for name, value in zip(names, (most, used), strict=False)})  # fmt: skip
+    write(root, {str(group.relative_to(root) / "memory.stat"): f"anon 7\n{names[2]} {dropped}\n"})
+    assert container_free_bytes(root) == free
+    available = available_memory_bytes(root)
+    assert available <= free if free is not None else available > 0
+
+
+def test_the_least_that_any_group_leaves_counts_and_a_bare_host_has_no_limit(root: Path) -> None:
+    assert container_free_bytes(root) is None
+    write(root, {"proc/self/cgroup": "0::/a/b\n"})
+    for group, most, used in (("a", 1000, 900), ("a/b", 500, 300)):
+        write(root, {f"sys/fs/cgroup/{group}/memory.max": f"{most}\n",
+                     f"sys/fs/cgroup/{group}/memory.current": f"{used}\n"})  # fmt: skip
+    assert container_free_bytes(root) == 100
 
 
 def test_this_machine_is_described_with_values_that_can_be() -> None:
