@@ -46,8 +46,9 @@ NOTHING = Imports()
 class Server:
     """The runner's end of a process that forks workers: the fork server, or a template."""
 
-    def __init__(self, control: socket.socket, log: IO[bytes]) -> None:
+    def __init__(self, control: socket.socket, log: IO[bytes], ending: list[Worker]) -> None:
         self._control = control
+        self._ending = ending
         self._log = log
         self._exits: dict[int, int] = {}
         self._answer = b""
@@ -83,14 +84,14 @@ class Server:
             message = self._receive(START_TIMEOUT_S)
         if message is None:
             raise WorkerFailure("crash", f"the worker server does not answer. {self.last_words()}")
-        return Worker(message["pid"], Channel(ours), log, self.exit_code)
+        return Worker(message["pid"], Channel(ours), log, self.exit_code, self._ending)
 
     def open_template(self, imports: Imports) -> Server:
         """Return a fork that has imported files and serves in its turn."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.ask(b"template" + json.dumps(asdict(imports)).encode(), theirs.fileno())
-        return Server(ours, self._log)
+        return Server(ours, self._log, self._ending)
 
     def exit_code(self, pid: int) -> int | None:
         """Return how a worker ended (negative: by which signal), or None if nobody knows."""
@@ -111,8 +112,8 @@ class Server:
 
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
         """Return the next message, noting exits; None on time-out or when nobody is there."""
-        self._control.settimeout(max(0.001, timeout_s))
         try:
+            self._control.settimeout(max(0.001, timeout_s))
             raw = self._control.recv(4096)
         except (TimeoutError, OSError):
             return None
@@ -147,7 +148,9 @@ class Launcher:
             start_new_session=True,  # Ctrl-C is the runner's to handle
         )
         theirs.close()
-        self._server = Server(control, self._log)
+        self._ending: list[Worker] = []
+        """Workers that were given up, until the next one is started."""
+        self._server = Server(control, self._log, self._ending)
         self._templates: dict[Imports, Server] = {}
 
     def __enter__(self) -> Self:
@@ -181,10 +184,13 @@ class Launcher:
     def start_worker(self, imports: Imports = NOTHING) -> Worker:
         """Return a fresh worker that has imported the user's files.
 
-        It is a fork of a template that has; where the import starts threads or fails, a fork of the
-        server that imports them itself. Raises WorkerFailure where they cannot be imported.
+        Those that were given up before are gone by then. It is a fork of a template that has
+        imported them; where the import starts threads or fails, a fork of the server that does so
+        itself. Raises WorkerFailure where they cannot be imported.
         """
         self._wait_until_ready()
+        while self._ending:  # what they held is free for the next one
+            self._ending.pop().wait_for_end()
         if not imports:
             return self._server.start_worker()
         if imports not in self._templates:

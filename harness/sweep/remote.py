@@ -17,7 +17,7 @@ from harness.sweep.channel import Channel, find_deadline, time_left
 class Worker:
     """One forked process: answers one request at a time.
 
-    `exit_code` tells by its id how it ended, once it has.
+    `exit_code` tells by its id how it ended, once it has. Who gives it up adds it to `ending`.
     """
 
     def __init__(
@@ -26,9 +26,11 @@ class Worker:
         channel: Channel,
         log: IO[bytes],
         exit_code: Callable[[int], int | None],
+        ending: list[Worker],
     ) -> None:
         self.pid = pid
         self._exit_code = exit_code
+        self._ending = ending
         self._channel = channel
         self._log = log
         self._oom_kills = count_oom_kills()
@@ -81,6 +83,11 @@ class Worker:
         """End the worker and its helpers at once, whatever they are doing."""
         self._signal(signal.SIGKILL)
         self._channel.close()
+        self._ending.append(self)
+
+    def wait_for_end(self) -> None:
+        """Wait until a worker that was given up is gone, and its memory is free."""
+        self._exit_code(self.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the worker with its helpers, or alone before it leads a group of its own."""

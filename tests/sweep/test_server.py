@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.sweep.launcher import Launcher
+from harness.sweep.launcher import NOTHING, Imports, Launcher
 
 
 def count_threads(pid: int) -> int:
@@ -19,6 +19,26 @@ def test_the_server_has_one_thread_even_after_its_workers_have_trained() -> None
                 threads=2,
             )  # fmt: skip
             assert count_threads(parent) == 1
+
+
+HOLDING = """
+import torch
+
+HELD = torch.ones(2**28)
+"""
+
+
+def test_a_worker_that_was_given_up_is_gone_before_the_next_is_there(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    """Also one of another server: a gigabyte is not given back in no time."""
+    (tmp_path / "holding.py").write_text(HOLDING)
+    for imports in (NOTHING, Imports(files=(str(tmp_path / "holding.py"),))):
+        given_up = launcher.start_worker(imports)
+        given_up.call("bring_in", 60, folders=[], plugins=[], files=[str(tmp_path / "holding.py")])
+        given_up.kill()
+        with launcher.worker():
+            assert not Path(f"/proc/{given_up.pid}").exists()
 
 
 def test_a_worker_imports_nothing_late_when_it_trains(launcher: Launcher) -> None:
