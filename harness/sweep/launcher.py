@@ -26,6 +26,12 @@ KEPT_DESCRIPTORS = 16
 """For what the runner opens beside its workers: tables, their temporary files, folders."""
 WAIT_POLICY = {"active": {}, "passive": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}}
 """Environment that makes OpenMP threads wait as asked; the library reads it when it loads."""
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""Environment of the server: a thread that NumPy's BLAS, or pandas by way of Arrow's allocator,
+starts when it is imported would break in a fork."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +137,8 @@ class Launcher:
     def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
         raise_file_limit()
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # One BLAS thread: numpy's pool would start in the server and break in its forks.
         environment = {
-            **os.environ, **WAIT_POLICY[wait_policy],
-            "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+            **os.environ, **WAIT_POLICY[wait_policy], **ONE_THREAD, "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
         self._process = subprocess.Popen(
