@@ -15,7 +15,7 @@ from harness.record import METRICS
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
-SWEEPS = 400
+SWEEPS = 250
 
 
 def judged(frame, noise, objectives=OBJECTIVES):
