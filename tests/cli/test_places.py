@@ -37,7 +37,7 @@ def nothing(subject, amount: int = 1):
 """
 QUICK = ("--threads", "1", "--max-seconds-per-cell", "0.2")
 AWKWARD = (
-    "my models", "it's", "a(b)", "[x]", "half (open", 'a "b"', "ünï", "seed=3", ":tiger:",
+    "it's my models", "a(b) [x]", "half (open", 'a "b" ünï', "seed=3", ":tiger:",
 )  # fmt: skip
 
 
