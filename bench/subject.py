@@ -56,6 +56,12 @@ class Subject:
         """Return what the model is judged by: its data's name, its own where there is none."""
         return self.data.name if self.data else model
 
+    def lacks(self) -> str:
+        """Return what it has not and cannot be trained without; empty where it has all."""
+        if self.data is None:
+            return "training data"
+        return "" if self.recipe else "recipe to train by"
+
     def with_note(self, note: str) -> Subject:
         """Return the subject with one more note."""
         return dataclasses.replace(self, notes=(*self.notes, note))

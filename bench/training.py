@@ -60,8 +60,7 @@ def finetune(
     if epochs == 0:
         return subject
     if subject.data is None or subject.recipe is None:
-        lacks = "training data" if subject.data is None else "recipe to train by"
-        return subject.with_note(f"not fine-tuned: the model has no {lacks}")
+        return subject.with_note(f"not fine-tuned: the model has no {subject.lacks()}")
     recipe = dataclasses.replace(subject.recipe, epochs=epochs)
     examples = subject.data.train
     fit(subject.module, examples.inputs, (examples.labels,), task_loss, recipe, after_step)

@@ -98,8 +98,7 @@ def prune_l0(
     arXiv:1712.01312; target density: Wang et al., arXiv:1910.04732.
     """
     if subject.data is None or subject.recipe is None:
-        lacks = "training data" if subject.data is None else "recipe to train by"
-        raise Refusal(f"prune-l0 learns its gates, and this model has no {lacks}")
+        raise Refusal(f"prune-l0 learns its gates, and this model has no {subject.lacks()}")
     gated = copy.deepcopy(subject.module)
     odds = train_gates(dataclasses.replace(subject, module=gated), 1 - sparsity, gate_epochs)
     return prune_by(

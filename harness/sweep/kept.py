@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +63,7 @@ def store_dataset(data: Dataset) -> str:
     path = cache_folder() / "datasets" / f"{key}.pt"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            torch.save(data, file)
-        Path(temporary).replace(path)
+        write_durably(path, lambda place: torch.save(data, place))
     return key
 
 
