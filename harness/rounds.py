@@ -38,11 +38,12 @@ def polish(table: Floats) -> tuple[Floats, Floats]:
     Columns have the median 0. NaN stands for what is unknown; every row and every column needs a
     known value. Source: Tukey's median polish, "Exploratory Data Analysis" (1977), chapter 11.
     """
-    rows = np.nanmedian(table, 1)
+    median = np.nanmedian if np.isnan(table).any() else np.median  # ten times as fast
+    rows = median(table, 1)
     for _ in range(STEPS):
-        columns = np.nanmedian(table - rows[:, None], 0)
+        columns = median(table - rows[:, None], 0)
         columns -= np.median(columns)
-        before, rows = rows, np.nanmedian(table - columns, 1)
+        before, rows = rows, median(table - columns, 1)
         if np.abs(rows - before).max() < SETTLED:
             break
     return rows, columns

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 DRAWS = 500
 LEAST_ROUNDS = 3
+MOST_AT_ONCE = 100_000
+"""Values that are resampled in one step: a loop over single draws takes several times as long."""
 ADMITTED = {"clean": ("",), "loaded": ("", "loaded")}
 """Causes of disturbance that blocks of a headline may have; any where it is not named."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
@@ -175,17 +177,15 @@ def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int 
 
 def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:
     """Return rows × draws: each row's median over the chosen columns, unknown ones left out."""
-    whole = np.isfinite(table).all()
-    found = np.empty((len(table), len(chosen)))
+    median = np.median if np.isfinite(table).all() else np.nanmedian
     middles = np.nanmedian(table, 1)
-    for number, columns in enumerate(chosen):
-        part = table[:, columns]
-        if whole:
-            found[:, number] = np.median(part, 1)
-            continue
-        empty = ~np.isfinite(part).any(1)
-        part[empty, 0] = middles[empty]
-        found[:, number] = np.nanmedian(part, 1)
+    found = np.empty((len(table), len(chosen)))
+    together = max(1, MOST_AT_ONCE // table.size)
+    for start in range(0, len(chosen), together):
+        part = table[:, chosen[start : start + together]]  # rows × some draws × columns
+        empty = ~np.isfinite(part).any(2)
+        part[empty, 0] = np.broadcast_to(middles[:, None], empty.shape)[empty]
+        found[:, start : start + together] = median(part, axis=2)
     return found
 
 

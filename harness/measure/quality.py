@@ -13,7 +13,7 @@ from bench.subject import Subject
 from bench.tasks import first_tensor, predict
 from harness.measure.devices import Device
 from harness.measure.runtimes import Program, like_strides, take_batch
-from harness.stats import relative_fidelity
+from harness.scores import relative_fidelity
 
 Mode = Callable[[], AbstractContextManager[Any]]
 KEPT_OUTPUTS = 2_000_000

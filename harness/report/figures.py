@@ -50,6 +50,10 @@ class Panel:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as PNG and SVG."""
     FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if engine is not None:  # once: as long as there is one, each file is drawn twice
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     figure.savefig(folder / f"{name}.png", dpi=140)
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
@@ -77,7 +81,7 @@ def draw_trade_off(
     draw_legend(figure, models, techniques, style)
     bottom = (0.1 + LEGEND_ROW_IN * legend_rows) / height
     figure.tight_layout(rect=(0, bottom, 1, 1 - 0.1 / height))
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for axes, panel in zip(grid.flat, panels, strict=False):
         _name_members(axes, panel, x, y, style)
     return figure

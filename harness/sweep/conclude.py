@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.conventions import IGNORED
-from harness import stats
+from harness import scores, stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.measure.disturbance import CAUSES, Disturbance
@@ -95,18 +95,18 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
     if predicted is None or labels is None or len(predicted) != len(labels):
         pass
     elif labels.dtype.kind == "f":
-        found["r2"] = stats.r2_interval(predicted, labels)
+        found["r2"] = scores.r2_interval(predicted, labels)
     else:
         judged = labels != IGNORED
         hits = predicted == labels
         found["accuracy"] = (
-            stats.wilson_interval(int(hits[judged].sum()), int(judged.sum()))
+            scores.wilson_interval(int(hits[judged].sum()), int(judged.sum()))
             if labels.ndim == 1
-            else stats.clustered_interval(hits & judged, judged)
+            else scores.clustered_interval(hits & judged, judged)
         )
-        found["macro_f1"] = stats.macro_f1(predicted[judged], labels[judged])
+        found["macro_f1"] = scores.macro_f1(predicted[judged], labels[judged])
     if baseline:
-        found["fidelity"] = stats.relative_fidelity(answers["outputs"], baseline["outputs"])
+        found["fidelity"] = scores.relative_fidelity(answers["outputs"], baseline["outputs"])
         wanted = baseline.get("predicted")
         classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
         if classes is not None and wanted is not None and wanted.shape == classes.shape:

@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from bench import Subject, registry
 from bench.training import scores
-from harness.stats import wilson_interval
+from harness.scores import wilson_interval
 
 MODELS = ("digits-mlp", "mnist1d-cnn")
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)

@@ -26,7 +26,8 @@ from harness.report.figures import Panel, draw_trade_off
 from harness.report.labels import place_labels
 from harness.report.style import Style
 from harness.report.write import write_report
-from harness.stats import Estimate, wilson_interval
+from harness.scores import wilson_interval
+from harness.stats import Estimate
 from harness.store import Run
 
 SCRIPT = "<script>alert(1)</script>"

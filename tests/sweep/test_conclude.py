@@ -6,7 +6,7 @@ from scripted import Samples
 
 from harness.grid import Cell
 from harness.record import Record
-from harness.stats import relative_fidelity
+from harness.scores import relative_fidelity
 from harness.sweep.conclude import doubt_answers, with_drift
 from harness.sweep.heat import Member, TimedBlock
 

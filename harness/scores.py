@@ -1,0 +1,128 @@
+"""Scores: what a model's answers are worth, with intervals; each with its source."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats import Estimate, Floats
+
+BOOTSTRAPS = 1_000
+MASKED = 1e30
+"""A score beyond this says that an answer is not allowed: float32's least number is common."""
+
+
+def wilson_interval(successes: int, trials: int) -> Estimate:
+    """Return a proportion with its 95 % score interval.
+
+    Source: Wilson, JASA 1927.
+    """
+    if trials == 0:
+        return Estimate(float("nan"))
+    z = NormalDist().inv_cdf(0.975)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def clustered_interval(hits: ArrayLike, judged: ArrayLike) -> Estimate:
+    """Return the share of `judged` places that are `hits`, with its 95 % interval over examples.
+
+    Both are true or false by example (first dimension) and place. Places of one example resemble
+    each other, so the examples are what is drawn: a percentile bootstrap over them. Source: Efron
+    and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Where all examples are
+    right or all wrong, the interval is that of so many examples (Wilson).
+    """
+    right, all_ = (
+        np.atleast_2d(np.asarray(one, float)).reshape(np.shape(one)[0], -1).sum(1)
+        for one in (hits, judged)
+    )
+    right, all_ = right[all_ > 0], all_[all_ > 0]
+    if not all_.size:
+        return Estimate(float("nan"))
+    share = float(right.sum() / all_.sum())
+    plain = wilson_interval(all_.size if share == 1 else 0, all_.size)
+    if share in (0, 1):
+        return Estimate(share, plain.low, plain.high)
+    sums = _resample(np.column_stack([right, all_]))
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+    return Estimate(share, float(low), float(high))
+
+
+def r2_interval(predicted: ArrayLike, labels: ArrayLike) -> Estimate:
+    """Return R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² with its 95 % percentile bootstrap over examples.
+
+    With several numbers an example, the sums go over all of them, ȳ is each one's own mean. NaN
+    where the labels do not vary. Source: Efron and Tibshirani, "An Introduction to the Bootstrap"
+    (1993), chapter 13.
+    """
+    truth = np.asarray(labels, float)
+    truth = truth.reshape(len(truth), -1)
+    rest = np.square(truth - np.asarray(predicted, float).reshape(truth.shape)).sum(1)
+    centred = truth - truth.mean(0)
+    parts = np.column_stack([rest, np.square(centred).sum(1), centred])
+    varies = parts[:, 1].sum() > 1e-24 * np.square(truth).sum()
+    if not varies:
+        return Estimate(float("nan"))
+
+    def r2(sums: Floats) -> Floats:
+        spread = sums[:, 1] - np.square(sums[:, 2:]).sum(1) / len(truth)
+        found: Floats = 1 - sums[:, 0] / np.where(spread > 0, spread, np.nan)
+        return found
+
+    low, high = np.nanquantile(r2(_resample(parts)), [0.025, 0.975])
+    return Estimate(float(r2(parts.sum(0, keepdims=True))[0]), float(low), float(high))
+
+
+def macro_f1(predicted: ArrayLike, labels: ArrayLike) -> float:
+    """Return the mean over classes of F1 = 2·TP / (2·TP + FP + FN), over classes that occur.
+
+    A class that is neither present nor predicted is left out; one that is never right counts 0.
+    """
+    guess, truth = np.asarray(predicted), np.asarray(labels)
+    scores = []
+    for label in np.union1d(guess, truth):
+        hits = int(np.sum((guess == label) & (truth == label)))
+        misses = int(np.sum((guess == label) != (truth == label)))
+        scores.append(2 * hits / (2 * hits + misses))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
+    """Return 1 − ‖outputs − reference‖₂ / ‖reference‖₂, at least 0; 1 means identical.
+
+    Numbers beyond ±MASKED stand for "not allowed", as infinity and NaN do: where both have the same
+    there, the place is left out; where they differ, the error is infinite. NaN where the shapes
+    differ, there are no outputs, or the reference has no number but zero and the outputs have.
+    """
+    values, wanted = (_mark_masked(one) for one in (outputs, reference))
+    if values.shape != wanted.shape or values.size == 0:
+        return float("nan")
+    finite = np.isfinite(wanted)
+    if not np.array_equal(values[~finite], wanted[~finite], equal_nan=True):
+        return 0.0 if finite.any() else float("nan")
+    values, wanted = values[finite], wanted[finite]
+    if np.array_equal(values, wanted):
+        return 1.0
+    norm = float(np.linalg.norm(wanted))
+    if norm == 0:
+        return float("nan")
+    error = float(np.linalg.norm(values - wanted)) / norm
+    return max(0.0, 1.0 - error) if np.isfinite(error) else 0.0
+
+
+def _resample(parts: Floats) -> Floats:
+    """Column sums of rows that are drawn with replacement, one row for each bootstrap."""
+    random = np.random.default_rng(0)
+    drawn = [np.bincount(random.integers(0, len(parts), len(parts)), minlength=len(parts)) @ parts
+             for _ in range(BOOTSTRAPS)]  # fmt: skip
+    return np.array(drawn, dtype=np.float64)
+
+
+def _mark_masked(numbers: ArrayLike) -> Floats:
+    values = np.asarray(numbers, np.float64)
+    return np.where(np.abs(values) > MASKED, np.copysign(np.inf, values), values)
