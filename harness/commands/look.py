@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from harness.console.streams import err, print_json, print_rows
 from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE
 from harness.grid_file import built_in_grids, parse_grid
+from harness.measure.processor import usable_processors
 from harness.record import METRICS
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
@@ -90,7 +90,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Say what this machine can measure right now, and what to mend."""
-    processors = len(os.sched_getaffinity(0))
+    processors = max(1, int(usable_processors()))
     counts = sorted(set(threads or (1, processors)))
     if counts[0] < 1:
         raise UserError(f"--threads must be 1 or more, got {counts[0]}.")

@@ -1,8 +1,9 @@
 """Disturbance: what else had the processor while a block ran, read before and after it.
 
 Nothing is read while samples are taken. A block is marked by its cause, worst first:
-`throttled` (the clock was held back), `preempted` (our threads waited for a processor, or the
-hypervisor took it away), `loaded` (others were running, though beside us).
+`throttled` (the clock was held back, or the container had used up its time), `preempted` (our
+threads waited for a processor, or the hypervisor took it away), `loaded` (others were running,
+though beside us).
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from harness.measure.processor import quota_groups, read_stopped_s
 
 CAUSES = ("", "loaded", "preempted", "throttled")
 """From harmless to worst; the headline takes the least disturbed blocks there are enough of."""
@@ -23,8 +27,12 @@ LOADED_SHARE = 0.1
 """Others are a load when they keep busy at least this share of the machine's processors."""
 OWN_LIMIT = "power cap"
 """A card at full work is held back by its power limit: that is the work's doing, not another's."""
+QUOTA = "cpu quota"
+"""What a block is throttled by while its control group had used up its processor time."""
 SLOW_CLOCK = 0.85
 """Below this share of the fastest clock seen, the processor is throttled."""
+RECENT = 20
+"""Blocks over which others are counted by ticks of 10 ms, where no list tells who runs where."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Reading:
     own_s: float
     machine: MachineTime
     frequency_hz: float
+    stopped_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,24 @@ class Disturbance:
 
 
 class Watch:
-    """Reads counters around a block and says whether it was disturbed."""
+    """Reads counters around a block and says whether it was disturbed.
 
-    def __init__(self, device_state: Callable[[], Mapping[str, Any]] = dict) -> None:
+    `processors` are those that the run may use; None are all of the machine's. What runs on others
+    is not beside it.
+    """
+
+    def __init__(
+        self,
+        device_state: Callable[[], Mapping[str, Any]] = dict,
+        processors: Collection[int] | None = None,
+    ) -> None:
         self._device_state = device_state
-        self._processors = os.cpu_count() or 1
+        everything = os.cpu_count() or 1
+        self._processors = everything if processors is None else len(processors)
+        self._only = None if self._processors >= everything else frozenset(processors or ())
         self._fastest_hz = 0.0
+        self._quotas = quota_groups()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
     def read(self) -> Reading:
         """Return the counters now; the calling thread must be the one that times."""
@@ -93,19 +114,26 @@ class Watch:
             switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
             others=count_others(),
             own_s=time.process_time(),
-            machine=read_machine_time(),
+            machine=read_machine_time(self._only),
             frequency_hz=read_frequency_hz(),
+            stopped_s=read_stopped_s(self._quotas),
         )
 
     def judge(self, before: Reading, after: Reading) -> Disturbance:
         """Return what disturbed the time between two readings."""
         wall_s = (after.wall_ns - before.wall_ns) / 1e9
         lost_s = lost_time_s(before, after)
+        busy_s = after.machine.busy_s - before.machine.busy_s
+        others_s = busy_s - (after.own_s - before.own_s)
         others = min(before.others, after.others)  # at both ends: not just the runner's wake-up
+        if self._only is not None:
+            others = min(others, self._count_near(wall_s, others_s))
         state = self._device_state()
         frequency_hz = float(state.get("sm_clock_hz", after.frequency_hz))
         self._fastest_hz = max(self._fastest_hz, frequency_hz)
         throttled_by = tuple(r for r in state.get("throttle_reasons", ()) if r != OWN_LIMIT)
+        if after.stopped_s - before.stopped_s > LOST_SHARE * wall_s:
+            throttled_by = (*throttled_by, QUOTA)
         if throttled_by or frequency_hz < SLOW_CLOCK * self._fastest_hz:
             cause = "throttled"
         elif lost_s > LOST_SHARE * wall_s:
@@ -114,18 +142,23 @@ class Watch:
             cause = "loaded"
         else:
             cause = ""
-        busy_s = after.machine.busy_s - before.machine.busy_s
         return Disturbance(
             cause,
             wall_s,
             lost_s,
             switches=after.switches - before.switches,
             others=others,
-            others_s=busy_s - (after.own_s - before.own_s),
+            others_s=others_s,
             stolen_s=after.machine.stolen_s - before.machine.stolen_s,
             frequency_hz=frequency_hz,
             throttled_by=throttled_by,
         )
+
+    def _count_near(self, wall_s: float, others_s: float) -> int:
+        """Return how many others kept our processors busy, over this and the blocks before."""
+        self._recent.append((wall_s, others_s))
+        walls_s, busy_s = (sum(column) for column in zip(*self._recent, strict=True))
+        return max(0, round(busy_s / walls_s)) if walls_s > 0 else 0
 
 
 def lost_time_s(before: Reading, after: Reading) -> float:
@@ -163,14 +196,20 @@ def count_others() -> int:
     return max(0, running - sum(state.split()[:1] == ["R"] for state in states))
 
 
-def read_machine_time() -> MachineTime:
-    """Return how long the machine's processors were busy, and were taken by the hypervisor."""
-    fields = _read("/proc/stat").partition("\n")[0].split()[1:]
-    if len(fields) < 8:
-        return MachineTime(0.0, 0.0)
-    user, nice, system, _, _, irq, soft_irq, stolen = (int(field) for field in fields[:8])
+def read_machine_time(processors: Collection[int] | None = None) -> MachineTime:
+    """Return how long processors (None: all) were busy, and were taken by the hypervisor."""
+    wanted = {"cpu"} if processors is None else {f"cpu{number}" for number in processors}
+    busy = stolen = 0
+    for line in _read("/proc/stat").splitlines():
+        name, *fields = line.split()
+        if not name.startswith("cpu"):
+            break
+        if name in wanted and len(fields) >= 8:
+            user, nice, system, _, _, irq, soft_irq, taken = (int(field) for field in fields[:8])
+            busy += user + nice + system + irq + soft_irq
+            stolen += taken
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    return MachineTime(tick_s * (user + nice + system + irq + soft_irq), tick_s * stolen)
+    return MachineTime(tick_s * busy, tick_s * stolen)
 
 
 def read_stall_s() -> float:

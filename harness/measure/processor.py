@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,6 +53,38 @@ def container_limits(root: Path = Path("/")) -> dict[str, Any]:
             if text.isdecimal() and int(text) < NO_LIMIT_BYTES:
                 sizes.append(int(text))
     return {"cpus": min(cpus, default=None), "memory_bytes": min(sizes, default=None)}
+
+
+def quota_groups(root: Path = Path("/")) -> list[Path]:
+    """Return the control groups of this process that limit its processor time."""
+    found = []
+    for group in _groups(root):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        old = _share(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+        found += [group] if _share(quota, period) or old else []
+    return found
+
+
+def read_stopped_s(groups: Iterable[Path]) -> float:
+    """Return how long control groups were stopped, as their processor time was used up, in seconds.
+
+    Summed over processors. Source: as `container_limits` (cpu.stat).
+    """
+    total_s = 0.0
+    for group in groups:
+        lines = _read(group / "cpu.stat").splitlines()
+        told = dict(line.split()[:2] for line in lines if " " in line)
+        total_s += (
+            int(told.get("throttled_usec", 0)) / 1e6 + int(told.get("throttled_time", 0)) / 1e9
+        )
+    return total_s
+
+
+def usable_processors(root: Path = Path("/")) -> float:
+    """Return how many processors this process may keep busy: those of its set, or its quota."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = container_limits(root)["cpus"]
+    return allowed if quota is None else min(allowed, quota)
 
 
 def container_free_bytes(root: Path = Path("/")) -> int | None:

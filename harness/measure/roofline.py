@@ -29,13 +29,14 @@ class Traffic:
 class Roofs:
     """The fastest seen: FLOP/s by type, bytes/s by working set (ascending), s for an operator.
 
-    Not `quiet`, something else was running while they were measured.
+    Not `quiet`, something else was running while they were measured, the last of `times` times.
     """
 
     flops_per_s: dict[str, float]
     bytes_per_s: tuple[tuple[int, float], ...]
     dispatch_s: float
     quiet: bool = True
+    times: int = 1
 
     def bandwidth_at(self, working_set_bytes: float) -> float:
         """Return bytes/s between the measured working sets (log scale); beyond them the nearest."""
@@ -51,7 +52,8 @@ class Roofs:
     def from_json(cls, data: dict[str, Any]) -> Roofs:
         """Return the roofs that `to_json` gave."""
         sets = tuple((int(size), float(rate)) for size, rate in data["bytes_per_s"])
-        return cls(dict(data["flops_per_s"]), sets, float(data["dispatch_s"]), bool(data["quiet"]))
+        flops, dispatch_s = dict(data["flops_per_s"]), float(data["dispatch_s"])
+        return cls(flops, sets, dispatch_s, bool(data["quiet"]), int(data["times"]))
 
 
 def best_of(fresh: Roofs, kept: Roofs) -> Roofs:
@@ -62,7 +64,8 @@ def best_of(fresh: Roofs, kept: Roofs) -> Roofs:
     }
     before = dict(kept.bytes_per_s)
     sets = tuple((size, max(rate, before.get(size, 0.0))) for size, rate in fresh.bytes_per_s)
-    return Roofs(flops, sets, min(fresh.dispatch_s, kept.dispatch_s), fresh.quiet)
+    dispatch_s = min(fresh.dispatch_s, kept.dispatch_s)
+    return Roofs(flops, sets, dispatch_s, fresh.quiet, kept.times + 1)
 
 
 @dataclass(frozen=True)

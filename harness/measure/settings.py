@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from harness.measure.processor import usable_processors
+
 ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
 LARGE, REPEATS = 2**20, 8
@@ -179,9 +181,14 @@ def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
         why = f" ({', '.join(limits)} in the environment)" if limits else ""
         asked = "1 thread" if threads == 1 else f"{threads} threads"
         warnings.append(f"{asked} asked for, {found['threads_in_effect']} in effect{why}")
-    cores = len(found["affinity_in_effect"])
+    cores, usable = len(found["affinity_in_effect"]), usable_processors()
     if threads > cores:
         warnings.append(f"oversubscribed: {threads} threads on {cores} processors")
+    elif threads > usable:
+        warnings.append(
+            f"oversubscribed: {threads} thread{'s' * (threads > 1)}, and the container allows the "
+            f"time of {usable:g} processor{'s' * (usable != 1)}"
+        )
     elif wanted["pin"] and cores != threads:
         processors = "processor" if threads == 1 else "processors"
         warnings.append(f"pinning to {threads} {processors} asked for, {cores} in effect")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from bench.cache import cache_folder
@@ -84,7 +84,7 @@ class Sweep:
         self.shop = Shop(launcher, plan.grid, memory_bytes, self._room)
         self.progress = progress
         self.machine = describe_machine()
-        self.processors = psutil.cpu_count() or 1
+        self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         self._done = run.finished() - run.ended_as(retry)
         self._devices: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}

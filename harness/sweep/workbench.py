@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import resource
 import time
@@ -45,6 +46,7 @@ class Workbench:
         self._pace: timing.Pace | None = None
         self._watch: Watch | None = None
         self._flush: Callable[[], None] | None = None
+        self._processors = os.sched_getaffinity(0)  # before any pinning
         self._places = random.Random()
         self._shift: list[torch.Tensor] = []
 
@@ -153,7 +155,7 @@ class Workbench:
 
     def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:
         self._loaded = loaded
-        self._watch = Watch(loaded.device.read_state)
+        self._watch = Watch(loaded.device.read_state, self._processors)
         self._flush = loaded.device.flush_cache if flush_cache else None
         with loaded.mode():
             self._pace = timing.warm_up(loaded.call, not flush_cache, loaded.refresh)

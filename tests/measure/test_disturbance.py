@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +130,98 @@ def test_real_neighbours_are_counted_and_their_preemption_is_seen(neighbours: in
     assert "preempted" in causes
     assert lost_s > 0.05 * 0.4, "with three times too few processors"
     assert others >= neighbours / 2
+
+
+def busy(others_s: float, stopped_s: float = 0.0) -> tuple[Reading, Reading]:
+    """Readings of 10 ms of our own, with five others on the machine and some time of theirs."""
+    machine = MachineTime(0.010 + others_s, 0.0)
+    after = replace(QUIET, others=5, own_s=0.010, machine=machine, stopped_s=stopped_s)
+    return replace(START, others=5), after
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processors")
+def test_a_run_that_is_confined_is_beside_those_on_its_own_processors_only() -> None:
+    watch = Watch(processors={0})
+    assert [watch.judge(*busy(0.0)).others for _ in range(10)] == [0] * 10
+    assert watch.judge(*busy(0.0)).cause == ""
+    crowded = Watch(processors={0})
+    ticks = [0.0, 0.02, 0.01, 0.01, 0.0, 0.02]  # a clock of 10 ms is right on average only
+    assert [crowded.judge(*busy(tick)).others for tick in ticks][-1] == 1
+    assert crowded.judge(*busy(0.01)).cause == "loaded"
+    assert Watch(processors=range(os.cpu_count() or 1)).judge(*busy(0.0)).others == 5
+
+
+def test_a_container_that_had_used_up_its_time_marks_the_block() -> None:
+    found = Watch().judge(*busy(0.0, stopped_s=0.004))
+    assert (found.cause, found.throttled_by) == ("throttled", ("cpu quota",))
+    assert Watch().judge(*busy(0.0, stopped_s=0.0001)).throttled_by == ()
+
+
+CONFINED = """
+import os, sys, time
+from harness.measure.disturbance import Watch
+os.sched_setaffinity(0, {0})
+watch = Watch(processors={0})
+causes = []
+for _ in range(40):
+    before, end = watch.read(), time.perf_counter() + 0.02
+    while time.perf_counter() < end:
+        pass
+    causes.append(watch.judge(before, watch.read()))
+print(sum(one.cause in ("loaded", "preempted") for one in causes[20:]),
+      sum("cpu quota" in one.throttled_by for one in causes))
+"""
+
+
+@contextmanager
+def spinning_on(processor: int) -> Iterator[None]:
+    spin = f"import os; os.sched_setaffinity(0, {{{processor}}})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as process:
+        time.sleep(0.5)
+        yield
+        process.kill()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processors")
+def test_a_real_neighbour_marks_a_confined_run_only_on_its_own_processor() -> None:
+    def marked() -> int:
+        done = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, check=True)
+        return int(done.stdout.split()[0])
+
+    with spinning_on(1):
+        elsewhere = marked()
+    with spinning_on(0):
+        beside = marked()
+    assert beside >= 15, "of 20 blocks"
+    assert elsewhere < beside
+
+
+@pytest.fixture
+def half_a_processor() -> Iterator[Path]:
+    """A real control group that allows half of a processor's time."""
+    folder = Path("/sys/fs/cgroup/cpu") / f"paretogrid-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / "cpu.cfs_quota_us").write_text("50000")
+    except OSError as error:
+        pytest.skip(f"no control group of version 1 can be made here: {error}")
+    yield folder
+    folder.rmdir()
+
+
+def test_a_real_quota_marks_the_blocks_that_it_stops(half_a_processor: Path) -> None:
+    enter = f"open({str(half_a_processor / 'cgroup.procs')!r}, 'w').write('0')\n"
+    tell = "from harness.measure.processor import usable_processors\nprint(usable_processors())\n"
+    done = subprocess.run(
+        [sys.executable, "-c", enter + tell + CONFINED], capture_output=True, check=True, text=True
+    )
+    usable, told = done.stdout.splitlines()
+    assert usable == "0.5"
+    stopped = int(told.split()[1])
+    assert stopped >= 10, "40 blocks of 20 ms take 1.6 s with half a processor: a third is stopped"
+    # In the same group of processes without a quota none is.
+    done = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, check=True)
+    assert done.stdout.split()[1] == b"0"
 
 
 def test_what_the_kernel_shows_can_be_read_here() -> None:

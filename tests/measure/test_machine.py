@@ -1,5 +1,6 @@
 """The machine on trees of files like the kernel's, and the real one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from harness.measure.processor import (
     container_limits,
     data_caches,
     describe_processor,
+    quota_groups,
+    read_stopped_s,
+    usable_processors,
 )
 
 CPU0 = "sys/devices/system/cpu/cpu0"
@@ -146,6 +150,35 @@ def test_the_tightest_limit_of_nested_groups_wins(root: Path, tightest: str) -> 
         write(root, {f"sys/fs/cgroup/{group}/cpu.max": f"{quota} 100000\n"})
         write(root, {f"sys/fs/cgroup/{group}/memory.max": f"{quota}\n"})
     assert container_limits(root) == {"cpus": 1.0, "memory_bytes": 100_000}
+
+
+def test_a_quota_is_a_share_of_the_processors_that_may_be_used(root: Path) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    assert usable_processors(root) == allowed
+    write(root, {"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"})
+    assert usable_processors(root) == 0.5
+    write(root, {"sys/fs/cgroup/a/cpu.max": f"{allowed + 3}00000 100000\n"})
+    assert usable_processors(root) == allowed
+
+
+@pytest.mark.parametrize(
+    ("line", "group", "files", "stopped_s"),
+    [
+        ("0::/a", "a", {"cpu.max": "50000 100000",
+                        "cpu.stat": "nr_throttled 3\nthrottled_usec 250000"}, 0.25),
+        ("2:cpu,cpuacct:/a", "cpu,cpuacct/a",
+         {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000",
+          "cpu.stat": "nr_throttled 3\nthrottled_time 250000000"}, 0.25),
+        ("0::/a", "a", {"cpu.max": "50000 100000"}, 0.0),
+        ("0::/a", "a", {"cpu.max": "max 100000", "cpu.stat": "throttled_usec 7"}, 0.0),
+    ],
+)  # fmt: skip
+def test_how_long_a_quota_has_stopped_its_group_is_read(
+    root: Path, line: str, group: str, files: dict[str, str], stopped_s: float
+) -> None:
+    write(root, {"proc/self/cgroup": f"{line}\n"})
+    write(root, {f"sys/fs/cgroup/{group}/{name}": text for name, text in files.items()})
+    assert read_stopped_s(quota_groups(root)) == stopped_s
 
 
 def test_a_sibling_groups_limit_is_not_ours(root: Path) -> None:

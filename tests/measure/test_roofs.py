@@ -124,7 +124,16 @@ def test_roofs_measured_beside_other_work_are_measured_again_and_the_better_kept
     found = roofs_for(CpuDevice(), 1, TINY, tmp_path)
     assert found.flops_per_s["float32"] > 1e6, "measured again"
     assert found.dispatch_s == 1e-12, "the better one is kept"
+    assert found.times == 2
     assert Roofs.from_json(json.loads(path.read_text())) == found
+
+
+def test_a_machine_that_is_never_quiet_is_measured_three_times(
+    tmp_path: Path, measured: Roofs
+) -> None:
+    restless = replace(measured, quiet=False, times=3)
+    keep(json.dumps(restless.to_json()), TINY, tmp_path)
+    assert roofs_for(CpuDevice(), 1, TINY, tmp_path) == restless
 
 
 def test_roofs_of_another_machine_or_version_are_measured_anew_and_kept(
