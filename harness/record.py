@@ -129,6 +129,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("threads_in_effect", pa.int64()),
     ("processors_used", pa.float64()),
     ("affinity_in_effect", pa.list_(pa.int64())),
+    ("placement_in_effect", pa.string()),
     ("wait_policy_in_effect", pa.string()),
     ("dtype_in_effect", pa.string()),
     ("autocast_in_effect", pa.string()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -102,6 +103,20 @@ class NvmlCard:
         processes = self.ask(("nvmlDeviceGetComputeRunningProcesses",)) or []
         mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
         return float(mine[0]) if mine and mine[0] is not None else None
+
+    def memory_node(self, root: Path = Path("/")) -> int | None:
+        """Return the host's memory node that the card hangs on; None where there is only one.
+
+        Source: Linux, ABI/testing/sysfs-bus-pci (numa_node; -1 where the firmware does not say).
+        """
+        place = self.ask(("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo"))
+        bus = getattr(place, "busId", b"")
+        name = (bus.decode() if isinstance(bus, bytes) else bus).lower()[-len("0000:00:00.0") :]
+        try:
+            node = int((root / "sys/bus/pci/devices" / name / "numa_node").read_text())
+        except (OSError, ValueError):
+            return None
+        return node if node >= 0 else None
 
     def driver(self) -> str:
         """Return the driver's version, or nothing."""
@@ -233,6 +248,7 @@ class CudaDevice:
             multiprocessors=getattr(self.properties, "multi_processor_count", None),
             sm_clock_max_hz=limits.get("sm_clock_max_hz"),
             power_limit_w=limits.get("power_limit_w"),
+            memory_node=self.card.memory_node(),
         )
 
     def _l2_bytes(self) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from harness.measure.processor import usable_processors
+from harness.measure.topology import choose_processors, describe_choice
 
 ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
@@ -32,14 +33,13 @@ def describe_build() -> dict[str, str]:
     }
 
 
-def apply_threads(threads: int, pin: bool) -> None:
-    """Give this process so many threads, pinned to the last so many of its processors.
+def apply_threads(threads: int, pin: bool, near: int | None = None) -> None:
+    """Give this process so many threads, pinned to as many of its processors, a core each.
 
-    Threads that an import has started are pinned with it.
+    On the memory node `near` if there is room. Threads that an import has started are pinned too.
     """
     if pin:
-        allowed = sorted(os.sched_getaffinity(0))
-        chosen = allowed[-min(threads, len(allowed)) :]
+        chosen = choose_processors(threads, os.sched_getaffinity(0), near=near)
         os.sched_setaffinity(0, chosen)
         for thread in read_worked_ns():
             with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ def pin_pool(threads: int) -> None:
     times), by where the scheduler happens to leave their threads. Call it after the warm-up: the
     threads that have worked most are the pool, whatever else a library has started.
     """
-    processors = sorted(os.sched_getaffinity(0), reverse=True)
+    processors = choose_processors(threads, os.sched_getaffinity(0))
     if threads < 2 or len(processors) < threads:
         return
     mine = threading.get_native_id()
@@ -100,11 +100,13 @@ def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, An
     """
     spin = os.environ.get("GOMP_SPINCOUNT")
     policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
+    affinity = read_affinity()
     autocast = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     return {
         "threads_in_effect": count_working_threads(),
         "processors_used": processors_used,
-        "affinity_in_effect": read_affinity(),
+        "affinity_in_effect": affinity,
+        "placement_in_effect": describe_choice(affinity),
         "wait_policy_in_effect": "passive" if policy == "passive" or spin == "0" else "active",
         "dtype_in_effect": "+".join(dtypes),
         "autocast_in_effect": "+".join(autocast) or "off",

@@ -42,6 +42,8 @@ class Shop:
     worker_memory_bytes: int
     room: Callable[[str], Need]
     """Memory that a heat may take now, by device."""
+    node: Callable[[str], int | None]
+    """The memory node that a device hangs on, where that is known."""
 
     def hire(self, stack: ExitStack, device: str = "cpu", cell: Cell | None = None) -> Worker:
         """Return a worker that ends with the stack, limited in memory on the host.
@@ -184,7 +186,8 @@ class Crew:
                 seat.record = seat.record.under(energy_source=f"none: {device['no_energy']}")
                 continue
             try:
-                energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin)
+                near = self.shop.node(seat.cell.device)
+                energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin, near=near)
                 seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
             except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
                 seat.record = seat.record.under(energy_source=f"none: {problem}")
@@ -226,6 +229,7 @@ class Crew:
         loaded = worker.call(
             "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
             wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
+            near=self.shop.node(seat.cell.device),
         )  # fmt: skip
         worker.pause()
         return worker, loaded
@@ -239,6 +243,7 @@ class Crew:
                 worker.call(
                     "load_control", self.shop.grid.budget.timeout_s,
                     device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
+                    near=self.shop.node(cell.device),
                 )  # fmt: skip
                 worker.pause()
         except (WorkerFailure, WorkerRefusal) as problem:  # a heat goes on without it

@@ -81,7 +81,7 @@ class Sweep:
         self.plan = plan
         self.run = run
         self.launcher = launcher
-        self.shop = Shop(launcher, plan.grid, memory_bytes, self._room)
+        self.shop = Shop(launcher, plan.grid, memory_bytes, self._room, self._node)
         self.progress = progress
         self.machine = describe_machine()
         self.processors = len(os.sched_getaffinity(0))
@@ -249,6 +249,7 @@ class Sweep:
                     found: Roofs | None = worker.call(
                         "roofs", self.plan.grid.budget.timeout_s, device=device, threads=threads,
                         pin=self.plan.grid.measure.pin, machine=self.machine,
+                        near=self._node(device),
                     )  # fmt: skip
                 except (WorkerFailure, WorkerRefusal):
                     found = None  # a cell is worth its row without an explanation
@@ -266,6 +267,11 @@ class Sweep:
         free = self._facts_of(device).get("free_memory_bytes")
         card = float("inf") if free is None else HEAT_MEMORY_SHARE * free
         return Need(host, card, free_descriptors() // DESCRIPTORS)
+
+    def _node(self, device: str) -> int | None:
+        """Return the memory node that a device hangs on, where that is known."""
+        node: int | None = self._facts_of(device).get("memory_node")
+        return node
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")

@@ -77,9 +77,9 @@ class Workbench:
         return known | ({} if free is None else {"free_memory_bytes": free})
 
     def energy(self, variant: str, device: str, runtime: str, threads: int, batch: int,
-               pin: bool) -> Estimate:  # fmt: skip
+               pin: bool, near: int | None) -> Estimate:  # fmt: skip
         """Return the energy of one call beyond idling, measured in this process alone."""
-        settings.apply_threads(threads, pin)
+        settings.apply_threads(threads, pin, near)
         loaded = open_variant(variant, device, runtime, batch)
         counter = find_counter(loaded.device)
         if isinstance(counter, str):
@@ -88,9 +88,10 @@ class Workbench:
             timing.warm_up(loaded.call, refresh=loaded.refresh)
             return measure_energy(loaded.call_afresh, counter)
 
-    def roofs(self, device: str, threads: int, pin: bool, machine: dict[str, Any]) -> Roofs:
+    def roofs(self, device: str, threads: int, pin: bool, machine: dict[str, Any],
+              near: int | None = None) -> Roofs:  # fmt: skip
         """Return what a device can reach with so many threads, as known or measured now."""
-        settings.apply_threads(threads, pin)
+        settings.apply_threads(threads, pin, near)
         return roofs_for(open_device(device), threads, machine, cache_folder() / "roofs")
 
     def prepare_base(
@@ -118,9 +119,13 @@ class Workbench:
         imports.bring_in(folders, plugins, files)
 
     def load(self, variant: str, device: str, runtime: str, threads: int, batch: int, pin: bool,
-             wait_policy: str, flush_cache: bool) -> dict[str, Any]:  # fmt: skip
-        """Load a variant and warm it up; return `metrics`, `conditions` and `traffic`."""
-        settings.apply_threads(threads, pin)
+             wait_policy: str, flush_cache: bool,
+             near: int | None = None) -> dict[str, Any]:  # fmt: skip
+        """Load a variant and warm it up; return `metrics`, `conditions` and `traffic`.
+
+        `near` is the memory node of the device, where threads are pinned to it.
+        """
+        settings.apply_threads(threads, pin, near)
         begin = time.perf_counter()
         loaded = open_variant(variant, device, runtime, batch)
         with loaded.mode():
@@ -148,9 +153,9 @@ class Workbench:
             "traffic": moved,
         }
 
-    def load_control(self, device: str, threads: int, pin: bool) -> None:
+    def load_control(self, device: str, threads: int, pin: bool, near: int | None = None) -> None:
         """Load the control workload instead of a variant, and warm it up."""
-        settings.apply_threads(threads, pin)
+        settings.apply_threads(threads, pin, near)
         self._warm_up(open_control(device), flush_cache=False, pin=pin)
 
     def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:

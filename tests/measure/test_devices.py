@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from harness.errors import WorkerRefusal
-from harness.measure.cuda import THROTTLES, CudaDevice, describe_tf32
+from harness.measure.cuda import THROTTLES, CudaDevice, NvmlCard, describe_tf32
 from harness.measure.devices import CpuDevice, open_device
 
 
@@ -315,3 +316,18 @@ def test_the_processor_adds_nothing_to_a_call() -> None:
 def test_asking_for_a_card_where_there_is_none_is_refused_with_the_reason() -> None:
     with pytest.raises(WorkerRefusal, match="no CUDA device here"):
         open_device("cuda:0")
+
+
+@pytest.mark.parametrize("bus", [b"00000000:3B:00.0", "0000:3b:00.0"])
+@pytest.mark.parametrize(("text", "node"), [("1\n", 1), ("0\n", 0), ("-1\n", None), (None, None)])
+def test_the_cards_memory_node_is_read_where_the_firmware_tells_it(
+    tmp_path: Path, bus: str | bytes, text: str | None, node: int | None
+) -> None:
+    """As an RTX 4090's place on the bus is told by driver 580 (bytes by older pynvml)."""
+    folder = tmp_path / "sys/bus/pci/devices/0000:3b:00.0"
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "numa_node").write_text(text)
+    card = NvmlCard(FakeNvml(nvmlDeviceGetPciInfo=SimpleNamespace(busId=bus)), "its UUID", 0)
+    assert card.memory_node(tmp_path) == node
+    assert NvmlCard(None, "", 0).memory_node(tmp_path) is None
