@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.cache import cache_folder
 from harness import store
-from harness.commands.options import JsonOption, ResultsOption
+from harness.commands.options import JsonOption, NoWaitOption, ResultsOption
 from harness.console.machine import describe_entry, print_examination, print_layers
 from harness.console.streams import err, print_json, print_rows
 from harness.errors import UserError, WorkerFailure
@@ -20,6 +21,7 @@ from harness.record import METRICS
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
+from harness.sweep.turn import find_places, take_turn
 from harness.sweep.variants import list_variant
 
 
@@ -87,6 +89,7 @@ def inspect(
 
 def doctor(
     threads: Annotated[list[int] | None, typer.Option(help="Threads to try; 1 and all.")] = None,
+    no_wait: NoWaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what this machine can measure right now, and what to mend."""
@@ -95,7 +98,9 @@ def doctor(
     if counts[0] < 1:
         raise UserError(f"--threads must be 1 or more, got {counts[0]}.")
     with Launcher() as launcher:
-        found = examine(launcher, counts, lambda text: err.print(f"  {text}"))
+        places = find_places(("cpu", "cuda"), launcher)
+        with take_turn(places, cache_folder() / "turns", err.print, wait=not no_wait):
+            found = examine(launcher, counts, lambda text: err.print(f"  {text}"))
     if as_json:
         print_json("doctor", found.to_json())
     else:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,13 @@ from bench.cache import cache_folder
 from bench.errors import SpecError
 from harness import store
 from harness.commands.decide import write_report
-from harness.commands.options import REPORTS, ReportsOption, ResultsOption, RunArgument
+from harness.commands.options import (
+    REPORTS,
+    NoWaitOption,
+    ReportsOption,
+    ResultsOption,
+    RunArgument,
+)
 from harness.console.decisions import print_answers
 from harness.console.progress import print_outcome, show_progress
 from harness.console.streams import err
@@ -31,6 +38,7 @@ from harness.paths import read_path, require_writable
 from harness.sweep import runner
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
+from harness.sweep.turn import find_places, take_turn
 
 
 class Retried(StrEnum):
@@ -50,6 +58,7 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="Seed of training.")] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
     max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
+    no_wait: NoWaitOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
 ) -> None:
@@ -62,8 +71,10 @@ def run(
     wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
     store_folder = store.results_folder(results)
     _check_folders(store_folder, reports)
-    with Launcher(wanted.measure.wait_policy) as launcher:
+    with ExitStack() as stack:
+        launcher = stack.enter_context(Launcher(wanted.measure.wait_policy))
         plan = resolve(wanted, launcher, where)
+        stack.enter_context(_turn(plan, launcher, no_wait))
         facts = {
             "plan": plan.to_json(),
             "machine": describe_machine(),
@@ -81,6 +92,7 @@ def resume(
     retry: Annotated[
         list[Retried] | None, typer.Option(help="Measure these again: failed, skipped.")
     ] = None,
+    no_wait: NoWaitOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
 ) -> None:
@@ -95,8 +107,14 @@ def resume(
     found = store.Run(found.folder.resolve())
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
-    with Launcher(plan.grid.measure.wait_policy) as launcher:
+    with Launcher(plan.grid.measure.wait_policy) as launcher, _turn(plan, launcher, no_wait):
         _sweep(plan, found, launcher, folder, how, tuple(retry or ()))
+
+
+def _turn(plan: Plan, launcher: Launcher, no_wait: bool) -> AbstractContextManager[None]:
+    """Return what holds the machine's processors and cards for a run."""
+    places = find_places(plan.grid.grid.devices, launcher)
+    return take_turn(places, cache_folder() / "turns", err.print, wait=not no_wait)
 
 
 def _how_to_go_on(made: store.Run, results: str | None, reports: Path) -> str:

@@ -23,4 +23,7 @@ RunArgument = Annotated[str | None, typer.Argument(help="A run; the latest if le
 RunsArgument = Annotated[
     list[str] | None, typer.Argument(help="A run, or several of different machines; the latest.")
 ]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="End at once if another run is timing here.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

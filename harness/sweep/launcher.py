@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -59,6 +60,12 @@ class Server:
         self._exits: dict[int, int] = {}
         self._answer = b""
 
+    def is_gone(self) -> bool:
+        """Tell whether the process has ended: its end of the connection is closed then."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLHUP)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+
     def wait_until_ready(self) -> bool:
         """Tell whether it serves, once it has imported what it has to."""
         if not self._answer:
@@ -67,6 +74,11 @@ class Server:
                 self._answer = self._control.recv(64) or b"gone"
             except (TimeoutError, OSError):
                 self._answer = b"gone"
+        return self.has_served
+
+    @property
+    def has_served(self) -> bool:
+        """Tell whether it was ready once: one that was not is known to be of no use."""
         return self._answer == b"ready"
 
     def ask(self, message: bytes, *descriptors: int) -> None:
@@ -132,14 +144,25 @@ class Server:
 
 
 class Launcher:
-    """Starts the fork server, templates, and workers from them. Use as a context manager."""
+    """Starts the fork server, templates, and workers from them. Use as a context manager.
+
+    A server that ends takes its workers with it; the next worker is one of a new server.
+    """
 
     def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
         raise_file_limit()
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {
+        self._environment = {
             **os.environ, **WAIT_POLICY[wait_policy], **ONE_THREAD, "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
+        self._cwd = Path.cwd() if cwd is None else cwd
+        self._trains = False
+        self._ending: list[Worker] = []
+        """Workers that were given up, until the next one is started."""
+        self._templates: dict[Imports, Server] = {}
+        self._start_server()
+
+    def _start_server(self) -> None:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"import paretogrid; paretogrid.serve({theirs.fileno()})"],
@@ -147,15 +170,12 @@ class Launcher:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=environment,
-            cwd=cwd,
+            env=self._environment,
+            cwd=self._cwd,
             start_new_session=True,  # Ctrl-C is the runner's to handle
         )
         theirs.close()
-        self._ending: list[Worker] = []
-        """Workers that were given up, until the next one is started."""
         self._server = Server(control, self._log, self._ending)
-        self._templates: dict[Imports, Server] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +202,7 @@ class Launcher:
 
     def preload_training(self) -> None:
         """Let the server import what preparing needs, so that workers need not."""
+        self._trains = True
         self._wait_until_ready()
         self._server.ask(b"train")
 
@@ -192,7 +213,7 @@ class Launcher:
         imported them; where the import starts threads or fails, a fork of the server that does so
         itself. Raises WorkerFailure where they cannot be imported.
         """
-        self._wait_until_ready()
+        self._replace_what_is_gone()
         while self._ending:  # what they held is free for the next one
             self._ending.pop().wait_for_end()
         if not imports:
@@ -214,6 +235,20 @@ class Launcher:
             yield started
         finally:
             started.kill()
+
+    def _replace_what_is_gone(self) -> None:
+        """Start a new server in the place of one that has ended; forget templates that have."""
+        self._wait_until_ready()
+        if self._server.is_gone():
+            self._ending.clear()  # they ended with it
+            self.close()
+            self._start_server()
+            self._wait_until_ready()
+            if self._trains:
+                self._server.ask(b"train")
+        for imports, template in list(self._templates.items()):
+            if template.has_served and template.is_gone():
+                self._templates.pop(imports).close()
 
     def _wait_until_ready(self) -> None:
         if not self._server.wait_until_ready():

@@ -102,7 +102,8 @@ class Worker:
         self._log.seek(0)
         said = last_line(self._log.read())
         if code is None:
-            return WorkerFailure("crash", f"the worker ended during {operation}. {said}")
+            why = f"the worker and the server that had started it ended during {operation}. {said}"
+            return WorkerFailure("crash", why)
         if code >= 0:
             how = f"the worker exited with code {code} during {operation}. {said}"
             return WorkerFailure("exit", how)

@@ -86,6 +86,54 @@ def test_a_worker_that_dies_becomes_a_failed_cell_of_that_kind_and_the_rest_is_m
     assert fine["status"] == "measured"
 
 
+SERVERS = """
+import os, signal
+import torch
+from torch import nn
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+class Murderer(nn.Module):
+    def __init__(self, generations, calls):
+        super().__init__()
+        self.generations, self.calls = generations, calls
+    def forward(self, x):
+        self.calls -= 1
+        if self.calls < 0:
+            victim = os.getpid()
+            for _ in range(self.generations):
+                victim = parent(victim)
+            os.kill(victim, signal.SIGKILL)
+        return x * 2
+
+def net(generations, calls):
+    return Murderer(generations, calls), torch.ones(1, 4)
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("victim", "generations"), [("template", 1), ("server", 2)])
+def test_a_server_that_dies_costs_the_cells_at_hand_and_a_new_one_serves_the_next(
+    tmp_path: Path, moment: str, victim: str, generations: int
+) -> None:
+    file = tmp_path / "servers.py"
+    file.write_text(SERVERS)
+    models = [f"{file}:net({generations}, {MOMENTS[moment]})", f"{file}:net(0, {10**9})"]
+    axes = {"models": [models[0], "digits-mlp(width=4)", models[1]]}
+    with Launcher() as launcher:
+        budget = {"max_seconds_per_cell": 0.1}
+        plan = resolve(parse_grid({"grid": axes, "budget": budget}, ""), launcher, "the test")
+        made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
+        Sweep(plan, made, launcher, Progress()).measure()
+    cells = pd.concat([pd.read_parquet(part) for part in made.folder.glob("parts/*.cells.parquet")])
+    (bad,) = cells[cells["model"].str.contains(f"net\\({generations}")].to_dict("records")
+    assert (bad["status"], bad["failure_kind"]) == ("failed", "crash")
+    assert "server" in bad["message"]
+    assert list(cells["status"]).count("measured") == 2
+
+
 def test_a_baseline_that_dies_in_the_heat_leaves_the_others_measured_without_a_ratio(
     measure: Callable[..., pd.DataFrame], tmp_path: Path
 ) -> None:
