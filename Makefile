@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test quick lint bench clean
 
 demo: $(VENV)/core
 	$(BIN)/paretogrid run demo
 
+# What compares times runs alone, after the rest.
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not clock"
+	$(BIN)/python -m pytest -m clock
+
+# For daily work: what needs no clock and no worker.
+quick: $(VENV)/test
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not clock and not workers and not slow"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check

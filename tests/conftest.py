@@ -19,6 +19,16 @@ from harness.sweep.runner import Progress, Sweep
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 
 
+STARTERS = {"launcher", "measure", "command"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts workers or the command by one of these fixtures."""
+    for item in items:
+        if STARTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("workers")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from harness.grid_file import parse_grid, read_grid
 from harness.record import IDENTITY, METRICS, schema
 from harness.report.relations import write_relations
+
+pytestmark = pytest.mark.workers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

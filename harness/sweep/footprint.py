@@ -10,9 +10,10 @@ import gc
 import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
+from operator import is_
 from typing import Any
 
 from torch.nn.modules import module as modules
@@ -51,7 +52,7 @@ class Footprint:
         """Return what has changed since, by name, with what it is now."""
         now = read_plain()
         found = {name: now[name] for name, value in self.plain.items() if now[name] != value}
-        found |= _find_patches(self.owners, read_owners())
+        found |= _find_patches(self.owners)
         for name, known in self.globals.items():
             if name in sys.modules and (value := digest_globals(name)) != known:
                 found[f"globals of {name}"] = value
@@ -72,43 +73,41 @@ def read_plain() -> dict[str, Any]:
     }
 
 
-def read_owners() -> dict[str, dict[str, Any]]:
-    """Return the functions and classes of all installed modules, and the methods of their classes.
-
-    By the name of the module or class, then by their own.
-    """
-    owners = {}
+def read_owners() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return all installed modules and their classes by name, each with what it holds now."""
+    owners: dict[str, tuple[Any, dict[str, Any]]] = {}
     for name, module in [*sys.modules.items()]:
         if not isinstance(module, types.ModuleType) or is_users(name):
             continue
-        owners[name] = _patchable(module)
-        for kind in owners[name].values():
-            if isinstance(kind, type) and kind.__module__ == name:
-                owners[f"{name}.{kind.__qualname__}"] = _patchable(kind)
+        held = dict(vars(module))
+        owners[name] = module, held
+        for kind in held.values():
+            if issubclass(type(kind), type) and kind.__module__ == name:
+                owners[f"{name}.{kind.__qualname__}"] = kind, dict(vars(kind))
     return owners
 
 
-def _patchable(owner: Any) -> dict[str, Any]:
-    return {
-        key: value for key, value in [*vars(owner).items()] if issubclass(type(value), PATCHABLE)
-    }
-
-
-def _find_patches(
-    before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _find_patches(owners: dict[str, tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
     """What was replaced, taken away, or put into a class, or by a user's own into a module."""
     found = {}
-    for owner, old in before.items():
-        new = after.get(owner, {})
-        for name in old.keys() | new.keys():
-            if new.get(name) is old.get(name):
+    for owner, (known, old) in owners.items():
+        now = vars(sys.modules.get(owner, known))
+        # Nearly all are as they were: told at C's speed, half a million attributes in 30 ms.
+        if old.keys() == now.keys() and all(map(is_, old.values(), now.values())):
+            continue
+        before, after = _patchable(old), _patchable(now)
+        for name in before.keys() | after.keys():
+            if after.get(name) is before.get(name):
                 continue
-            made_by = str(getattr(new.get(name), "__module__", ""))
+            made_by = str(getattr(after.get(name), "__module__", ""))
             users = made_by in sys.modules and is_users(made_by)
-            if name in old or owner not in sys.modules or users:
-                found[f"{owner}.{name}"] = new.get(name)
+            if name in before or owner not in sys.modules or users:
+                found[f"{owner}.{name}"] = after.get(name)
     return found
+
+
+def _patchable(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in [*held.items()] if issubclass(type(value), PATCHABLE)}
 
 
 def _user_modules() -> list[str]:

@@ -38,6 +38,7 @@ def three_neurons() -> Subject:
     return Subject(module.eval(), (inputs[:4],), Dataset("signs", split, split, split, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importance", ["l1", "random", "gradient", "batch-norm"])
 def test_every_importance_removes_the_same_number(
     trained: Callable[[str], Subject], importance: str
@@ -131,6 +132,7 @@ def test_the_model_and_its_data_are_left_as_they_were() -> None:
     assert shapes(subject.module) == [(4, 10), (2, 4)]
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_read_all_features_first_is_refused(
     trained: Callable[[str], Subject],
 ) -> None:

@@ -11,6 +11,8 @@ from bench import Refusal, Subject, registry
 from bench.techniques.distillation import soften, square
 from bench.training import scores
 
+pytestmark = pytest.mark.slow
+
 
 def apply(technique: str, subject: Subject, seed: int = 0) -> Subject:
     torch.manual_seed(seed)

@@ -22,6 +22,8 @@ from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
 from harness.sweep.kept import save_subject
 
+pytestmark = pytest.mark.slow
+
 registry.load_built_ins()
 MODELS = ("digits-mlp", "mnist1d-cnn", "digits-cnn", "mnist1d-transformer")
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)

@@ -99,6 +99,7 @@ def test_the_layer_that_does_nothing_is_dropped_first(trained: Callable[[str], S
     assert isinstance(longer.module[3], nn.Linear), "the model itself is untouched"
 
 
+@pytest.mark.slow
 def test_whole_blocks_of_a_transformer_are_dropped(trained: Callable[[str], Subject]) -> None:
     subject = trained("mnist1d-transformer")
     made = apply("drop-layers", subject)

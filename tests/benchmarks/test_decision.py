@@ -14,6 +14,8 @@ import pytest
 from harness.published.table import make_cells
 from harness.store import Run
 
+pytestmark = pytest.mark.clock
+
 MOST_S, MOST_BYTES = 3.0, 2e9
 SCRIPT = """
 import sys

@@ -18,6 +18,8 @@ from copies import BLOCK_S, TIMEOUT_S, busy_neighbour
 from harness.sweep.heat import Member, Samples, Stop, latencies, run_heat
 from harness.sweep.launcher import Launcher
 
+pytestmark = pytest.mark.clock
+
 TURNS = 24
 ROUNDS = 150
 BOUND = 0.05

@@ -15,6 +15,8 @@ import pytest
 from harness.stats import robust_deviation
 from harness.sweep.launcher import Launcher
 
+pytestmark = pytest.mark.clock
+
 TURNS = {"idle": 8, "loaded": 16}
 """A robust sd of few turns is uncertain, and the least of four of them too small."""
 SEQUENTIAL = (

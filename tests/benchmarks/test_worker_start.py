@@ -7,7 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
+
 from harness.sweep.launcher import NOTHING, Imports, Launcher
+
+pytestmark = pytest.mark.clock
 
 IMPORTS = (
     "import torch, harness.sweep.worker; from bench import registry; registry.load_built_ins()"

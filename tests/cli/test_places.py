@@ -15,6 +15,8 @@ import pytest
 
 from tests.conftest import COMMAND
 
+pytestmark = pytest.mark.workers
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LAYERS = """
 from torch import nn
@@ -37,7 +39,7 @@ def nothing(subject, amount: int = 1):
 """
 QUICK = ("--threads", "1", "--max-seconds-per-cell", "0.2")
 AWKWARD = (
-    "it's my models", "a(b) [x]", "half (open", 'a "b" ünï', "seed=3", ":tiger:",
+    "my models", "it's", "a(b)", "[x]", "half (open", 'a "b"', "ünï", "seed=3", ":tiger:",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from harness.record import METRICS
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
-SWEEPS = 250
+SWEEPS = 1_000
 
 
 def judged(frame, noise, objectives=OBJECTIVES):
@@ -27,6 +27,7 @@ def rows_of(group):
     return pd.concat([group.members, group.dominated]).set_index("technique")
 
 
+@pytest.mark.slow
 def test_of_the_cells_that_are_given_80_to_90_percent_as_many_are_members() -> None:
     """The whole table of this simulation stands in docs/decision.md."""
     generator = np.random.default_rng(1)

@@ -45,6 +45,7 @@ def rank(row, objectives):
     return tuple(row[n] if DIRECTIONS[n] == "lower" else -row[n] for n in objectives)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(cells, bounds, wanted)
 def test_the_pick_is_what_a_search_through_all_cells_finds(rows, limits, objectives) -> None:

@@ -455,6 +455,7 @@ def test_a_plugin_that_exits_does_not_break_the_list(refuse):
     assert refuse("list", "techniques", "--plugin", "exits.py").startswith("Cannot list techniq")
 
 
+@pytest.mark.slow
 def test_the_installed_command_ends_with_code_2_and_one_message(tmp_path):
     (tmp_path / "g.toml").write_text(techniques("int8-dynamc"))
     command = [sys.executable, "-c", "from harness.cli import main; main()", "run", "g.toml"]

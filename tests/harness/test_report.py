@@ -186,6 +186,7 @@ class Parsed(HTMLParser):
 # The page
 
 
+@pytest.mark.slow
 def test_the_report_has_a_page_a_markdown_file_and_each_picture_twice(folder):
     names = {path.name for path in folder.iterdir()}
     pictures = {"latency", "size", "memory", "threads", "batches", "gains", "roofline"}

@@ -298,6 +298,7 @@ def test_the_robust_deviation_is_that_of_normal_noise_and_ignores_outliers():
     assert robust_deviation(values) == pytest.approx(0.03, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_smallest_difference_is_found_as_often_as_promised():
     rng = np.random.default_rng(4)
     series = [0.03 * rng.standard_normal(30) for _ in range(10)]
@@ -309,6 +310,7 @@ def test_the_smallest_difference_is_found_as_often_as_promised():
     assert 0.90 <= np.mean(found) <= 0.99
 
 
+@pytest.mark.slow
 def test_more_noise_or_fewer_rounds_hide_larger_differences():
     rng = np.random.default_rng(5)
     noise = [rng.standard_normal(40) for _ in range(5)]

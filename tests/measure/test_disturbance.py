@@ -23,6 +23,8 @@ from harness.measure.disturbance import (
     read_stall_s,
 )
 
+pytestmark = pytest.mark.clock
+
 MS = 1_000_000
 START = Reading(
     wall_ns=0, cpu_ns=0, waited_ns={"1": 0, "2": 0}, sleeps=0, switches=0, others=0, own_s=0.0,

@@ -30,7 +30,7 @@ ROOFS = Roofs(
 )
 TINY = {"cpu_model": "tiny", "caches": [{"level": 1, "type": "data", "size_bytes": 2**15}]}
 ATTEMPTS = 3
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.clock, pytest.mark.usefixtures("one_thread")]
 
 
 def keep(text: str, machine: dict[str, Any], folder: Path) -> Path:

@@ -92,6 +92,7 @@ print(masks, settings.read_affinity())
 """
 
 
+@pytest.mark.clock
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 def test_each_thread_of_the_pool_has_a_processor_of_its_own() -> None:
     last = sorted(os.sched_getaffinity(0))[-2:]

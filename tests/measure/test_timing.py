@@ -11,6 +11,8 @@ import torch
 from harness.measure.disturbance import Watch
 from harness.measure.timing import LEAST_CALLS, Pace, clock_cost_s, time_block, warm_up
 
+pytestmark = pytest.mark.clock
+
 
 def test_a_call_shorter_than_the_clock_is_looped() -> None:
     pace = warm_up(lambda: None)

@@ -162,6 +162,7 @@ def test_traffic_grows_with_the_batch_by_the_activations_only() -> None:
     assert one - (two - one) == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["digits-mlp", "mnist1d-cnn", "mnist1d-transformer"])
 def test_the_models_are_counted_in_every_precision(model: str) -> None:
     subject = registry.build("model", model)

@@ -16,6 +16,8 @@ from harness.published.columns import read_csv, read_map
 from harness.published.table import Published, make_cells
 from harness.published.timm import read_setting, read_timm
 
+pytestmark = pytest.mark.slow
+
 TIMM = Path(__file__).parent.parent / "data" / "timm"
 RTX = TIMM / "benchmark-infer-amp-nhwc-pt210-cu121-rtx3090.csv"
 I9 = TIMM / "benchmark-infer-fp32-nchw-pt221-cpu-i9_10940x-dynamo.csv"

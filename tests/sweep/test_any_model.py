@@ -241,7 +241,7 @@ def look_at(launcher: Launcher, folder: Path, spec: Spec) -> Seen:
 
 
 @settings(
-    deadline=None, max_examples=8, derandomize=True,
+    deadline=None, max_examples=30, derandomize=True,
     phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip

@@ -16,6 +16,8 @@ from harness.sweep.plan import resolve
 from harness.sweep.remote import Worker
 from harness.sweep.runner import Progress, Sweep
 
+pytestmark = pytest.mark.workers
+
 FATES = """
 import os, signal, time
 import torch

@@ -19,9 +19,12 @@ from harness.sweep.launcher import Imports, Launcher
 
 PROCESSORS = os.cpu_count() or 1
 ROUNDS = 60
-pytestmark = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="one processor: a neighbour leaves nothing"
-)
+pytestmark = [
+    pytest.mark.clock,
+    pytest.mark.skipif(
+        len(os.sched_getaffinity(0)) < 2, reason="one processor: a neighbour leaves nothing"
+    ),
+]
 
 
 class Neighbours:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from harness.store import CONTROL_PREFIX, open_run
 from harness.sweep.launcher import Launcher
 
-KILLS = 12
+pytestmark = pytest.mark.workers
+
+KILLS = 20
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 GRID = """
 [grid]
@@ -34,6 +37,15 @@ def large():
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(4, 64)
 """
 CELLS = 2 * 3 * 2 * 2
+SMALL = """
+[grid]
+models = ["own.py:small"]
+techniques = ["bf16"]
+batch = [1, 8]
+[budget]
+max_seconds_per_cell = 0.2
+"""
+SMALL_CELLS = 2 * 2
 
 
 def check_everything_readable(results: Path) -> set[str]:
@@ -48,7 +60,7 @@ def check_everything_readable(results: Path) -> set[str]:
     return set(cells)
 
 
-def test_a_dozen_kills_of_the_runner_lose_no_cell_and_repeat_none(tmp_path: Path) -> None:
+def test_twenty_kills_of_the_runner_lose_no_cell_and_repeat_none(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(GRID)
     (tmp_path / "own.py").write_text(MODELS)
     moments = random.Random(20_261_122)
@@ -121,7 +133,7 @@ def test_a_closed_launcher_leaves_no_worker() -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / "grid.toml").write_text(GRID)
+    (tmp_path / "grid.toml").write_text(SMALL)
     (tmp_path / "own.py").write_text(MODELS)
     runner = subprocess.Popen(
         [*COMMAND, "run", "grid.toml"],
@@ -140,13 +152,13 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) ->
     assert f"paretogrid resume {run.run_id}" in said
     assert "Traceback" not in said
     kept = pd.read_parquet(run.folder / "cells.parquet")
-    assert 0 < len(kept) < CELLS
+    assert 0 < len(kept) < SMALL_CELLS
     again = subprocess.run(
         [*COMMAND, "resume", run.run_id], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
     cells = pd.read_parquet(run.folder / "cells.parquet").set_index("cell_id")
-    assert len(cells) == CELLS
+    assert len(cells) == SMALL_CELLS
     before = kept.set_index("cell_id")
     assert (cells.loc[before.index, "latency_s"] == before["latency_s"]).all()
 

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from harness.sweep.launcher import NOTHING, Imports, Launcher
+
+pytestmark = pytest.mark.workers
 
 
 def count_threads(pid: int) -> int:
@@ -41,6 +45,7 @@ def test_a_worker_that_was_given_up_is_gone_before_the_next_is_there(
             assert not Path(f"/proc/{given_up.pid}").exists()
 
 
+@pytest.mark.clock
 def test_a_worker_imports_nothing_late_when_it_trains(launcher: Launcher) -> None:
     with launcher.worker() as worker:
         facts = worker.call(

@@ -215,6 +215,7 @@ def test_a_plan_survives_being_written_down(launcher: Launcher, nets: str) -> No
     assert [cell.id for cell in again.grid.expand()] == [cell.id for cell in plan.grid.expand()]
 
 
+@pytest.mark.clock
 def test_a_cell_says_how_fast_the_machine_was_against_the_fastest_it_was_seen_at(
     measure: Callable[..., pd.DataFrame], nets: str, own_cache: Path
 ) -> None:

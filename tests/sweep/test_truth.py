@@ -12,6 +12,8 @@ import pytest
 from harness.sweep.launcher import Launcher
 from harness.sweep.remote import Worker
 
+pytestmark = pytest.mark.clock
+
 WORKLOADS = r"""
 import dataclasses, time
 import torch

@@ -18,6 +18,8 @@ import pytest
 from harness.errors import UserError
 from harness.sweep.turn import take_turn
 
+pytestmark = pytest.mark.workers
+
 HOLD = (
     "import sys, time; from pathlib import Path; from harness.sweep.turn import take_turn\n"
     "with take_turn(sys.argv[2:], Path(sys.argv[1]), print):\n"

@@ -642,6 +642,7 @@ def nan(): return InPlace(), torch.full((4, 64), float("nan"))
 """
 
 
+@pytest.mark.clock
 def test_a_model_that_writes_into_its_inputs_gets_fresh_ones_for_every_call(
     measure: Measure, tmp_path: Path
 ) -> None:
