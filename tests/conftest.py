@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
@@ -23,10 +24,18 @@ STARTERS = {"launcher", "measure", "command"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts workers or the command by one of these fixtures."""
+    """Mark what starts workers or the command: by one of these fixtures, or in these folders."""
     for item in items:
-        if STARTERS & set(getattr(item, "fixturenames", ())):
+        starts = STARTERS & set(getattr(item, "fixturenames", ()))
+        if starts or item.path.parent.name in ("cli", "browser"):
             item.add_marker("workers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_beside_others() -> None:
+    """Threads of two test processes would wait for each other's, spinning."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,6 +65,7 @@ def test_by_gradient_a_dead_neuron_goes_first_and_by_size_it_stays() -> None:
         assert torch.allclose(by_gradient.module(*subject.inputs), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_neurons_are_removed_and_channels_stay(trained: Callable[[str], Subject]) -> None:
     made = apply("prune-neurons(0.5, 0)", trained("mnist1d-cnn"))
     assert shapes(made.module) == [(16, 1, 5), (32, 16, 3), (32, 32, 3), (64, 160), (10, 64)]

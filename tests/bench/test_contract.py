@@ -126,7 +126,12 @@ def outputs(subject: Subject) -> Tensor:
 
 
 pairs = pytest.mark.parametrize(
-    ("technique", "model"), [(one, model) for one in TECHNIQUES for model in MODELS]
+    ("technique", "model"),
+    [
+        pytest.param(one, model, marks=[] if model == MODELS[0] else pytest.mark.slow)
+        for one in TECHNIQUES
+        for model in MODELS
+    ],
 )
 
 

@@ -263,6 +263,7 @@ def test_what_is_no_model_is_explained(made: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [

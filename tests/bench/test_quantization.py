@@ -114,6 +114,7 @@ def weights_of(subject: Subject) -> list[Tensor]:
     return [layer.weight.detach() for layer in layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained_through", "as_it_is"),
     [

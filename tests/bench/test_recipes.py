@@ -96,6 +96,7 @@ def test_dropout_zeroes_activations_in_training_and_leaves_nothing_behind() -> N
     assert torch.equal(module.train()(inputs), whole)
 
 
+@pytest.mark.slow
 def test_dropout_changes_what_is_learned_but_not_the_modules() -> None:
     subject = untrained("digits-mlp")
     torch.manual_seed(1)

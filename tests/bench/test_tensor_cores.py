@@ -148,6 +148,7 @@ def test_fp8_gives_what_its_rounded_numbers_give(subject: Subject) -> None:
         assert torch.equal(layer(whole.bfloat16()).float(), 2 * whole)
 
 
+@pytest.mark.slow
 def test_fp8_multiplies_as_often_as_before_in_fp8(subject: Subject) -> None:
     made = apply("fp8", subject)
     assert count_macs(made.module, made.inputs)[0] == count_macs(subject.module, subject.inputs)[0]

@@ -99,6 +99,7 @@ row = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(row, max_size=12))
 def test_every_measured_cell_is_in_one_group_and_one_part(rows):

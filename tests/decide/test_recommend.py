@@ -69,6 +69,7 @@ def test_the_pick_is_what_a_search_through_all_cells_finds(rows, limits, objecti
         assert held.cost == pytest.approx(abs(best - ranks[0][0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(cells, bounds)
 def test_the_nearest_misses_by_least(rows, limits) -> None:

@@ -60,6 +60,7 @@ def read_ratios(file: Path) -> Iterator[dict[str, object]]:
         }
 
 
+@pytest.mark.slow
 def test_there_are_at_least_300_heats_and_half_of_them_are_loaded(ratios: pd.DataFrame) -> None:
     assert len(ratios) >= 300
     assert ratios["loaded"].mean() == 0.5
@@ -75,6 +76,7 @@ def test_the_interval_covers_1_as_often_as_it_says(ratios: pd.DataFrame) -> None
     assert 0.93 <= ratios["covers"].mean() <= 0.97
 
 
+@pytest.mark.slow
 def test_what_the_halves_of_a_heat_have_in_common_is_the_spread_between_processes() -> None:
     halves = []
     for _, heat in pd.read_parquet(FIRST).groupby("heat"):

@@ -194,6 +194,7 @@ def test_the_report_has_a_page_a_markdown_file_and_each_picture_twice(folder):
     assert names == {"index.html", "report.md"} | expected
 
 
+@pytest.mark.slow
 def test_pictures_are_whole_and_large_enough(folder):
     for path in folder.glob("*.png"):
         with Image.open(path) as picture:

@@ -51,6 +51,7 @@ def test_a_cell_that_was_always_clean_has_its_median() -> None:
     assert found["a"].value == pytest.approx(float(np.median(medians["a"])), rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_what_the_cell_takes_on_the_median_machine() -> None:
     generator, covered, heats = np.random.default_rng(3), 0, 400
     for _ in range(heats):

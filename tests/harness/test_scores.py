@@ -142,6 +142,7 @@ def test_equal_outputs_have_fidelity_one_whatever_they_are_and_none_have_none() 
     assert isnan(relative_fidelity([], []))
 
 
+@pytest.mark.slow
 def test_an_interval_over_places_is_as_wide_as_their_examples_allow() -> None:
     random, covered = np.random.default_rng(3), 0
     for _ in range(200):

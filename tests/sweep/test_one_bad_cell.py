@@ -96,6 +96,7 @@ def test_a_mistake_of_ours_about_a_heat_costs_that_heat_and_resume_has_nothing_l
     assert made.finished() == {cell.id for cell in plan.grid.expand()}
 
 
+@pytest.mark.workers
 def test_a_heat_is_split_where_there_are_few_descriptors(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(NETS)
     techniques = [f"prune-magnitude({share / 10})" for share in range(1, 9)]
@@ -113,6 +114,7 @@ def test_a_heat_is_split_where_there_are_few_descriptors(tmp_path: Path) -> None
     assert cells["heat"].nunique() > 1
 
 
+@pytest.mark.workers
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 @pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT=1", "OMP_NUM_THREADS=2"])
 def test_threads_that_openmp_takes_away_are_a_warning(tmp_path: Path, limit: str) -> None:
@@ -133,6 +135,7 @@ def test_threads_that_openmp_takes_away_are_a_warning(tmp_path: Path, limit: str
         assert limit in " ".join(row["warnings"])
 
 
+@pytest.mark.workers
 def test_packages_of_our_names_on_the_path_do_not_replace_ours(tmp_path: Path) -> None:
     for name in ("bench", "harness"):
         (tmp_path / name).mkdir()
