@@ -19,7 +19,9 @@ METRICS_KEY = b"paretogrid.metrics"
 SLOW_SPEED = 0.9
 """A `machine_speed` below this is worth a word."""
 
-Status = Literal["measured", "skipped", "failed"]
+Status = Literal["measured", "partial", "skipped", "failed"]
+TIMED: tuple[Status, ...] = ("measured", "partial")
+"""What has a latency; a partial cell's heat was interrupted, and its interval is as wide."""
 Direction = Literal["lower", "higher", "none"]
 
 

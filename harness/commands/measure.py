@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from bench.cache import cache_folder
@@ -35,7 +36,9 @@ from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
+from harness.record import TIMED
 from harness.sweep import runner
+from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
 from harness.sweep.turn import find_places, take_turn
@@ -177,25 +180,32 @@ def _sweep(
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
     with made.lock():
-        made.write_facts({**made.facts(), "state": "running"})
+        interruption, state = Interruption(err.print), "finished"
         try:
-            with show_progress() as progress:
-                runner.Sweep(plan, made, launcher, progress, retry).measure()
+            made.write_facts({**made.facts(), "state": "running"})
+            with show_progress() as progress, interruption.heard():
+                runner.Sweep(plan, made, launcher, progress, retry, interruption).measure()
         except KeyboardInterrupt:
-            made.compact()
-            made.write_facts({**made.facts(), "state": "interrupted"})
+            state = "interrupted"
             err.print(f"Interrupted. Go on with: {how_to_go_on}")
-            sys.exit(ExitCode.INTERRUPTED)
         made.compact()
-        made.write_facts({**made.facts(), "state": "finished"})
+        made.write_facts({**made.facts(), "state": state})
+    if made.finished() or state == "finished":
+        statuses = _report(made, reports)
+    if state == "interrupted":
+        sys.exit(ExitCode.INTERRUPTED)
+    if not statuses.isin(TIMED).any():
+        sys.exit(ExitCode.NOTHING_MEASURED)
+    if (statuses == "failed").any():
+        err.print(f"What failed is measured again by: {how_to_go_on} --retry failed")
+        sys.exit(ExitCode.SOME_FAILED)
+
+
+def _report(made: store.Run, reports: Path) -> pd.Series:
+    """Write and print what a run has found; return its cells' statuses."""
     source = load_source([made])
     page = write_report(source, reports)
     frame = source.frame
     print_answers(frame, answer(frame, noise=source.noise))
     print_outcome(frame, made, page)
-    statuses = frame.cells["status"]
-    if not (statuses == "measured").any():
-        sys.exit(ExitCode.NOTHING_MEASURED)
-    if (statuses == "failed").any():
-        err.print(f"What failed is measured again by: {how_to_go_on} --retry failed")
-        sys.exit(ExitCode.SOME_FAILED)
+    return frame.cells["status"]

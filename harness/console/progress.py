@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness.console.streams import err, out
 from harness.decide.frame import Frame
-from harness.record import Record
+from harness.record import TIMED, Record
 from harness.report import text
 from harness.store import Run
 from harness.sweep import runner
@@ -42,7 +42,7 @@ def show_progress() -> Iterator[runner.Progress]:
 
         def tell(record: Record) -> None:
             bar.advance(task)
-            if record.status != "measured":
+            if record.status not in TIMED:
                 bar.console.print(_describe(record))
 
         yield runner.Progress(
@@ -53,9 +53,9 @@ def show_progress() -> Iterator[runner.Progress]:
 
 
 def _describe(record: Record) -> str:
-    if record.status == "measured":
+    if record.status in TIMED:
         latency = text.format_value(record.metrics["latency_s"], "s")
-        return f"{record.cell}: {latency}"
+        return f"{record.cell}: {latency}{' so far' * (record.status == 'partial')}"
     kind = f" ({record.failure_kind})" if record.failure_kind else ""
     return f"Cell {record.cell} {record.status}{kind}: {record.message}"
 

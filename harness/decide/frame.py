@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.errors import suggest
 from harness.errors import UserError
 from harness.grid import BASELINE
-from harness.record import METRICS_KEY, SCHEMA_VERSION, VERSION_KEY, Metric
+from harness.record import METRICS_KEY, SCHEMA_VERSION, TIMED, VERSION_KEY, Metric
 from harness.store import Run, read_cells
 
 PLACE = ("device", "threads", "batch")
@@ -34,8 +34,8 @@ class Frame:
 
     @cached_property
     def measured(self) -> pd.DataFrame:
-        """The cells that were measured."""
-        measured = self.cells["status"] == "measured"
+        """The cells that were measured, in part or as wanted."""
+        measured = self.cells["status"].isin(TIMED)
         return self.cells if measured.all() else self.cells[measured]  # a copy may be large
 
     def metric(self, name: str) -> Metric:

@@ -15,6 +15,7 @@ from harness.decide.frame import GROUP, VARIANT, Frame
 from harness.decide.noise import Noise, load_noise
 from harness.decide.prices import load_priced
 from harness.errors import UserError
+from harness.record import TIMED
 from harness.store import Run
 
 
@@ -40,7 +41,7 @@ def load_source(runs: Sequence[Run], prices: Path | None = None) -> Source:
     named = [_name_devices(run, frame) for run, frame in zip(runs, frames, strict=True)]
     cells = pd.concat([frame.cells for frame in named], ignore_index=True)
     keys = [*VARIANT, *GROUP, "seed"]
-    twice = cells[cells.duplicated(keys) & (cells["status"] == "measured")]
+    twice = cells[cells.duplicated(keys) & cells["status"].isin(TIMED)]
     if len(twice):
         cell = twice.iloc[0]
         raise UserError(

@@ -10,8 +10,10 @@ from harness.record import SLOW_SPEED
 def find_doubts(cells: pd.DataFrame) -> list[str]:
     """Return what a reader should know before believing the cells, a sentence each."""
     found = []
-    wide = int((~cells["interval_reached"].fillna(False).astype(bool)).sum())
+    whole = cells[cells["status"] != "partial"] if "status" in cells else cells
+    wide = int((~whole["interval_reached"].fillna(False).astype(bool)).sum())
     for count, what in (
+        (_count(cells, "status", "partial"), "were interrupted: `paretogrid resume` goes on"),
         (wide, "spent their budget before the interval was as narrow as asked"),
         (_count(cells, "oversubscribed", True), "had more running threads than processors"),
         (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),

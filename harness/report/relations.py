@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.decide.mean import mean_interval
+from harness.record import TIMED
 
 HEAD = """# Relations: what the literature says, and what was measured
 
@@ -68,7 +69,7 @@ def write_relations(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) ->
 
 def find_figures(cells: pd.DataFrame) -> Iterator[Figure]:
     """Yield the figure of each relation for each model that has its cells."""
-    measured = cells[cells["status"] == "measured"]
+    measured = cells[cells["status"].isin(TIMED)]
     for model, rows in measured.groupby("model", sort=False):
         table = rows.pivot_table(
             index="seed", columns="technique",
@@ -143,7 +144,7 @@ def _find_pruning(
 
 def find_arrivals(recipes: pd.DataFrame) -> Iterator[Figure]:
     """Yield how much sooner momentum and adam reach the target than gd; never is after its end."""
-    one = recipes[(recipes["status"] == "measured") & (recipes["threads"] == 1)]
+    one = recipes[recipes["status"].isin(TIMED) & (recipes["threads"] == 1)]
     for model, rows in one.groupby("model", sort=False):
         spent = [len(way) * updates * latency for way, updates, latency in
                  zip(rows["tune_quality"], rows["updates_per_epoch"], rows["latency_s"],

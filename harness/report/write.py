@@ -16,7 +16,7 @@ from harness.decide.answer import Answer, answer
 from harness.decide.frame import Frame
 from harness.decide.sources import Source
 from harness.errors import UserError
-from harness.record import METRICS, Metric
+from harness.record import METRICS, TIMED, Metric
 from harness.report import text
 from harness.report.advice import describe_hypervolume, name_cell, tell_verdicts
 from harness.report.claims import find_claims
@@ -80,7 +80,7 @@ def gather(source: Source, answers: list[Answer], pictures: list[Picture]) -> di
     """Return what the templates show."""
     frame, facts, noise = source.frame, source.facts, source.noise
     columns = [frame.metrics[name] for name in TABLE if frame.has(name)]
-    unmeasured = frame.cells[frame.cells["status"] != "measured"]
+    unmeasured = frame.cells[~frame.cells["status"].isin(TIMED)]
     machine = describe(facts.get("machine", {}))
     return {
         "run_id": frame.run_id,

@@ -18,7 +18,7 @@ from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.measure.disturbance import CAUSES, Disturbance
 from harness.measure.roofline import Roofs, explain
-from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
+from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, Status
 from harness.store import CONTROL_PREFIX
 from harness.sweep.crew import Answers, Seat, Timed, find_baseline
 from harness.sweep.heat import Member, TimedBlock, compare
@@ -41,7 +41,8 @@ def conclude(
         return with_problem(seat.record, problem)
     assert seat.member is not None
     latency = timed.latencies[seat.member.name]
-    record = with_latency(seat.record, seat.member, latency)
+    status: Status = "partial" if timed.interrupted else "measured"
+    record = with_latency(replace(seat.record, status=status), seat.member, latency)
     record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
@@ -65,6 +66,13 @@ def conclude(
         ratio = compare(seat.member, baseline.member, timed.process_spread)
         record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return with_explanation(record, seat, roofs)
+
+
+def has_blocks(seat: Seat) -> bool:
+    """Tell whether there is anything to conclude of a seat: blocks, or what went wrong."""
+    return seat.problem is not None or bool(
+        seat.member and (seat.member.blocks or seat.member.problem)
+    )
 
 
 def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Record:

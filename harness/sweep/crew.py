@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,17 @@ from harness.measure.disturbance import read_stall_s
 from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.stats import Estimate
-from harness.sweep.heat import Member, Samples, Stop, latencies, process_spread, run_heat
+from harness.sweep.heat import (
+    INTERRUPTION,
+    Member,
+    Samples,
+    Stop,
+    latencies,
+    process_spread,
+    run_heat,
+)
+from harness.sweep.interruption import Interruption
+from harness.sweep.journal import Journal
 from harness.sweep.launcher import NOTHING, Launcher
 from harness.sweep.pack import Need, need_of, pack
 from harness.sweep.plan import imports_of
@@ -44,6 +55,9 @@ class Shop:
     """Memory that a heat may take now, by device."""
     node: Callable[[str], int | None]
     """The memory node that a device hangs on, where that is known."""
+    journal: Path
+    """The folder of the heats' journals."""
+    interruption: Interruption
 
     def hire(self, stack: ExitStack, device: str = "cpu", cell: Cell | None = None) -> Worker:
         """Return a worker that ends with the stack, limited in memory on the host.
@@ -84,7 +98,8 @@ class Timed:
     """A heat that was run: who took part, beside which control, and how the machine did.
 
     `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
-    `machine_speed` is the share of its known speed at which it ran the control.
+    `machine_speed` is the share of its known speed at which it ran the control. Where it was
+    `interrupted`, its journal is there to go on from.
     """
 
     name: str
@@ -93,6 +108,8 @@ class Timed:
     processes: int
     stalled_share: float
     machine_speed: float = float("nan")
+    interrupted: bool = False
+    journal: Journal | None = None
 
     @cached_property
     def members(self) -> list[Member]:
@@ -169,12 +186,26 @@ class Crew:
                 self._seat(seat, stack, processes)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
+            journal = stack.enter_context(Journal(self.shop.journal, name, [*members, control]))
             stalled_s = read_stall_s()
             began_s = time.monotonic()
-            run_heat([*members, control], stop, seed)
+            with self.shop.interruption.after_the_round():
+                run_heat(
+                    [*members, control], stop, seed,
+                    after_round=partial(self._after_round, journal),
+                )  # fmt: skip
             took_s = time.monotonic() - began_s
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
-        return Timed(name, seats, control, processes, share)
+        interrupted = any(member.stopped_by == INTERRUPTION for member in members)
+        return Timed(
+            journal.name, seats, control, processes, share, interrupted=interrupted,
+            journal=journal,
+        )  # fmt: skip
+
+    def _after_round(self, journal: Journal) -> bool:
+        """Keep the blocks; tell whether the heat has to end."""
+        journal.keep()
+        return self.shop.interruption.asked
 
     def measure_energy(self, seats: Sequence[Seat], device: Mapping[str, Any]) -> None:
         """Measure each cell's energy in a process of its own, where the device has a counter."""

@@ -17,6 +17,7 @@ from harness.measure.disturbance import CAUSES, Disturbance
 from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
+INTERRUPTION = "interruption"
 CHECK_EVERY_ROUNDS = 5
 OVERDRAFT = 3
 """How many times its budget a cell may spend while it has too few rounds for an interval."""
@@ -27,12 +28,23 @@ REPEAT_FROM = CAUSES.index("preempted")
 
 
 class Samples(Protocol):
-    """What a worker returns for a block: seconds of one call, the calls in each sample, its id."""
+    """What a worker returns for a block."""
 
-    seconds: Floats
-    loops: int
-    disturbance: Disturbance
-    process: int
+    @property
+    def seconds(self) -> Floats:
+        """Seconds of one call, a value for each sample."""
+
+    @property
+    def loops(self) -> int:
+        """The calls in each sample."""
+
+    @property
+    def disturbance(self) -> Disturbance:
+        """What disturbed the block."""
+
+    @property
+    def process(self) -> int:
+        """The id of the process that took them."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +162,20 @@ def run_heat(
     stop: Stop,
     seed: int,
     clock: Callable[[], float] = time.monotonic,
+    after_round: Callable[[], bool] = lambda: False,
 ) -> None:
     """Time the members in rounds until each is narrow enough or has spent its budget.
 
     Each round visits every member that is still in, in a freshly shuffled order (of families, and
     within each), and then once more those whose block was preempted. A member whose worker fails
-    leaves with the failure; the others go on.
+    leaves with the failure; the others go on. Members that have blocks already go on from there.
+    `after_round` is called at the end of each round; if it returns True, the heat is interrupted.
     """
-    order = random.Random(seed)
-    number = block = 0
-    start = clock()
+    known = [block for member in members for block in member.blocks]
+    number = max((one.round for one in known), default=-1) + 1
+    block = max((one.block for one in known), default=-1) + 1
+    order = random.Random(f"{seed} {number}" if known else seed)
+    start = clock() - max((one.at_s for one in known), default=0.0)
     while active := _active(members):
         visits = _shuffle(active, order)
         for position, member in enumerate(visits):
@@ -177,6 +193,9 @@ def run_heat(
                 visits.append(member)
         number += 1
         _retire(members, stop, number)
+        if after_round():
+            for member in members:
+                member.stopped_by = member.stopped_by or INTERRUPTION
 
 
 def _active(members: Sequence[Member]) -> list[Member]:

@@ -34,11 +34,14 @@ from harness.sweep.conclude import (
     conclude,
     control_id,
     examples_table,
+    has_blocks,
     own_mistake,
     samples_table,
     with_problem,
 )
 from harness.sweep.crew import Crew, KnownAnswers, Seat, Shop, Timed
+from harness.sweep.interruption import Interruption
+from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
 from harness.sweep.plan import Heat, Plan, plan_heats
@@ -74,19 +77,23 @@ class Sweep:
 
     def __init__(
         self, plan: Plan, run: Run, launcher: Launcher, progress: Progress,
-        retry: Collection[str] = (),
+        retry: Collection[str] = (), interruption: Interruption | None = None,
     ) -> None:  # fmt: skip
         limit = plan.grid.budget.max_memory_bytes
         memory_bytes = limit or int(MEMORY_SHARE * available_memory_bytes())
         self.plan = plan
         self.run = run
         self.launcher = launcher
-        self.shop = Shop(launcher, plan.grid, memory_bytes, self._room, self._node)
+        self.interruption = interruption or Interruption()
+        self.shop = Shop(
+            launcher, plan.grid, memory_bytes, self._room, self._node, run.folder / FOLDER,
+            self.interruption,
+        )  # fmt: skip
         self.progress = progress
         self.machine = describe_machine()
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
-        self._done = run.finished() - run.ended_as(retry)
+        self._done = run.finished() - run.ended_as(["partial", *retry])
         self._devices: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
@@ -210,15 +217,18 @@ class Sweep:
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
             timed = crew.run(name, group, processes, shuffle_seed(self.run.run_id, name))
             timed = replace(timed, machine_speed=self._machine_speed(timed, first))
-            crew.measure_energy(group, self._facts_of(first.device))
+            if not timed.interrupted:
+                crew.measure_energy(group, self._facts_of(first.device))
             self._keep_heat(timed, roofs)
+            if self.interruption.asked:
+                raise KeyboardInterrupt
 
     def _keep_heat(self, timed: Timed, roofs: Roofs | None) -> None:
         """Keep what a heat found; a baseline of several heats has its row from the first."""
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         for seat in timed.seats:
-            if not seat.kept:
+            if not seat.kept or (timed.interrupted and not has_blocks(seat)):
                 continue
             try:
                 record = conclude(timed, seat, self.plan.grid.budget, roofs, self.processors)
@@ -228,6 +238,8 @@ class Sweep:
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples)
             seat.kept = False
+        if timed.journal is not None and not timed.interrupted:
+            timed.journal.remove()
 
     def _machine_speed(self, timed: Timed, cell: Cell) -> float:
         """Return the share of its known speed at which the machine ran the heat's control."""

@@ -1,0 +1,166 @@
+"""Journal: the blocks of a heat on disk as they are timed, so that no end of a run loses them.
+
+An Arrow stream with a row a block, a new file each time that the heat is taken up. A stream that
+breaks off, as after a kill, is read as far as it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness.errors import UserError
+from harness.measure.disturbance import Disturbance
+from harness.measure.timing import Block
+from harness.sweep.heat import Member, TimedBlock
+
+FOLDER = "journal"
+KEEP_EVERY_S = 1.0
+"""A kill loses at most so much timing; a disk that syncs slowly keeps the cells waiting less."""
+BLOCK_FIELDS: dict[str, pa.DataType] = {
+    "member": pa.string(),
+    "spent_s": pa.float64(),
+    "round": pa.int32(),
+    "block": pa.int32(),
+    "position": pa.int32(),
+    "at_s": pa.float64(),
+    "seconds": pa.list_(pa.float64()),
+    "loops": pa.int32(),
+    "process": pa.int32(),
+}
+DISTURBANCE_FIELDS: dict[str, pa.DataType] = {
+    "cause": pa.string(),
+    "wall_s": pa.float64(),
+    "lost_s": pa.float64(),
+    "switches": pa.int32(),
+    "others": pa.int32(),
+    "others_s": pa.float64(),
+    "stolen_s": pa.float64(),
+    "frequency_hz": pa.float64(),
+    "throttled_by": pa.list_(pa.string()),
+}
+SCHEMA = pa.schema([*BLOCK_FIELDS.items(), *DISTURBANCE_FIELDS.items()])
+NAME_KEY = b"paretogrid.heat"
+
+
+class Journal:
+    """The journal of one heat: of these members, whatever their order.
+
+    Opened, it gives the members the blocks they have in it already. `name` is the heat's, as it was
+    when it was begun. Use as a context manager.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, members: Sequence[Member],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        text = " ".join(sorted(member.name for member in members))
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._files = sorted(folder.glob(f"{key}.*.arrows"))
+        self._members = members
+        self._clock = clock
+        self.name = _restore(self._files, members) or name
+        self._kept = {member.name: len(member.blocks) for member in members}
+        try:
+            folder.mkdir(exist_ok=True)
+            path = folder / f"{key}.{len(self._files)}.arrows"
+            self._files.append(path)
+            self._file = path.open("wb")
+            self._stream = pa.ipc.new_stream(
+                self._file, SCHEMA.with_metadata({NAME_KEY: self.name.encode()})
+            )
+            self._sync()
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keep(now=True)
+        self._stream.close()
+        self._file.close()
+
+    def keep(self, now: bool = False) -> None:
+        """Write what is new, a second after the last time or at once; durable when it returns."""
+        if not now and self._clock() - self._kept_s < KEEP_EVERY_S:
+            return
+        rows = []
+        for member in self._members:
+            rows += [_row(member, block) for block in member.blocks[self._kept[member.name] :]]
+            self._kept[member.name] = len(member.blocks)
+        try:
+            if rows:
+                self._stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            self._sync()
+        except OSError as error:
+            raise _cannot_write(self._files[-1], error) from None
+
+    def remove(self) -> None:
+        """Take the journal away: what it holds has become results."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._kept_s = self._clock()
+
+
+def _restore(files: Sequence[Path], members: Sequence[Member]) -> str:
+    """Give members the blocks that files hold; return the heat's name, empty without files."""
+    by_name = {member.name: member for member in members}
+    name = ""
+    for path in files:
+        for batch, told in _read(path):
+            name = told
+            for row in batch.to_pylist():
+                member = by_name[row["member"]]
+                member.blocks.append(_block(row))
+                member.spent_s = row["spent_s"]
+    return name
+
+
+def _read(path: Path) -> Iterator[tuple[pa.RecordBatch, str]]:
+    """Yield whole batches of a stream that may break off anywhere, each with the heat's name."""
+    try:
+        with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
+            if not stream.schema.equals(SCHEMA):  # of another version
+                return
+            name = (stream.schema.metadata or {})[NAME_KEY].decode()
+            for batch in stream:
+                yield batch, name
+    except (OSError, pa.ArrowInvalid, KeyError):
+        return
+
+
+def _row(member: Member, block: TimedBlock) -> dict[str, Any]:
+    samples = block.samples
+    disturbance = samples.disturbance
+    return {
+        "member": member.name, "spent_s": member.spent_s, "round": block.round,
+        "block": block.block, "position": block.position, "at_s": block.at_s,
+        "seconds": samples.seconds, "loops": samples.loops, "process": samples.process,
+    } | {name: getattr(disturbance, name) for name in DISTURBANCE_FIELDS}  # fmt: skip
+
+
+def _block(row: dict[str, Any]) -> TimedBlock:
+    known = {name: row[name] for name in DISTURBANCE_FIELDS}
+    disturbance = Disturbance(**known | {"throttled_by": tuple(row["throttled_by"])})
+    seconds = np.array(row["seconds"], dtype=np.float64)
+    samples = Block(seconds, row["loops"], disturbance, row["process"])
+    return TimedBlock(row["round"], row["block"], row["position"], row["at_s"], samples)
+
+
+def _cannot_write(place: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write {place}: {error.strerror or error}. What was timed before is kept; "
+        "`paretogrid resume` goes on from there."
+    )

@@ -1,0 +1,153 @@
+"""Interrupted in the middle of a heat, a run has an answer, and goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from harness.store import Run, open_run
+from tests.conftest import COMMAND
+
+pytestmark = pytest.mark.workers
+
+GRID = """
+[grid]
+models = ["own.py:net"]
+techniques = ["bf16"]
+threads = [1]
+[budget]
+max_seconds_per_cell = 2.5
+relative_ci = 0.0001
+"""
+MODELS = """
+import torch
+from torch import nn
+def net():
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(4, 64)
+"""
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    (folder / "grid.toml").write_text(GRID)
+    (folder / "own.py").write_text(MODELS)
+    return subprocess.Popen(
+        [*COMMAND, "run", "grid.toml"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def read_journal(folder: Path) -> pd.DataFrame:
+    """The blocks that are on disk, by another reader than ours."""
+    batches = []
+    for path in folder.glob("results/*/journal/*.arrows"):
+        try:
+            with pa.ipc.open_stream(path.read_bytes()) as stream:
+                for batch in stream:
+                    batches.append(batch)  # what is whole counts, up to an error
+        except pa.ArrowInvalid:
+            continue
+    return pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame()
+
+
+def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) -> pd.DataFrame:
+    deadline = time.monotonic() + 120
+    while True:
+        blocks = read_journal(folder)
+        if len(blocks) and blocks["round"].max() >= rounds:
+            return blocks
+        assert runner.poll() is None, runner.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def check_samples(run: Run, blocks: pd.DataFrame) -> None:
+    """Every block that was on disk is among the samples, once, and none has another's number."""
+    samples = pd.read_parquet(run.folder / "samples.parquet")
+    samples["member"] = samples["cell_id"].where(
+        ~samples["cell_id"].str.startswith("control-"), "control"
+    )
+    groups = samples.groupby(["member", "block"])["seconds"].apply(list)
+    for block in blocks.itertuples():
+        assert groups[block.member, block.block] == list(block.seconds)
+    assert samples.groupby("block")["member"].nunique().max() == 1
+    assert samples["heat"].nunique() == 1
+    numbers = sorted(samples["block"].unique())
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
+    tmp_path: Path, command: Command, number: signal.Signals
+) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 20)
+    runner.send_signal(number)
+    shown, said = runner.communicate(timeout=60)
+    assert runner.returncode == 130, said
+    run = open_run(tmp_path / "results", None)
+    assert f"paretogrid resume {run.run_id}" in said
+    assert "Traceback" not in said
+    assert run.facts()["state"] == "interrupted"
+    cells = pd.read_parquet(run.folder / "cells.parquet")
+    assert set(cells["status"]) == {"partial"}
+    assert len(cells) == 2
+    assert (cells["latency_s_low"] < cells["latency_s_high"]).all()
+    assert cells.set_index("technique").loc["bf16", "latency_ratio"] > 0
+    assert set(cells["stopped_by"]) == {"interruption"}
+    page = tmp_path / "reports" / run.run_id / "report.md"
+    assert "2 of 2 cells were interrupted" in page.read_text()
+    assert "2 partial" in shown
+    blocks = read_journal(tmp_path)
+    rounds = int(cells["rounds"].min())
+    again = command("resume")
+    assert again.returncode == 0, again.stderr
+    cells = pd.read_parquet(run.folder / "cells.parquet")
+    assert set(cells["status"]) == {"measured"}
+    assert (cells["rounds"] > rounds).all()
+    assert len(cells) == 2
+    check_samples(run, blocks)
+    assert not list(run.folder.glob("journal/*")), "it has become results"
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
+def test_who_leaves_at_once_loses_a_second_at_most(
+    tmp_path: Path, command: Command, signals: list[signal.Signals]
+) -> None:
+    runner = start(tmp_path)
+    blocks = wait_for_rounds(tmp_path, runner, 20)
+    time.sleep(0.3)
+    for number in signals:
+        os.kill(runner.pid, number)
+    runner.communicate(timeout=60)
+    assert runner.returncode == (-9 if signals == [signal.SIGKILL] else 130)
+    kept = read_journal(tmp_path)
+    assert len(kept) >= len(blocks)
+    again = command("resume")
+    assert again.returncode == 0, again.stderr
+    run = open_run(tmp_path / "results", None)
+    check_samples(run, kept)
+    cells = pd.read_parquet(run.folder / "cells.parquet")
+    assert list(cells["status"]) == ["measured"] * 2
+    assert run.facts()["state"] == "finished"
+
+
+def test_what_is_interrupted_before_anything_was_timed_has_no_report(tmp_path: Path) -> None:
+    runner = start(tmp_path)
+    while not list(tmp_path.glob("results/*/run.json")):
+        assert runner.poll() is None
+        time.sleep(0.02)
+    runner.send_signal(signal.SIGINT)
+    _, said = runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    assert "Interrupted. Go on with: paretogrid resume" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "reports").exists()
