@@ -29,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         starts = STARTERS & set(getattr(item, "fixturenames", ()))
         if starts or item.path.parent.name in ("cli", "browser"):
             item.add_marker("workers")
+    # The longest first: at the end short ones fill the gaps of two processes.
+    items.sort(key=lambda item: item.get_closest_marker("workers") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

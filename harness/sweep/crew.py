@@ -186,7 +186,10 @@ class Crew:
                 self._seat(seat, stack, processes)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
-            journal = stack.enter_context(Journal(self.shop.journal, name, [*members, control]))
+            variants = [seat.variant for seat in seats if seat.member]
+            journal = stack.enter_context(
+                Journal(self.shop.journal, name, [*members, control], variants)
+            )
             stalled_s = read_stall_s()
             began_s = time.monotonic()
             with self.shop.interruption.after_the_round():

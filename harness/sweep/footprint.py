@@ -91,7 +91,8 @@ def _find_patches(owners: dict[str, tuple[Any, dict[str, Any]]]) -> dict[str, An
     """What was replaced, taken away, or put into a class, or by a user's own into a module."""
     found = {}
     for owner, (known, old) in owners.items():
-        now = vars(sys.modules.get(owner, known))
+        held = sys.modules.get(owner)  # another one, where it was replaced
+        now = vars(held if isinstance(held, types.ModuleType) else known)
         # Nearly all are as they were: told at C's speed, half a million attributes in 30 ms.
         if old.keys() == now.keys() and all(map(is_, old.values(), now.values())):
             continue

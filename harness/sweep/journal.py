@@ -51,17 +51,17 @@ NAME_KEY = b"paretogrid.heat"
 
 
 class Journal:
-    """The journal of one heat: of these members, whatever their order.
+    """The journal of one heat: of these members that time these variants, whatever their order.
 
     Opened, it gives the members the blocks they have in it already. `name` is the heat's, as it was
     when it was begun. Use as a context manager.
     """
 
     def __init__(
-        self, folder: Path, name: str, members: Sequence[Member],
+        self, folder: Path, name: str, members: Sequence[Member], variants: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        text = " ".join(sorted(member.name for member in members))
+        text = " ".join(sorted([*(member.name for member in members), *variants]))
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._files = sorted(folder.glob(f"{key}.*.arrows"))
         self._members = members
@@ -69,7 +69,7 @@ class Journal:
         self.name = _restore(self._files, members) or name
         self._kept = {member.name: len(member.blocks) for member in members}
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{key}.{len(self._files)}.arrows"
             self._files.append(path)
             self._file = path.open("wb")

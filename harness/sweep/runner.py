@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -84,13 +85,15 @@ class Sweep:
         self.plan = plan
         self.run = run
         self.launcher = launcher
+        self.machine = describe_machine()
+        self._journals = run.folder / FOLDER
         self.interruption = interruption or Interruption()
         self.shop = Shop(
-            launcher, plan.grid, memory_bytes, self._room, self._node, run.folder / FOLDER,
+            launcher, plan.grid, memory_bytes, self._room, self._node,
+            self._journals / fingerprint(self.machine),  # another machine's blocks are others
             self.interruption,
         )  # fmt: skip
         self.progress = progress
-        self.machine = describe_machine()
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         self._done = run.finished() - run.ended_as(["partial", *retry])
@@ -105,6 +108,7 @@ class Sweep:
         try:
             for heats in tasks:
                 self._measure_task(heats)
+            shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
         finally:
             self.launcher.close_templates()
 

@@ -48,7 +48,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 def read_journal(folder: Path) -> pd.DataFrame:
     """The blocks that are on disk, by another reader than ours."""
     batches = []
-    for path in folder.glob("results/*/journal/*.arrows"):
+    for path in folder.glob("results/*/journal/*/*.arrows"):
         try:
             with pa.ipc.open_stream(path.read_bytes()) as stream:
                 for batch in stream:
@@ -115,7 +115,23 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert (cells["rounds"] > rounds).all()
     assert len(cells) == 2
     check_samples(run, blocks)
-    assert not list(run.folder.glob("journal/*")), "it has become results"
+    assert not (run.folder / "journal").exists(), "it has become results"
+
+
+def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, command: Command) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    before = read_journal(tmp_path)
+    (tmp_path / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
+    assert command("resume").returncode == 0
+    run = open_run(tmp_path / "results", None)
+    samples = pd.read_parquet(run.folder / "samples.parquet")
+    assert (
+        samples["seconds"].isin([one for block in before["seconds"] for one in block]).mean() < 0.1
+    )
+    assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])

@@ -18,6 +18,7 @@ from harness.measure.timing import Block
 from harness.sweep.heat import INTERRUPTION, Member, Stop, TimedBlock, run_heat
 from harness.sweep.journal import Journal
 
+VARIANTS = ["v1", "v2"]
 STOP = Stop(relative_ci=0.0, max_seconds_per_cell=1e9, least_rounds=10, most_rounds=40)
 
 
@@ -67,7 +68,7 @@ def take_up(
 ) -> list[Member]:
     """Run a heat for so many more rounds, then interrupt it."""
     members = make_members(clock, names, seed)
-    with Journal(folder, "the heat", members, clock) as journal:
+    with Journal(folder, "the heat", members, VARIANTS, clock) as journal:
         left = count(rounds - 1, -1)
 
         def after_round() -> bool:
@@ -134,7 +135,7 @@ def test_what_was_timed_is_durable_a_second_later(tmp_path: Path) -> None:
     clock = Clock()
     members = make_members(clock)
     seen: list[tuple[float, float]] = []
-    with Journal(tmp_path, "the heat", members, clock) as journal:
+    with Journal(tmp_path, "the heat", members, VARIANTS, clock) as journal:
 
         def after_round() -> bool:
             journal.keep()
@@ -143,7 +144,7 @@ def test_what_was_timed_is_durable_a_second_later(tmp_path: Path) -> None:
             copy.mkdir()
             for file in tmp_path.glob("*.arrows"):
                 (copy / file.name).write_bytes(file.read_bytes())
-            with Journal(copy, "", others, clock):
+            with Journal(copy, "", others, VARIANTS, clock):
                 pass
             kept = max((b.at_s for m in others for b in m.blocks), default=0.0)
             seen.append((clock.now, kept))
@@ -162,6 +163,10 @@ def test_a_heat_of_other_cells_has_a_journal_of_its_own(tmp_path: Path) -> None:
     random.Random(0).shuffle(mixed)
     again = take_up(tmp_path, clock, 1, "".join(mixed))
     assert all(len(member.rounds()) == 4 for member in again), "in whatever order"
+    changed = make_members(clock)
+    with Journal(tmp_path, "the heat", changed, ["v1", "v3"], clock) as journal:
+        assert journal.name == "the heat"
+    assert not any(member.blocks for member in changed), "a model that has changed is another"
 
 
 def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
@@ -169,11 +174,11 @@ def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
 ) -> None:
     clock = Clock()
     take_up(tmp_path, clock, 3)
-    with Journal(tmp_path, "its rest", make_members(clock), clock) as journal:
+    with Journal(tmp_path, "its rest", make_members(clock), VARIANTS, clock) as journal:
         assert journal.name == "the heat"
     journal.remove()
     assert not list(tmp_path.iterdir())
-    with Journal(tmp_path, "its rest", make_members(clock), clock) as journal:
+    with Journal(tmp_path, "its rest", make_members(clock), VARIANTS, clock) as journal:
         assert journal.name == "its rest"
 
 
