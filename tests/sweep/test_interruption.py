@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -84,13 +83,12 @@ def check_samples(run: Run, blocks: pd.DataFrame) -> None:
     assert numbers == list(range(len(numbers)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
-    tmp_path: Path, command: Command, number: signal.Signals
+    tmp_path: Path, command: Command
 ) -> None:
     runner = start(tmp_path)
     wait_for_rounds(tmp_path, runner, 20)
-    runner.send_signal(number)
+    runner.send_signal(signal.SIGINT)
     shown, said = runner.communicate(timeout=60)
     assert runner.returncode == 130, said
     run = open_run(tmp_path / "results", None)
@@ -128,23 +126,17 @@ def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, comman
     assert command("resume").returncode == 0
     run = open_run(tmp_path / "results", None)
     samples = pd.read_parquet(run.folder / "samples.parquet")
-    assert (
-        samples["seconds"].isin([one for block in before["seconds"] for one in block]).mean() < 0.1
-    )
+    blocks = samples.groupby(["cell_id", "block"])["seconds"].apply(tuple)
+    assert not set(blocks) & {tuple(seconds) for seconds in before["seconds"]}
     assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
-def test_who_leaves_at_once_loses_a_second_at_most(
-    tmp_path: Path, command: Command, signals: list[signal.Signals]
-) -> None:
+def test_a_killed_run_loses_a_second_of_timing_at_most(tmp_path: Path, command: Command) -> None:
     runner = start(tmp_path)
     blocks = wait_for_rounds(tmp_path, runner, 20)
     time.sleep(0.3)
-    for number in signals:
-        os.kill(runner.pid, number)
+    runner.kill()
     runner.communicate(timeout=60)
-    assert runner.returncode == (-9 if signals == [signal.SIGKILL] else 130)
     kept = read_journal(tmp_path)
     assert len(kept) >= len(blocks)
     again = command("resume")
@@ -154,6 +146,24 @@ def test_who_leaves_at_once_loses_a_second_at_most(
     cells = pd.read_parquet(run.folder / "cells.parquet")
     assert list(cells["status"]) == ["measured"] * 2
     assert run.facts()["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]]
+)
+def test_batch_systems_closed_terminals_and_the_impatient_get_the_command_to_go_on(
+    tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    runner = start(tmp_path)
+    blocks = wait_for_rounds(tmp_path, runner, 8)
+    for number in signals:
+        runner.send_signal(number)
+        time.sleep(0.002)
+    _, said = runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    assert "Go on with: paretogrid resume" in said
+    assert "Traceback" not in said
+    assert len(read_journal(tmp_path)) >= len(blocks)
 
 
 def test_what_is_interrupted_before_anything_was_timed_has_no_report(tmp_path: Path) -> None:
