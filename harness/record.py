@@ -114,6 +114,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("warm_up_calls", pa.int64()),
     ("headline_blocks", pa.string()),
     ("disturbed_share", pa.float64()),
+    ("throttled_by", pa.list_(pa.string())),
     ("oversubscribed", pa.bool_()),
     ("others_processors", pa.float64()),
     ("stolen_share", pa.float64()),

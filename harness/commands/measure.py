@@ -33,11 +33,12 @@ from harness.decide.sources import load_source
 from harness.errors import ExitCode, UserError
 from harness.grid import Grid
 from harness.grid_file import parse_grid, read_grid
-from harness.measure.machine import describe_machine
+from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
 from harness.record import TIMED
 from harness.sweep import runner
+from harness.sweep.evict import LIMIT, read_limit, trim_cache
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
@@ -95,6 +96,9 @@ def resume(
     retry: Annotated[
         list[Retried] | None, typer.Option(help="Measure these again: failed, skipped.")
     ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Also on another machine than it began on.")
+    ] = False,
     no_wait: NoWaitOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
@@ -105,6 +109,8 @@ def resume(
     if "plan" not in facts:
         raise UserError(f"The run {found.run_id} was imported; there is nothing to resume.")
     plan = Plan.from_json(facts["plan"])
+    if not mixed:
+        _require_same_machine(facts.get("machine", {}))
     how = _how_to_go_on(found, results, reports)
     folder = reports.resolve()
     found = store.Run(found.folder.resolve())
@@ -112,6 +118,16 @@ def resume(
     _return_to(Path(facts["cwd"]), plan.grid)
     with Launcher(plan.grid.measure.wait_policy) as launcher, _turn(plan, launcher, no_wait):
         _sweep(plan, found, launcher, folder, how, tuple(retry or ()))
+
+
+def _require_same_machine(known: dict[str, Any]) -> None:
+    """Raise UserError where this is not the machine that a run began on."""
+    differences = find_differences(known, describe_machine())
+    if known and differences:
+        raise UserError(
+            f"The run began on another machine: {'; '.join(differences)}. Its other cells would "
+            "not compare with those measured here. Begin a new run, or resume with --mixed."
+        )
 
 
 def _turn(plan: Plan, launcher: Launcher, no_wait: bool) -> AbstractContextManager[None]:
@@ -133,6 +149,7 @@ def _check_folders(results: Path, reports: Path) -> None:
         cache = cache_folder()
     except SpecError as error:
         raise UserError(str(error)) from None
+    read_limit()  # a mistake in it is told before anything is measured
     remedy = "Name another folder in the environment variable PARETOGRID_CACHE."
     require_writable(cache, "prepared variants", remedy)
     require_writable(results, "results", "Name another folder with --results.")
@@ -190,6 +207,10 @@ def _sweep(
             err.print(f"Interrupted. Go on with: {how_to_go_on}")
         made.compact()
         made.write_facts({**made.facts(), "state": state})
+    freed = trim_cache(cache_folder(), read_limit())
+    if freed:
+        err.print(f"The cache was full: {freed / 1e9:.1f} GB that were used longest ago are gone "
+                  f"({LIMIT} sets its size).")  # fmt: skip
     if made.finished() or state == "finished":
         statuses = _report(made, reports)
     if state == "interrupted":

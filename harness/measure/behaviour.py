@@ -44,6 +44,8 @@ class Behaviour:
 
 def try_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> Behaviour:
     """Return how a module behaves in a call; plain where it fails, which is told elsewhere."""
+    if not inputs or not len(inputs[0]):
+        return Behaviour()
     given = take_batch(inputs, TRIED_EXAMPLES)
     if any(value.layout is not torch.strided for value in given):
         return Behaviour()

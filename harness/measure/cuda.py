@@ -33,12 +33,17 @@ THROTTLES = {
 applications (2) or displays (0x100) are not throttling."""
 
 
+POLICIES = {1: "thermal", 2: "sync boost", 3: "board limit", 5: "reliability"}
+"""What NVML counts the time of. The power limit (0) is the work's own doing; idling (4) is none."""
+
+
 class NvmlCard:
     """What NVML knows of one card. Cards and drivers differ: what one cannot say is left out."""
 
     def __init__(self, nvml: Any, uuid: str, index: int) -> None:
         self.nvml = nvml
         self.handle = None if nvml is None else self._find(uuid, index)
+        self._asked_us = int(time.time() * 1e6)
 
     def _find(self, uuid: str, index: int) -> Any:
         try:
@@ -64,23 +69,41 @@ class NvmlCard:
             return answer if scale is None else answer * scale
         return None
 
-    def state(self) -> dict[str, float | int | list[str]]:
-        """Return clocks (Hz), power (W), temperature (°C) and why the clocks are held down."""
+    def state(self) -> dict[str, Any]:
+        """Return the clock (Hz), what holds it down and for how long (s), and who else computes.
+
+        `held_back_s` counts from when the driver was loaded, by reason. `others` are processes of
+        other sessions that have computed since the last time; where NVML's process numbers are not
+        ours (containers), it is left out.
+        """
         if self.handle is None:
             return {}
-        nvml = self.nvml
         reasons = self.ask(
             ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         )
-        temperature = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature")
         clock = ("nvmlDeviceGetClockInfo",)
         return _known(
-            sm_clock_hz=self.ask(clock, nvml.NVML_CLOCK_SM, scale=1e6),
-            memory_clock_hz=self.ask(clock, nvml.NVML_CLOCK_MEM, scale=1e6),
-            power_w=self.ask(("nvmlDeviceGetPowerUsage",), scale=1e-3),
-            temperature_c=self.ask(temperature, nvml.NVML_TEMPERATURE_GPU),
+            sm_clock_hz=self.ask(clock, self.nvml.NVML_CLOCK_SM, scale=1e6),
             throttle_reasons=None if reasons is None else _throttles(reasons),
+            held_back_s=self._held_back_s() or None,
+            others=self._count_others(),
         )
+
+    def _held_back_s(self) -> dict[str, float]:
+        """How long each policy has held the clock back. Source: nvml.h, nvmlPerfPolicyType_t."""
+        told = {
+            name: self.ask(("nvmlDeviceGetViolationStatus",), policy)
+            for policy, name in POLICIES.items()
+        }
+        return {name: one.violationTime / 1e9 for name, one in told.items() if one is not None}
+
+    def _count_others(self) -> int | None:
+        if self.process_bytes() is None:
+            return None
+        now_us, since_us = int(time.time() * 1e6), self._asked_us
+        samples = self.ask(("nvmlDeviceGetProcessUtilization",), since_us) or []
+        self._asked_us = now_us
+        return len({one.pid for one in samples if one.smUtil > 0 and not _is_ours(one.pid)})
 
     def limits(self) -> dict[str, Any]:
         """Return the power limit in force (W) and the highest SM clock (Hz)."""
@@ -223,8 +246,11 @@ class CudaDevice:
             "device_to_host_s": self._copy_time_s(list(_tensors(outputs)), "cpu"),
         }
 
-    def read_state(self) -> dict[str, float | int | list[str]]:
-        """Return what may change between blocks: clocks, power, temperature, throttle reasons."""
+    def read_state(self) -> dict[str, Any]:
+        """Return what may change between blocks: the clock, what holds it back, who else computes.
+
+        Read when the block's work is done, while the card still has its clock.
+        """
         return self.card.state()
 
     def settings(self) -> dict[str, Any]:
@@ -293,6 +319,14 @@ def load_nvml() -> Any:
 
 def _throttles(mask: int) -> list[str]:
     return [name for bit, name in THROTTLES.items() if mask & bit]
+
+
+def _is_ours(process: int) -> bool:
+    """Tell whether a process is of this run: its server's session, that of all its workers."""
+    try:
+        return os.getsid(process) == os.getsid(0)
+    except (ProcessLookupError, PermissionError):
+        return False
 
 
 def _known(**values: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Device(Protocol):
     def transfer_times_s(self, inputs: tuple[Tensor, ...], outputs: Any) -> dict[str, float]:
         """Return the times of the copies to and from the host; empty where there are none."""
 
-    def read_state(self) -> dict[str, float | int | list[str]]:
+    def read_state(self) -> dict[str, Any]:
         """Return what may change between blocks, such as clocks; what is unknown is left out."""
 
     def settings(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class CpuDevice:
         """Return nothing: what is on the host stays there."""
         return {}
 
-    def read_state(self) -> dict[str, float | int | list[str]]:
+    def read_state(self) -> dict[str, Any]:
         """Return nothing: the host's disturbances are watched elsewhere."""
         return {}
 

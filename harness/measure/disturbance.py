@@ -13,7 +13,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ LOST_SHARE = 0.02
 LOADED_SHARE = 0.1
 """Others are a load when they keep busy at least this share of the machine's processors."""
 OWN_LIMIT = "power cap"
-"""A card at full work is held back by its power limit: that is the work's doing, not another's."""
+"""A card at full work is held back by its power limit: that is the work's doing, not another's, and
+so is the clock that falls with it."""
 QUOTA = "cpu quota"
 """What a block is throttled by while its control group had used up its processor time."""
 SLOW_CLOCK = 0.85
@@ -57,6 +58,7 @@ class Reading:
     machine: MachineTime
     frequency_hz: float
     stopped_s: float = 0.0
+    device: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Watch:
             machine=read_machine_time(self._only),
             frequency_hz=read_frequency_hz(),
             stopped_s=read_stopped_s(self._quotas),
+            device=self._device_state(),
         )
 
     def judge(self, before: Reading, after: Reading) -> Disturbance:
@@ -128,17 +131,16 @@ class Watch:
         others = min(before.others, after.others)  # at both ends: not just the runner's wake-up
         if self._only is not None:
             others = min(others, self._count_near(wall_s, others_s))
-        state = self._device_state()
-        frequency_hz = float(state.get("sm_clock_hz", after.frequency_hz))
+        frequency_hz = float(after.device.get("sm_clock_hz", after.frequency_hz))
         self._fastest_hz = max(self._fastest_hz, frequency_hz)
-        throttled_by = tuple(r for r in state.get("throttle_reasons", ()) if r != OWN_LIMIT)
-        if after.stopped_s - before.stopped_s > LOST_SHARE * wall_s:
-            throttled_by = (*throttled_by, QUOTA)
-        if throttled_by or frequency_hz < SLOW_CLOCK * self._fastest_hz:
+        reasons = find_throttles(before, after, wall_s)
+        throttled_by = tuple(reason for reason in reasons if reason != OWN_LIMIT)
+        slow = frequency_hz < SLOW_CLOCK * self._fastest_hz and OWN_LIMIT not in reasons
+        if throttled_by or slow:
             cause = "throttled"
         elif lost_s > LOST_SHARE * wall_s:
             cause = "preempted"
-        elif others >= LOADED_SHARE * self._processors:
+        elif others >= LOADED_SHARE * self._processors or after.device.get("others", 0):
             cause = "loaded"
         else:
             cause = ""
@@ -159,6 +161,21 @@ class Watch:
         self._recent.append((wall_s, others_s))
         walls_s, busy_s = (sum(column) for column in zip(*self._recent, strict=True))
         return max(0, round(busy_s / walls_s)) if walls_s > 0 else 0
+
+
+def find_throttles(before: Reading, after: Reading, wall_s: float) -> list[str]:
+    """Return what held the clock back, before or after or for some of the time between."""
+    reasons = [
+        *before.device.get("throttle_reasons", ()),
+        *after.device.get("throttle_reasons", ()),
+    ]
+    known = before.device.get("held_back_s", {})
+    for reason, held_s in after.device.get("held_back_s", {}).items():
+        if held_s - known.get(reason, held_s) > LOST_SHARE * wall_s:
+            reasons.append(reason)
+    if after.stopped_s - before.stopped_s > LOST_SHARE * wall_s:
+        reasons.append(QUOTA)
+    return list(dict.fromkeys(reasons))
 
 
 def lost_time_s(before: Reading, after: Reading) -> float:

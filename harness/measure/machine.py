@@ -50,13 +50,37 @@ def fingerprint(machine: dict[str, Any]) -> str:
     Of what `describe_machine` tells, and a device's `describe` if it was added: neither the host's
     name nor the kernel's release counts, and memory to the GiB only.
     """
+    text = json.dumps(_speed_facts(machine), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def find_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in what two described machines differ that decides on speed: "torch 2.11 → 2.13".
+
+    Empty where their fingerprints are equal.
+    """
+    known, here = (_flatten(_speed_facts(machine)) for machine in (before, now))
+    return [
+        f"{name.replace('_', ' ')} {known.get(name, 'unknown')} → {here.get(name, 'unknown')}"
+        for name in dict.fromkeys([*known, *here])
+        if known.get(name) != here.get(name)
+    ]
+
+
+def _speed_facts(machine: dict[str, Any]) -> dict[str, Any]:
     libraries = machine.get("libraries", {})
     facts = {key: machine[key] for key in SPEED_KEYS if key in machine}
     facts["memory_gib"] = round(machine.get("memory_bytes", 0) / 2**30)
     facts["python"] = machine.get("python", "").split(".")[:2]
     facts["libraries"] = {name: libraries.get(name, "") for name in SPEED_LIBRARIES}
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return facts
+
+
+def _flatten(facts: dict[str, Any]) -> dict[str, str]:
+    """The facts as words, each library one of its own."""
+    plain = {**facts, **facts["libraries"], "python": ".".join(facts["python"])}
+    plain.pop("libraries")
+    return {name: str(value) for name, value in plain.items()}
 
 
 def git_commit(folder: Path) -> str:

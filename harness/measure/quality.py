@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -55,10 +55,22 @@ def collect_answers(
         kind = np.float32 if examples.labels.is_floating_point() else np.int32
         found["labels"] = examples.labels.numpy().astype(kind)
         found["predicted"] = predict(outputs, examples.labels).numpy().astype(kind)
-    elif outputs.is_floating_point() and outputs.dim() >= 2 and outputs.shape[1] > 1:
-        predicted = outputs.argmax(dim=1).reshape(-1)[:KEPT_OUTPUTS]
+    elif outputs.is_floating_point() and (axis := find_class_axis(outputs.shape)) is not None:
+        predicted = outputs.argmax(dim=axis).reshape(-1)[:KEPT_OUTPUTS]
         found["predicted"] = predicted.numpy().astype(np.int32)
     return found
+
+
+def find_class_axis(shape: Sequence[int]) -> int | None:
+    """Return the axis along which outputs are scores of classes, where no labels say it.
+
+    Of sequences the last one (examples, places, classes); of pictures and volumes the one behind
+    the examples. None where there are no classes to choose from.
+    """
+    if len(shape) < 2:
+        return None
+    axis = 2 if len(shape) == 3 else 1
+    return axis if shape[axis] > 1 else None
 
 
 def _run_in_batches(

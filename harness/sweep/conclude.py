@@ -224,6 +224,7 @@ def with_disturbance(record: Record, member: Member, processors: int) -> Record:
         warnings.append(describe_crowd(threads, processors, crowded, len(found)))
     return record.under(
         disturbed_share=float(np.mean([bool(one.cause) for one in found])),
+        throttled_by=sorted({reason for one in found for reason in one.throttled_by}),
         oversubscribed=beside or any(text.startswith("oversubscribed") for text in warnings),
         others_processors=max(0.0, sum(one.others_s for one in found) / wall_s),
         stolen_share=max(0.0, sum(one.stolen_s for one in found) / wall_s / processors),

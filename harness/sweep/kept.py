@@ -17,6 +17,7 @@ from bench.subject import Subject
 from harness.durable import write_durably
 from harness.measure.behaviour import Behaviour
 from harness.sweep.content import digest_content
+from harness.sweep.evict import mark_used
 
 
 def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
@@ -61,7 +62,9 @@ def store_dataset(data: Dataset) -> str:
         content.update(digest_content(split.inputs, split.labels).encode())
     key = content.hexdigest()[:24]
     path = cache_folder() / "datasets" / f"{key}.pt"
-    if not path.is_file():
+    if path.is_file():
+        mark_used(path)
+    else:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, lambda place: torch.save(data, place))
     return key
@@ -69,5 +72,7 @@ def store_dataset(data: Dataset) -> str:
 
 def load_dataset(key: str) -> Dataset:
     """Return the data set that is kept under a hash."""
-    data: Dataset = torch.load(cache_folder() / "datasets" / f"{key}.pt", weights_only=False)
+    path = cache_folder() / "datasets" / f"{key}.pt"
+    mark_used(path)
+    data: Dataset = torch.load(path, weights_only=False)
     return data

@@ -214,18 +214,20 @@ class Launcher:
         itself. Raises WorkerFailure where they cannot be imported.
         """
         self._replace_what_is_gone()
-        while self._ending:  # what they held is free for the next one
+        template = self._find_template(imports) if imports else self._server
+        worker = (template or self._server).start_worker()
+        while self._ending:  # while it was forked they ended; it has loaded nothing yet
             self._ending.pop().wait_for_end()
-        if not imports:
-            return self._server.start_worker()
+        if template is None:
+            worker.call("bring_in", START_TIMEOUT_S, **asdict(imports))
+        return worker
+
+    def _find_template(self, imports: Imports) -> Server | None:
+        """Return the template that has imported these files; None where none can."""
         if imports not in self._templates:
             self._templates[imports] = self._server.open_template(imports)
         template = self._templates[imports]
-        if template.wait_until_ready():
-            return template.start_worker()
-        worker = self._server.start_worker()
-        worker.call("bring_in", START_TIMEOUT_S, **asdict(imports))
-        return worker
+        return template if template.wait_until_ready() else None
 
     @contextmanager
     def worker(self, imports: Imports = NOTHING) -> Iterator[Worker]:

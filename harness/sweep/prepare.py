@@ -29,6 +29,7 @@ from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.sweep.build import Steps, apply_step, build_base, built, factory_module
 from harness.sweep.content import Unkeyable
+from harness.sweep.evict import MAKING, mark_used
 from harness.sweep.footprint import ENVIRONMENT, Footprint
 from harness.sweep.kept import read_facts, save_subject, store_dataset, variant_folder
 from harness.sweep.restore import load_subject
@@ -139,6 +140,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     """
     folder = variant_folder(making.key)
     if (folder / "facts.json").is_file():
+        mark_used(folder / "facts.json")
         return read_facts(making.key)
     subject, data = make()
     way = making.way
@@ -158,7 +160,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         "changed": making.changed,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))
     try:
         why = _save(subject, temporary, making.changed)
         if why:

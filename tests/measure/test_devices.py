@@ -86,7 +86,7 @@ def moved(cuda: FakeCuda, size: int) -> Moved:
 class FakeNvml:
     """NVML with one process of ours on the card, in NVML's own units."""
 
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_CLOCK_SM = 1
 
     class NVMLError(Exception):
         pass
@@ -99,15 +99,20 @@ class FakeNvml:
             "nvmlSystemGetDriverVersion": "580.1",
             "nvmlDeviceGetHandleByUUID": "handle",
             "nvmlDeviceGetComputeRunningProcesses": [other, ours],
-            "nvmlDeviceGetClockInfo": {1: 1_980, 2: 3_201},
+            "nvmlDeviceGetClockInfo": {1: 1_980},
             "nvmlDeviceGetMaxClockInfo": {1: 1_985},
-            "nvmlDeviceGetPowerUsage": 350_000,
-            "nvmlDeviceGetTemperatureV": {0: 61},
-            "nvmlDeviceGetTemperature": {0: 62},
             "nvmlDeviceGetCurrentClocksEventReasons": 0,
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
             "nvmlDeviceGetEnforcedPowerLimit": 700_000,
             "nvmlDeviceGetPersistenceMode": 1,
+            "nvmlDeviceGetViolationStatus": dict.fromkeys(
+                range(12), SimpleNamespace(referenceTime=9, violationTime=2_500_000_000)
+            ),
+            "nvmlDeviceGetProcessUtilization": [
+                SimpleNamespace(pid=pid, smUtil=90),
+                SimpleNamespace(pid=2**22 + 1, smUtil=40),
+                SimpleNamespace(pid=2**22 + 2, smUtil=0),
+            ],
         } | answers
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -234,34 +239,37 @@ def test_the_state_is_in_si_units_and_names_what_holds_the_clocks_down() -> None
     nvml = FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x100)
     assert CudaDevice(0, FakeCuda(), nvml).read_state() == {
         "sm_clock_hz": 1_980e6,
-        "memory_clock_hz": 3_201e6,
-        "power_w": 350.0,
-        "temperature_c": 61,
         "throttle_reasons": ["power cap", "hw slowdown", "thermal"],
+        "held_back_s": {"thermal": 2.5, "sync boost": 2.5, "board limit": 2.5, "reliability": 2.5},
     }
 
 
+def test_who_else_computes_on_the_card_is_counted_where_our_own_number_is_known() -> None:
+    """The kernel's largest process number is 2**22: nobody here has those."""
+    ours = CudaDevice(0, FakeCuda(), FakeNvml(pid=os.getpid())).read_state()
+    assert ours["others"] == 1
+    assert "others" not in CudaDevice(0, FakeCuda(), FakeNvml(pid=2**22 + 9)).read_state()
+    nobody = FakeNvml(pid=os.getpid(), unsupported="nvmlDeviceGetProcessUtilization")
+    assert CudaDevice(0, FakeCuda(), nobody).read_state()["others"] == 0
+
+
 def test_what_a_card_cannot_tell_is_left_out_and_the_rest_stays() -> None:
-    unsupported = "nvmlDeviceGetPowerUsage nvmlDeviceGetEnforcedPowerLimit"
+    unsupported = "nvmlDeviceGetViolationStatus nvmlDeviceGetEnforcedPowerLimit"
     device = CudaDevice(0, FakeCuda(), FakeNvml(unsupported=unsupported))
-    assert set(device.read_state()) == {
-        "sm_clock_hz", "memory_clock_hz", "temperature_c", "throttle_reasons"
-    }  # fmt: skip
+    assert set(device.read_state()) == {"sm_clock_hz", "throttle_reasons"}
     assert "power_limit_w" not in device.settings() | device.describe()
 
 
 def test_older_drivers_and_older_pynvml_are_asked_by_the_older_names() -> None:
     driver = FakeNvml(
-        unsupported="nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetTemperatureV",
+        unsupported="nvmlDeviceGetCurrentClocksEventReasons",
         nvmlDeviceGetCurrentClocksThrottleReasons=0x40,
     )
     wrapper = FakeNvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x40)
     del wrapper.answers["nvmlDeviceGetCurrentClocksEventReasons"]
-    del wrapper.answers["nvmlDeviceGetTemperatureV"]
     for nvml in (driver, wrapper):
         state = CudaDevice(0, FakeCuda(), nvml).read_state()
         assert state["throttle_reasons"] == ["hw thermal"]
-        assert state["temperature_c"] == 62
 
 
 @pytest.mark.parametrize("nvml", [None, FakeNvml(unsupported="nvmlDeviceGetHandleByUUID")])

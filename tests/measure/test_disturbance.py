@@ -34,9 +34,9 @@ QUIET = replace(START, wall_ns=10 * MS, cpu_ns=10 * MS)
 
 
 def judge(after: Reading, before: Reading = START, **state: Any) -> str:
-    watch = Watch(lambda: state)
+    watch = Watch()
     watch._processors = 4  # what counts as a load depends on the machine
-    return watch.judge(before, after).cause
+    return watch.judge(before, replace(after, device=state)).cause
 
 
 def test_a_block_that_had_the_processor_to_itself_is_not_marked() -> None:
@@ -85,7 +85,39 @@ def test_a_clock_held_back_marks_a_block_as_throttled() -> None:
 def test_a_card_that_is_hot_marks_a_block_and_one_at_its_own_power_limit_does_not() -> None:
     assert judge(QUIET, throttle_reasons=["thermal"]) == "throttled"
     assert judge(QUIET, throttle_reasons=["power cap"]) == ""
-    assert Watch(lambda: {"sm_clock_hz": 1e9}).judge(START, QUIET).frequency_hz == 1e9
+    on_card = replace(QUIET, device={"sm_clock_hz": 1e9})
+    assert Watch().judge(START, on_card).frequency_hz == 1e9
+    assert Watch(lambda: {"sm_clock_hz": 1e9}).read().device == {"sm_clock_hz": 1e9}
+
+
+def card(clock_hz: float, *reasons: str, thermal_s: float = 0.0, others: int = 0) -> Reading:
+    """A reading after 10 ms on a card, in the form of NVML's states; the figures are made up."""
+    told = {"sm_clock_hz": clock_hz, "throttle_reasons": list(reasons), "others": others,
+            "held_back_s": {"thermal": 100 + thermal_s, "board limit": 3.0}}  # fmt: skip
+    return replace(QUIET, device=told)
+
+
+def test_a_card_whose_own_work_meets_its_power_limit_is_not_disturbed() -> None:
+    watch = Watch()
+    cool = replace(START, device=card(2.52e9).device)
+    assert watch.judge(cool, card(2.52e9)).cause == ""
+    assert watch.judge(cool, card(1.9e9, "power cap")).cause == "", "the clock falls with it"
+    assert watch.judge(cool, card(1.9e9)).cause == "throttled", "and by itself it does not"
+    hot = watch.judge(cool, card(1.9e9, "power cap", "thermal"))
+    assert (hot.cause, hot.throttled_by) == ("throttled", ("thermal",))
+
+
+def test_what_held_the_clock_back_between_two_looks_is_told_by_its_counter() -> None:
+    cool = replace(START, device=card(2.5e9).device)
+    found = Watch().judge(cool, card(2.5e9, thermal_s=0.003))
+    assert (found.cause, found.throttled_by) == ("throttled", ("thermal",))
+    assert Watch().judge(cool, card(2.5e9, thermal_s=0.0001)).cause == ""
+    assert Watch().judge(START, card(2.5e9)).cause == "", "a counter that was not there before"
+
+
+def test_who_else_computes_on_the_card_loads_the_block() -> None:
+    cool = replace(START, device=card(2.5e9).device)
+    assert Watch().judge(cool, card(2.5e9, others=1)).cause == "loaded"
 
 
 def test_the_worst_cause_names_the_block() -> None:

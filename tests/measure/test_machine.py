@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
+from harness.measure.machine import (
+    available_memory_bytes,
+    describe_machine,
+    find_differences,
+    fingerprint,
+)
 from harness.measure.processor import (
     container_free_bytes,
     container_limits,
@@ -306,6 +311,9 @@ def test_what_changes_the_speed_changes_the_fingerprint(
     machine: dict[str, Any], changed: dict[str, Any]
 ) -> None:
     assert fingerprint({**machine, **changed}) != fingerprint(machine)
+    (told,) = find_differences(machine, {**machine, **changed})
+    assert " → " in told
+    assert find_differences({}, machine)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +331,13 @@ def test_what_leaves_the_speed_alone_leaves_the_fingerprint_alone(
     machine: dict[str, Any], changed: dict[str, Any]
 ) -> None:
     assert fingerprint({**machine, **changed}) == fingerprint(machine)
+    assert find_differences(machine, {**machine, **changed}) == []
+
+
+def test_a_difference_is_told_in_words(machine: dict[str, Any]) -> None:
+    other = {**machine, "cpu_model": "Another", "python": "3.12.1", "gpu_name": "H200",
+             "libraries": {"torch": "2.11.0", "numpy": "2.4.0"}}  # fmt: skip
+    assert find_differences(machine, other) == [
+        "cpu model Some CPU → Another", "python 3.11 → 3.12", "torch 2.13.0+cpu → 2.11.0",
+        "gpu name unknown → H200",
+    ]  # fmt: skip

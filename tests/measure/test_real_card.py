@@ -79,7 +79,7 @@ def test_on_a_real_card_state_and_settings_can_be_read() -> None:
     device = open_device("cuda")
     state, free = device.read_state(), device.free_memory_bytes()
     assert free is not None and 0 < free <= device.describe()["gpu_memory_bytes"]
-    assert all(isinstance(value, int | float | list) for value in state.values())
+    assert all(isinstance(value, int | float | list | dict) for value in state.values())
     assert {"tf32_in_effect", "cuda_allocator_in_effect"} <= set(device.settings())
 
 

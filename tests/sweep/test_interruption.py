@@ -114,6 +114,12 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert len(cells) == 2
     check_samples(run, blocks)
     assert not (run.folder / "journal").exists(), "it has become results"
+    facts = run.facts()
+    run.write_facts({**facts, "machine": {**facts["machine"], "cpu_model": "Another CPU"}})
+    refused = command("resume")
+    assert refused.returncode == 2
+    assert "began on another machine: cpu model Another CPU → " in refused.stderr
+    assert command("resume", "--mixed").returncode == 0
 
 
 def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, command: Command) -> None:
