@@ -51,6 +51,20 @@ def test_the_page_of_relations_is_what_its_runs_say() -> None:
     assert write_relations(*cells) == kept, "make docs/relations.md anew as it says"
 
 
+@pytest.mark.parametrize("page", ["architecture", "CONTRIBUTING"])
+def test_every_path_in_the_page_is_there_and_every_package_is_in_it(page: str) -> None:
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:bench|harness|tests|docs)/[\w./-]*|[\w.]+\.md)`", text)
+    paths += [f"docs/{name}" for name in re.findall(r"\]\(([\w.]+)\)", text)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    if page == "architecture":
+        for folder in (ROOT / "harness").iterdir():
+            if (folder / "__init__.py").is_file():
+                assert f"harness/{folder.name}/" in text, folder.name
+        for name in re.findall(r"`([A-Z]+)` in `(\S+)`", text):
+            assert f"\n{name[0]}: " in (ROOT / name[1]).read_text(encoding="utf-8")
+
+
 def test_the_readmes_grid_is_a_grid() -> None:
     parse_grid(tomllib.loads(block("toml", "[grid]")), "README.md")
 

@@ -76,11 +76,11 @@ def _speed_facts(machine: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _flatten(facts: dict[str, Any]) -> dict[str, str]:
-    """The facts as words, each library one of its own."""
+def _flatten(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with each library one of its own."""
     plain = {**facts, **facts["libraries"], "python": ".".join(facts["python"])}
     plain.pop("libraries")
-    return {name: str(value) for name, value in plain.items()}
+    return plain
 
 
 def git_commit(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """The machine on trees of files like the kernel's, and the real one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -332,6 +333,11 @@ def test_what_leaves_the_speed_alone_leaves_the_fingerprint_alone(
 ) -> None:
     assert fingerprint({**machine, **changed}) == fingerprint(machine)
     assert find_differences(machine, {**machine, **changed}) == []
+
+
+def test_a_machine_is_the_same_after_its_way_through_a_file() -> None:
+    machine = describe_machine()
+    assert find_differences(json.loads(json.dumps(machine, sort_keys=True)), machine) == []
 
 
 def test_a_difference_is_told_in_words(machine: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert set(cells["stopped_by"]) == {"interruption"}
     page = tmp_path / "reports" / run.run_id / "report.md"
     assert "2 of 2 cells were interrupted" in page.read_text()
+    assert "0 cells measured, 2 in part" in page.read_text()
     assert "2 partial" in shown
     blocks = read_journal(tmp_path)
     rounds = int(cells["rounds"].min())
