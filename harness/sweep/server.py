@@ -136,7 +136,10 @@ def preload_training() -> None:
 
 def settle() -> None:
     """Keep the collector off what is there: in a fork it would copy every page it looks at."""
+    from harness.measure.macs import remember_tensors
+
     gc.collect()
+    remember_tensors()
     gc.freeze()
 
 
