@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 
 import typer
 
 from harness.commands import bring, decide, look, measure
 from harness.console.streams import err
 from harness.errors import ExitCode, UserError
+from harness.sweep.interruption import Interruption
 
 app = typer.Typer(
     help="Benchmarks of smaller and faster models, with numbers that hold on a noisy machine.",
@@ -33,16 +32,9 @@ app.add_typer(bring.app, name="import")
 
 def main() -> None:
     """Run the command; a user's mistake is one message and exit code 2."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # batch systems, a terminal that is closed
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
-            signal.signal(number, interrupt)
     try:
-        app(standalone_mode=True)
+        with Interruption().heard():
+            app(standalone_mode=True)
     except UserError as mistake:
         err.print(f"paretogrid: {mistake}")
         sys.exit(ExitCode.USAGE)
-
-
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C would."""
-    raise KeyboardInterrupt

@@ -45,9 +45,7 @@ def container_limits(root: Path = Path("/")) -> dict[str, Any]:
     cpus: list[float] = []
     sizes: list[int] = []
     for group in _groups(root):
-        quota, _, period = _read(group / "cpu.max").partition(" ")
-        cpus += _share(quota, period)
-        cpus += _share(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+        cpus += _quotas(group)
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(group / name)
             if text.isdecimal() and int(text) < NO_LIMIT_BYTES:
@@ -57,12 +55,7 @@ def container_limits(root: Path = Path("/")) -> dict[str, Any]:
 
 def quota_groups(root: Path = Path("/")) -> list[Path]:
     """Return the control groups of this process that limit its processor time."""
-    found = []
-    for group in _groups(root):
-        quota, _, period = _read(group / "cpu.max").partition(" ")
-        old = _share(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
-        found += [group] if _share(quota, period) or old else []
-    return found
+    return [group for group in _groups(root) if _quotas(group)]
 
 
 def read_stopped_s(groups: Iterable[Path]) -> float:
@@ -115,6 +108,17 @@ def data_caches(machine: dict[str, Any]) -> list[int]:
     return [cache["size_bytes"] for cache in sorted(caches, key=lambda cache: cache["level"])]
 
 
+def parse_list(text: str) -> list[int]:
+    """Return the numbers in a kernel's list such as "0-3,8"; nothing where it is none."""
+    numbers: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            return []
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
 def _model_and_flags(root: Path) -> tuple[str, set[str]]:
     model = ""
     flags: set[str] = set()
@@ -151,12 +155,15 @@ def _caches(root: Path) -> list[dict[str, Any]]:
 
 
 def _count(processors: str) -> int:
-    """The length of a kernel's list such as "0-3,8"; 1 where it says nothing."""
-    total = 0
-    for part in filter(None, processors.split(",")):
-        first, _, last = part.partition("-")
-        total += int(last or first) - int(first) + 1
-    return max(1, total)
+    """The length of a kernel's list; 1 where it says nothing."""
+    return max(1, len(parse_list(processors)))
+
+
+def _quotas(group: Path) -> list[float]:
+    """Processors' worth of time that a group allows, of version 2 and 1; nothing without limit."""
+    quota, _, period = _read(group / "cpu.max").partition(" ")
+    old = (_read(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return [*_share(quota, period), *_share(*old)]
 
 
 def _share(quota: str, period: str) -> list[float]:

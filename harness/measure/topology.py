@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.measure.processor import parse_list
+
 FOLDER = "sys/devices/system/cpu"
 SAME_KIND = 0.9
 """Cores within this share of the fastest one's clock are of its kind: some are favoured by a few
@@ -81,17 +83,6 @@ def read_processor(number: int, root: Path = Path("/")) -> Processor:
         min(nodes, default=0),
         next((float(text) for text in speeds if text.isdecimal()), 1.0),
     )
-
-
-def parse_list(text: str) -> list[int]:
-    """Return the numbers in a kernel's list such as "0-3,8"; nothing where it is none."""
-    numbers: list[int] = []
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
-            return []
-        numbers += range(int(first), int(last or first) + 1)
-    return numbers
 
 
 def _find_kinds(found: Collection[Processor]) -> dict[float, int]:

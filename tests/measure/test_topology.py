@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.measure.processor import parse_list
 from harness.measure.topology import (
     choose_processors,
     describe_choice,
-    parse_list,
     read_processor,
 )
 
