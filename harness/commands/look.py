@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cache import cache_folder
 from harness import store
 from harness.commands.options import JsonOption, NoWaitOption, ResultsOption
 from harness.console.machine import describe_entry, print_examination, print_layers
@@ -21,7 +20,7 @@ from harness.record import METRICS
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
-from harness.sweep.turn import find_places, take_turn
+from harness.sweep.turn import hold_machine
 from harness.sweep.variants import list_variant
 
 
@@ -97,10 +96,11 @@ def doctor(
     counts = sorted(set(threads or (1, processors)))
     if counts[0] < 1:
         raise UserError(f"--threads must be 1 or more, got {counts[0]}.")
-    with Launcher() as launcher:
-        places = find_places(("cpu", "cuda"), launcher)
-        with take_turn(places, cache_folder() / "turns", err.print, wait=not no_wait):
-            found = examine(launcher, counts, lambda text: err.print(f"  {text}"))
+    with (
+        Launcher() as launcher,
+        hold_machine(("cpu", "cuda"), launcher, err.print, wait=not no_wait),
+    ):
+        found = examine(launcher, counts, lambda text: err.print(f"  {text}"))
     if as_json:
         print_json("doctor", found.to_json())
     else:

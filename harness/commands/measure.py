@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ from harness.sweep.evict import LIMIT, read_limit, trim_cache
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
-from harness.sweep.turn import find_places, take_turn
+from harness.sweep.turn import hold_machine
 
 
 class Retried(StrEnum):
@@ -78,7 +78,9 @@ def run(
     with ExitStack() as stack:
         launcher = stack.enter_context(Launcher(wanted.measure.wait_policy))
         plan = resolve(wanted, launcher, where)
-        stack.enter_context(_turn(plan, launcher, no_wait))
+        stack.enter_context(
+            hold_machine(plan.grid.grid.devices, launcher, err.print, wait=not no_wait)
+        )
         facts = {
             "plan": plan.to_json(),
             "machine": describe_machine(),
@@ -116,7 +118,10 @@ def resume(
     found = store.Run(found.folder.resolve())
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
-    with Launcher(plan.grid.measure.wait_policy) as launcher, _turn(plan, launcher, no_wait):
+    with (
+        Launcher(plan.grid.measure.wait_policy) as launcher,
+        hold_machine(plan.grid.grid.devices, launcher, err.print, wait=not no_wait),
+    ):
         _sweep(plan, found, launcher, folder, how, tuple(retry or ()))
 
 
@@ -128,12 +133,6 @@ def _require_same_machine(known: dict[str, Any]) -> None:
             f"The run began on another machine: {'; '.join(differences)}. Its other cells would "
             "not compare with those measured here. Begin a new run, or resume with --mixed."
         )
-
-
-def _turn(plan: Plan, launcher: Launcher, no_wait: bool) -> AbstractContextManager[None]:
-    """Return what holds the machine's processors and cards for a run."""
-    places = find_places(plan.grid.grid.devices, launcher)
-    return take_turn(places, cache_folder() / "turns", err.print, wait=not no_wait)
 
 
 def _how_to_go_on(made: store.Run, results: str | None, reports: Path) -> str:

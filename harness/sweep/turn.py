@@ -13,13 +13,21 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from bench.cache import cache_folder
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.sweep.launcher import Launcher
 
 PROBE_TIMEOUT_S = 60.0
+
+
+def hold_machine(
+    devices: Collection[str], launcher: Launcher, tell: Callable[[str], None], wait: bool
+) -> AbstractContextManager[None]:
+    """Return what holds this host, and those of its cards that a run on these devices needs."""
+    return take_turn(find_places(devices, launcher), cache_folder() / "turns", tell, wait)
 
 
 @contextmanager
