@@ -107,6 +107,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("process_spread", pa.float64()),
     ("rounds", pa.int64()),
     ("samples", pa.int64()),
+    ("file_cached_share", pa.float64()),
     ("loops", pa.int64()),
     ("call_examples", pa.int64()),
     ("updates_per_epoch", pa.int64()),

@@ -69,6 +69,16 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
     return found
 
 
+def find_slowness(medians: Medians) -> dict[int, float]:
+    """Return for each round how slow all of its cells were in it, the median round being 1."""
+    names, numbers, logs = _tabulate(medians)
+    if not names:
+        return {}
+    _, shared = polish(logs)
+    factors = np.exp(shared - np.median(shared))
+    return dict(zip(numbers, factors.tolist(), strict=True))
+
+
 def find_process_spread(medians: Medians, processes: Mapping[str, Mapping[int, int]]) -> float:
     """Return how far processes with the same work are apart as long as they live, relatively.
 

@@ -32,6 +32,8 @@ from harness.stats import correct_p_values
 
 TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCHEMA}
 PARTS = "parts"
+BATCH_ROWS = 500_000
+"""Of a table that may be larger than memory, handled at once."""
 CONTROL_PREFIX = "control-"
 """Of the samples that belong to a heat and to no cell."""
 
@@ -140,18 +142,28 @@ class Run:
 
     def compact(self) -> None:
         """Join the parts to one file a table; safe to interrupt and to repeat."""
-        done = self.finished()
-        for name in ("samples", "examples", "cells"):  # rows last: they say what is finished
-            table = self.read(name)
-            wanted = pa.array(sorted(done), pa.string())
-            kept = compute.is_in(table["cell_id"], value_set=wanted)
-            if name == "samples":
-                kept = compute.or_(kept, compute.starts_with(table["cell_id"], CONTROL_PREFIX))
-            table = table.filter(kept)
-            if name == "cells":
-                table = correct_over_grid(table.sort_by("started_at"))
-            _write_table(table, self.folder / f"{name}.parquet")
+        done = pa.array(sorted(self.finished()), pa.string())
+        for name in ("samples", "examples"):  # rows last: they say what is finished
+            self._join(name, done)
+        cells = correct_over_grid(self.read("cells").sort_by("started_at"))
+        _write_table(cells, self.folder / "cells.parquet")
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
+    def _join(self, name: str, done: pa.Array) -> None:
+        """Write the rows that belong to finished cells to one file, a batch after the other."""
+
+        def write(path: Path) -> None:
+            with pq.ParquetWriter(path, TABLES[name], compression="zstd") as writer:
+                for table in self.batches(name):
+                    kept = compute.is_in(table["cell_id"], value_set=done)
+                    control = compute.starts_with(table["cell_id"], CONTROL_PREFIX)
+                    rows = [TABLES[name].empty_table(), table.filter(compute.or_(kept, control))]
+                    joined = pa.concat_tables(rows, promote_options="default")
+                    if len(joined):  # a row group each: parts stay whole
+                        wanted = joined.select(TABLES[name].names)
+                        writer.write_table(wanted, row_group_size=len(wanted))
+
+        _write(self.folder / f"{name}.parquet", write)
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table of the run: joined file and parts together, each cell once.
@@ -159,20 +171,44 @@ class Run:
         With `columns` these and cell_id alone are read.
         """
         wanted = None if columns is None else list(dict.fromkeys(["cell_id", *columns]))
-        tables = []
-        joined = self.folder / f"{name}.parquet"
-        parts = self._parts(name)
-        fresh = [path.name.split(".")[0] for path in parts]
-        if joined.is_file():
-            table = pq.read_table(joined, columns=wanted)
-            if fresh:  # a part that outlived an interrupted compaction is in both
-                again = compute.is_in(table["cell_id"], value_set=pa.array(fresh, pa.string()))
-                table = table.filter(compute.invert(again))
-            tables.append(table)
-        tables += [pq.read_table(path, columns=wanted) for path in parts]
+        tables = list(self._tables(name, wanted))
         if not tables:
             return TABLES[name].empty_table()
         return pa.concat_tables(tables, promote_options="default")
+
+    def batches(
+        self, name: str, columns: Sequence[str] | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[pa.Table]:
+        """Yield a table of the run in parts of so many rows or some more, in order.
+
+        It may be larger than memory. Rows of a cell are in one batch, or in neighbours.
+        """
+        waiting: list[pa.Table] = []
+        for table in self._tables(name, columns):
+            waiting.append(table)
+            if sum(map(len, waiting)) >= rows:
+                yield pa.concat_tables(waiting, promote_options="default")
+                waiting = []
+        if waiting:
+            yield pa.concat_tables(waiting, promote_options="default")
+
+    def _tables(self, name: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield the row groups of the joined file and then the parts, each cell from one only."""
+        joined = self.folder / f"{name}.parquet"
+        parts = self._parts(name)
+        fresh = pa.array([path.name.split(".")[0] for path in parts], pa.string())
+        if joined.is_file():
+            with pq.ParquetFile(joined) as file:
+                for number in range(file.num_row_groups):
+                    table = file.read_row_group(number, columns=columns)
+                    # A part that outlived an interrupted compaction is in both.
+                    again = compute.is_in(table["cell_id"], value_set=fresh)
+                    yield table.filter(compute.invert(again)) if len(fresh) else table
+                if not file.num_row_groups:
+                    empty = file.schema_arrow.empty_table()
+                    yield empty if columns is None else empty.select(columns)
+        for path in parts:
+            yield pq.read_table(path, columns=columns)
 
     def schema(self) -> pa.Schema:
         """Return the schema of the run's cells, with what its metadata say of their units."""

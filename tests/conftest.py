@@ -15,7 +15,8 @@ from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
-from harness.sweep.runner import Progress, Sweep
+from harness.sweep.progress import Progress
+from harness.sweep.runner import Sweep
 
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 

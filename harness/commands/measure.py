@@ -20,13 +20,16 @@ from harness import store
 from harness.commands.decide import write_report
 from harness.commands.options import (
     REPORTS,
+    EventsOption,
     NoWaitOption,
     ReportsOption,
     ResultsOption,
     RunArgument,
 )
 from harness.console.decisions import print_answers
-from harness.console.progress import print_outcome, show_progress
+from harness.console.events import print_event
+from harness.console.outcome import print_outcome
+from harness.console.progress import show_progress
 from harness.console.streams import err
 from harness.decide.answer import answer
 from harness.decide.sources import load_source
@@ -63,6 +66,7 @@ def run(
     plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
     max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
     no_wait: NoWaitOption = False,
+    as_json: EventsOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
 ) -> None:
@@ -90,7 +94,8 @@ def run(
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
         }
         made = store.Run.create(store_folder, name, facts)
-        _sweep(plan, made, launcher, reports, _how_to_go_on(made, results, reports))
+        how = _how_to_go_on(made, results, reports)
+        _sweep(plan, made, launcher, reports, how, as_json)
 
 
 def resume(
@@ -102,6 +107,7 @@ def resume(
         bool, typer.Option("--mixed", help="Also on another machine than it began on.")
     ] = False,
     no_wait: NoWaitOption = False,
+    as_json: EventsOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
 ) -> None:
@@ -122,7 +128,7 @@ def resume(
         Launcher(plan.grid.measure.wait_policy) as launcher,
         hold_machine(plan.grid.grid.devices, launcher, err.print, wait=not no_wait),
     ):
-        _sweep(plan, found, launcher, folder, how, tuple(retry or ()))
+        _sweep(plan, found, launcher, folder, how, as_json, tuple(retry or ()))
 
 
 def _require_same_machine(known: dict[str, Any]) -> None:
@@ -192,14 +198,16 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
 
 def _sweep(
     plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how_to_go_on: str,
-    retry: Sequence[Retried] = (),
+    as_json: bool, retry: Sequence[Retried] = (),
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
+    if as_json:
+        print_event("run", run_id=made.run_id, results=str(made.folder))
     with made.lock():
         interruption, state = Interruption(err.print), "finished"
         try:
             made.write_facts({**made.facts(), "state": "running"})
-            with show_progress() as progress, interruption.heard():
+            with show_progress(as_json) as progress, interruption.heard():
                 runner.Sweep(plan, made, launcher, progress, retry, interruption).measure()
         except KeyboardInterrupt:
             state = "interrupted"
@@ -210,22 +218,27 @@ def _sweep(
     if freed:
         err.print(f"The cache was full: {freed / 1e9:.1f} GB that were used longest ago are gone "
                   f"({LIMIT} sets its size).")  # fmt: skip
+    statuses, page = pd.Series(dtype=str), None
     if made.finished() or state == "finished":
-        statuses = _report(made, reports)
-    if state == "interrupted":
-        sys.exit(ExitCode.INTERRUPTED)
-    if not statuses.isin(TIMED).any():
-        sys.exit(ExitCode.NOTHING_MEASURED)
-    if (statuses == "failed").any():
+        source = load_source([made])
+        page = write_report(source, reports)
+        statuses = source.frame.cells["status"]
+        if not as_json:
+            print_answers(source.frame, answer(source.frame, noise=source.noise))
+            print_outcome(source.frame, made, page)
+    code = _exit_code(state, statuses)
+    if as_json:
+        counts = statuses.value_counts().to_dict()
+        print_event("end", state=state, cells=counts, report=page, exit_code=int(code))
+    if code == ExitCode.SOME_FAILED:
         err.print(f"What failed is measured again by: {how_to_go_on} --retry failed")
-        sys.exit(ExitCode.SOME_FAILED)
+    if code != ExitCode.FINE:
+        sys.exit(code)
 
 
-def _report(made: store.Run, reports: Path) -> pd.Series:
-    """Write and print what a run has found; return its cells' statuses."""
-    source = load_source([made])
-    page = write_report(source, reports)
-    frame = source.frame
-    print_answers(frame, answer(frame, noise=source.noise))
-    print_outcome(frame, made, page)
-    return frame.cells["status"]
+def _exit_code(state: str, statuses: pd.Series) -> ExitCode:
+    if state == "interrupted":
+        return ExitCode.INTERRUPTED
+    if not statuses.isin(TIMED).any():
+        return ExitCode.NOTHING_MEASURED
+    return ExitCode.SOME_FAILED if (statuses == "failed").any() else ExitCode.FINE

@@ -23,6 +23,9 @@ RunArgument = Annotated[str | None, typer.Argument(help="A run; the latest if le
 RunsArgument = Annotated[
     list[str] | None, typer.Argument(help="A run, or several of different machines; the latest.")
 ]
+EventsOption = Annotated[
+    bool, typer.Option("--json", help="Print what happens as JSON, an event a line.")
+]
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="End at once if another run is timing here.")
 ]

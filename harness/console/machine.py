@@ -24,12 +24,33 @@ def print_examination(found: Examination) -> None:
     out.print(f"Low precision: {', '.join(machine['cpu_flags']) or 'no instructions'}. "
               f"Fingerprint {found.fingerprint}.")  # fmt: skip
     for device, facts in found.devices.items():
-        about = facts if isinstance(facts, str) else facts.get("gpu_name", "ready")
-        out.print(f"{device}: {about}\n")
+        out.print(f"{device}: {facts if isinstance(facts, str) else describe_device(facts)}\n")
     out.print(_roofs_table(found.roofs))
     out.print(_self_tests_table(found.tests))
     for advice in found.advice or ("Nothing to mend.",):
         out.print(f"* {advice}")
+
+
+def describe_device(facts: Mapping[str, Any]) -> str:
+    """Return what is known of a device in a line; a mode that costs something is among it."""
+    if "gpu_name" not in facts:
+        return "ready"
+    named = {
+        "mig_instance": "MIG instance {}",
+        "driver": "driver {}",
+        "compute_capability": "compute capability {}",
+        "compute_mode": "compute mode {}",
+        "persistence_mode": "persistence mode {}",
+    }
+    known = [words.format(facts[name]) for name, words in named.items() if facts.get(name)]
+    units = {"gpu_memory_bytes": ("memory", "B"), "sm_clock_max_hz": ("clock up to", "Hz"),
+             "power_limit_w": ("power limit", "W")}  # fmt: skip
+    known += [
+        f"{label} {text.format_value(facts[name], unit)}"
+        for name, (label, unit) in units.items()
+        if facts.get(name)
+    ]
+    return ", ".join([facts["gpu_name"], *known])
 
 
 def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:

@@ -1,58 +1,38 @@
-"""Progress: a bar on a terminal, plain lines elsewhere; and how a run ended."""
+"""Progress: a table that lives on a terminal, plain lines elsewhere, or events for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from harness.console.streams import err, out
-from harness.decide.frame import Frame
+from harness.console.events import tell_events
+from harness.console.live import show_live
+from harness.console.streams import err
 from harness.record import TIMED, Record
 from harness.report import text
-from harness.store import Run
-from harness.sweep import runner
+from harness.sweep.progress import Progress
+from harness.sweep.standing import Standing
+
+LINE_EVERY_S = 10.0
+NAMED = 3
+"""Cells that are named in a line."""
 
 
 @contextmanager
-def show_progress() -> Iterator[runner.Progress]:
-    """Yield what the runner reports to: a bar on a terminal, plain lines elsewhere."""
-    if not err.is_terminal:
-        count = {"cells": 0, "done": 0}
-
-        def note(record: Record) -> None:
-            count["done"] += 1
-            place = f"[{count['done']}/{count['cells']}]"
-            err.print(f"{place} {_describe(record)}")
-
-        yield runner.Progress(
-            begin=lambda cells: count.update(cells=cells),
-            phase=lambda text: err.print(f"  {text}"),
-            done=note,
-        )
-        return
-    columns = (
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def tell(record: Record) -> None:
-            bar.advance(task)
-            if record.status not in TIMED:
-                bar.console.print(_describe(record))
-
-        yield runner.Progress(
-            begin=lambda cells: bar.update(task, total=cells),
-            phase=lambda text: bar.update(task, description=text),
-            done=tell,
-        )
+def show_progress(as_json: bool = False) -> Iterator[Progress]:
+    """Yield what the runner reports to: for programs, for a terminal, or for a log."""
+    if as_json:
+        yield tell_events()
+    elif err.is_terminal:
+        with show_live(describe_record) as progress:
+            yield progress
+    else:
+        yield _Lines().progress()
 
 
-def _describe(record: Record) -> str:
+def describe_record(record: Record) -> str:
+    """Return how a cell ended, in a line."""
     if record.status in TIMED:
         latency = text.format_value(record.metrics["latency_s"], "s")
         return f"{record.cell}: {latency}{' so far' * (record.status == 'partial')}"
@@ -60,14 +40,55 @@ def _describe(record: Record) -> str:
     return f"Cell {record.cell} {record.status}{kind}: {record.message}"
 
 
-def print_outcome(frame: Frame, made: Run, page: Path) -> None:
-    """Print how many cells were measured, why others were not, and where everything is."""
-    counts = frame.cells["status"].value_counts()
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    out.print(f"{len(frame.cells)} cells: {told}")
-    for kind in ("failed", "skipped"):
-        reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
-        for message, count in reasons.items():
-            out.print(f"  {kind} ({count}): {message}")
-    out.print(f"Results: {made.folder / 'cells.parquet'}")
-    out.print(f"Report:  {page}")
+def describe_standings(standings: Sequence[Standing]) -> str:
+    """Return in a line how a heat stands: who is fastest, and how sure that is."""
+    timed = [one for one in standings if one.latency.value > 0]
+    if not timed:
+        return "nothing is timed yet"
+    first = sorted(timed, key=lambda one: one.latency.value)[:NAMED]
+    named = [f"{one.cell.technique} {_latency(one)}" for one in first]
+    more = [f"{len(timed) - NAMED} more"] if len(timed) > NAMED else []
+    widths = [one.latency.relative_half_width for one in timed]
+    known = [width for width in widths if width >= 0]  # NaN where rounds are too few
+    widest = f"; the widest ±{max(known) * 100:.2g} %" if len(known) == len(timed) else ""
+    rounds = max(one.rounds for one in timed)
+    return f"so far, of {rounds} rounds: {', '.join([*named, *more])}{widest}"
+
+
+def _latency(one: Standing) -> str:
+    latency = text.format_value(one.latency.value, "s")
+    if not one.ratio.value > 0:
+        return latency
+    ratio = one.ratio
+    return f"{latency}, {text.format_speedup(ratio.value, ratio.low, ratio.high)}"
+
+
+class _Lines:
+    """Lines of a log: each phase, each cell that ended, and how a heat stands now and then."""
+
+    def __init__(self) -> None:
+        self._cells = 0
+        self._done = 0
+        self._heat, self._told_s = "", float("-inf")
+
+    def progress(self) -> Progress:
+        return Progress(
+            begin=self._begin,
+            phase=lambda phase: err.print(f"  {phase}"),
+            standings=self._stand,
+            done=self._end,
+        )
+
+    def _begin(self, cells: int) -> None:
+        self._cells = cells
+
+    def _stand(self, heat: str, standings: Sequence[Standing]) -> None:
+        now = time.monotonic()
+        if heat == self._heat and now - self._told_s < LINE_EVERY_S:
+            return
+        self._heat, self._told_s = heat, now
+        err.print(f"  {describe_standings(standings)}")
+
+    def _end(self, record: Record) -> None:
+        self._done += 1
+        err.print(f"[{self._done}/{self._cells}] {describe_record(record)}")

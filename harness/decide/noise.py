@@ -190,12 +190,26 @@ def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:
 
 
 def _read_blocks(run: Run) -> pd.DataFrame:
+    """Return the median of every block; the samples may be more than fit in memory."""
     names = BLOCK_COLUMNS[:-1]
-    table = run.read("samples").select([*names, "seconds"]).to_pandas()
-    table["cause"] = table["cause"].fillna("")
-    medians = table[table["seconds"] > 0].groupby(names, sort=True)["seconds"].median()
-    blocks: pd.DataFrame = medians.rename("median_s").reset_index()
-    return blocks
+    found: list[pd.DataFrame] = []
+    rest: list[pd.DataFrame] = []
+    for batch in run.batches("samples", [*names, "seconds"]):
+        table: pd.DataFrame = pd.concat([*rest, batch.to_pandas()])
+        if table.empty:
+            continue
+        last = table["cell_id"] == table["cell_id"].iloc[-1]  # it may go on in the next batch
+        rest = [table[last]]
+        found.append(_find_medians(table[~last]))
+    found += map(_find_medians, rest)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=BLOCK_COLUMNS)
+
+
+def _find_medians(samples: pd.DataFrame) -> pd.DataFrame:
+    names = BLOCK_COLUMNS[:-1]
+    known = samples[samples["seconds"] > 0].assign(cause=samples["cause"].fillna(""))
+    medians = known.groupby(names, sort=True)["seconds"].median()
+    return medians.rename("median_s").reset_index()
 
 
 def _choose_rounds(blocks: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A CUDA card: how to wait for it, its memory and cache, and its state as NVML tells it.
+"""A CUDA card as torch drives it: how to wait for it, its memory, its cache, its copies.
 
 Several processes may use one card at a time, as the workers of a heat do. Free memory, clocks,
 power and temperature are those of the whole card; the rest is of this process.
@@ -6,151 +6,29 @@ power and temperature are those of the whole card; the rest is of this process.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from functools import cached_property
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.measure.nvml import NvmlCard, leave_out_unknown
+from harness.measure.tf32 import describe_tf32
+
 EVENT_PAIRS = 5
 COPIES = 7
 ASSUMED_L2_BYTES = 64 * 2**20
-THROTTLES = {
-    0x004: "power cap",
-    0x008: "hw slowdown",
-    0x010: "sync boost",
-    0x020: "thermal",
-    0x040: "hw thermal",
-    0x080: "hw power brake",
-    0x200: "board limit",
-    0x400: "reliability",
-}
-"""Bits of nvmlClocksEventReasons (nvml.h). An idle card (1) and clocks that somebody has set for
-applications (2) or displays (0x100) are not throttling."""
-
-
-POLICIES = {1: "thermal", 2: "sync boost", 3: "board limit", 5: "reliability"}
-"""What NVML counts the time of. The power limit (0) is the work's own doing; idling (4) is none."""
-
-
-class NvmlCard:
-    """What NVML knows of one card. Cards and drivers differ: what one cannot say is left out."""
-
-    def __init__(self, nvml: Any, uuid: str, index: int) -> None:
-        self.nvml = nvml
-        self.handle = None if nvml is None else self._find(uuid, index)
-        self._asked_us = int(time.time() * 1e6)
-
-    def _find(self, uuid: str, index: int) -> Any:
-        try:
-            if uuid:  # NVML counts all cards, CUDA_VISIBLE_DEVICES hides some: the UUID is safe
-                return self.nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
-            return self.nvml.nvmlDeviceGetHandleByIndex(index)
-        except self.nvml.NVMLError:  # a MIG slice has a UUID of another kind
-            return None
-
-    def ask(self, names: tuple[str, ...], *arguments: Any, scale: float | None = None) -> Any:
-        """Return the answer of the first function that has one, scaled; None if none has.
-
-        Functions are renamed over the years: a new name may be missing in the driver, an old one
-        in pynvml.
-        """
-        for function in (getattr(self.nvml, name, None) for name in names):
-            if function is None or self.handle is None:
-                continue
-            try:
-                answer = function(self.handle, *arguments)
-            except self.nvml.NVMLError:
-                continue
-            return answer if scale is None else answer * scale
-        return None
-
-    def state(self) -> dict[str, Any]:
-        """Return the clock (Hz), what holds it down and for how long (s), and who else computes.
-
-        `held_back_s` counts from when the driver was loaded, by reason. `others` are processes of
-        other sessions that have computed since the last time; where NVML's process numbers are not
-        ours (containers), it is left out.
-        """
-        if self.handle is None:
-            return {}
-        reasons = self.ask(
-            ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
-        )
-        clock = ("nvmlDeviceGetClockInfo",)
-        return _known(
-            sm_clock_hz=self.ask(clock, self.nvml.NVML_CLOCK_SM, scale=1e6),
-            throttle_reasons=None if reasons is None else _throttles(reasons),
-            held_back_s=self._held_back_s() or None,
-            others=self._count_others(),
-        )
-
-    def _held_back_s(self) -> dict[str, float]:
-        """How long each policy has held the clock back. Source: nvml.h, nvmlPerfPolicyType_t."""
-        told = {
-            name: self.ask(("nvmlDeviceGetViolationStatus",), policy)
-            for policy, name in POLICIES.items()
-        }
-        return {name: one.violationTime / 1e9 for name, one in told.items() if one is not None}
-
-    def _count_others(self) -> int | None:
-        if self.process_bytes() is None:
-            return None
-        now_us, since_us = int(time.time() * 1e6), self._asked_us
-        samples = self.ask(("nvmlDeviceGetProcessUtilization",), since_us) or []
-        self._asked_us = now_us
-        return len({one.pid for one in samples if one.smUtil > 0 and not _is_ours(one.pid)})
-
-    def limits(self) -> dict[str, Any]:
-        """Return the power limit in force (W) and the highest SM clock (Hz)."""
-        if self.handle is None:
-            return {}
-        power = ("nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")
-        return _known(
-            power_limit_w=self.ask(power, scale=1e-3),
-            sm_clock_max_hz=self.ask(
-                ("nvmlDeviceGetMaxClockInfo",), self.nvml.NVML_CLOCK_SM, scale=1e6
-            ),
-        )
-
-    def process_bytes(self) -> float | None:
-        """Return the memory that this process has on the card; None where NVML does not say.
-
-        NVML lists the host's process numbers. In a container with numbers of its own ours is not
-        among them, and to take another process for ours would be a guess.
-        """
-        processes = self.ask(("nvmlDeviceGetComputeRunningProcesses",)) or []
-        mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        return float(mine[0]) if mine and mine[0] is not None else None
-
-    def memory_node(self, root: Path = Path("/")) -> int | None:
-        """Return the host's memory node that the card hangs on; None where there is only one.
-
-        Source: Linux, ABI/testing/sysfs-bus-pci (numa_node; -1 where the firmware does not say).
-        """
-        place = self.ask(("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo"))
-        bus = getattr(place, "busId", b"")
-        name = (bus.decode() if isinstance(bus, bytes) else bus).lower()[-len("0000:00:00.0") :]
-        try:
-            node = int((root / "sys/bus/pci/devices" / name / "numa_node").read_text())
-        except (OSError, ValueError):
-            return None
-        return node if node >= 0 else None
-
-    def driver(self) -> str:
-        """Return the driver's version, or nothing."""
-        try:
-            return str(self.nvml.nvmlSystemGetDriverVersion()) if self.nvml else ""
-        except self.nvml.NVMLError:
-            return ""
 
 
 class CudaDevice:
-    """One CUDA card. `cuda` is torch.cuda; `nvml` is pynvml, or None where it does not load."""
+    """One CUDA card. `cuda` is torch.cuda; `nvml` is pynvml, or None where it does not load.
+
+    It may be a function that returns it: the driver's library is then loaded by who first asks it,
+    which is not the model.
+    """
 
     def __init__(
         self,
@@ -166,8 +44,16 @@ class CudaDevice:
         self.empty = empty
         self.clock = clock
         self.properties = cuda.get_device_properties(index)
-        self.card = NvmlCard(nvml, str(getattr(self.properties, "uuid", "")), index)
+        self._nvml = nvml
+        self._before: dict[str, int] = {}
+        """What was on the card before the present peaks began."""
         self._scratch: Any = None
+
+    @cached_property
+    def card(self) -> NvmlCard:
+        """The card as NVML knows it."""
+        nvml = self._nvml() if callable(self._nvml) else self._nvml
+        return NvmlCard(nvml, str(getattr(self.properties, "uuid", "")), self.index)
 
     def place(self, value: Any) -> Any:
         """Return the value on the card."""
@@ -189,14 +75,23 @@ class CudaDevice:
         return finished
 
     def reset_peak(self) -> None:
-        """Begin new peaks of the caching allocator."""
+        """Begin new peaks of the allocator; what the libraries keep there does not count."""
+        self.cuda.empty_cache()
         self.cuda.reset_peak_memory_stats(self.index)
+        self._before = {
+            "allocated": self.cuda.memory_allocated(self.index),
+            "reserved": self.cuda.memory_reserved(self.index),
+        }
 
     def memory(self) -> dict[str, float]:
-        """Return allocated and reserved peaks, and NVML's view of this process."""
+        """Return allocated and reserved peaks since the reset, and NVML's view of all of it."""
+        peaks = {
+            "allocated": self.cuda.max_memory_allocated(self.index),
+            "reserved": self.cuda.max_memory_reserved(self.index),
+        }
         found = {
-            "cuda_allocated_bytes": float(self.cuda.max_memory_allocated(self.index)),
-            "cuda_reserved_bytes": float(self.cuda.max_memory_reserved(self.index)),
+            f"cuda_{name}_bytes": float(max(0, peak - self._before.get(name, 0)))
+            for name, peak in peaks.items()
         }
         process = self.card.process_bytes()
         return found | ({} if process is None else {"cuda_process_bytes": process})
@@ -269,12 +164,13 @@ class CudaDevice:
             "gpu_memory_bytes": int(self.properties.total_memory),
             "compute_capability": f"{self.properties.major}.{self.properties.minor}",
             "driver": self.card.driver(),
-        } | _known(
+        } | leave_out_unknown(
             l2_cache_bytes=self._l2_bytes(),
             multiprocessors=getattr(self.properties, "multi_processor_count", None),
             sm_clock_max_hz=limits.get("sm_clock_max_hz"),
             power_limit_w=limits.get("power_limit_w"),
             memory_node=self.card.memory_node(),
+            **self.card.modes(),
         )
 
     def _l2_bytes(self) -> int | None:
@@ -290,47 +186,6 @@ class CudaDevice:
             times.append(self.clock() - begin)
             del copies  # or the next copies would need memory beside these
         return median(times[1:])  # the first allocates from the driver
-
-
-def describe_tf32() -> str:
-    """Return for each kind of float32 operator whether it may run in TF32: "matmul off, ...".
-
-    Read through `fp32_precision`: the older `allow_tf32` raises once anybody has set the newer one
-    (pytorch/pytorch#179445), while these getters know what was set through either.
-    """
-    cudnn: Any = torch.backends.cudnn  # torch declares no types for its members
-    kinds = {"matmul": torch.backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
-    return ", ".join(
-        f"{kind} {'on' if place.fp32_precision == 'tf32' else 'off'}"
-        for kind, place in kinds.items()
-    )
-
-
-def load_nvml() -> Any:
-    """Return pynvml, initialised, or None where the driver's library is absent."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml
-
-
-def _throttles(mask: int) -> list[str]:
-    return [name for bit, name in THROTTLES.items() if mask & bit]
-
-
-def _is_ours(process: int) -> bool:
-    """Tell whether a process is of this run: its server's session, that of all its workers."""
-    try:
-        return os.getsid(process) == os.getsid(0)
-    except (ProcessLookupError, PermissionError):
-        return False
-
-
-def _known(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import WorkerRefusal
-from harness.measure.cuda import CudaDevice, load_nvml
+from harness.measure.cuda import CudaDevice
+from harness.measure.nvml import load_nvml
 
 
 class Device(Protocol):
@@ -120,4 +121,4 @@ def open_device(name: str) -> Device:
     if index >= torch.cuda.device_count():
         raise WorkerRefusal(f"no {name} here: it has {torch.cuda.device_count()} CUDA cards")
     torch.cuda.set_device(index)
-    return CudaDevice(index, torch.cuda, load_nvml())
+    return CudaDevice(index, torch.cuda, load_nvml)

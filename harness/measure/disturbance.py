@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Watch:
         self._processors = everything if processors is None else len(processors)
         self._only = None if self._processors >= everything else frozenset(processors or ())
         self._fastest_hz = 0.0
+        self._is_card = False
         self._quotas = quota_groups()
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
@@ -131,7 +133,7 @@ class Watch:
         others = min(before.others, after.others)  # at both ends: not just the runner's wake-up
         if self._only is not None:
             others = min(others, self._count_near(wall_s, others_s))
-        frequency_hz = float(after.device.get("sm_clock_hz", after.frequency_hz))
+        frequency_hz = self._find_clock(after)
         self._fastest_hz = max(self._fastest_hz, frequency_hz)
         reasons = find_throttles(before, after, wall_s)
         throttled_by = tuple(reason for reason in reasons if reason != OWN_LIMIT)
@@ -156,8 +158,18 @@ class Watch:
             throttled_by=throttled_by,
         )
 
+    def _find_clock(self, reading: Reading) -> float:
+        """The clock of what computes; NaN where a card that had one has lost it."""
+        clock_hz = reading.device.get("sm_clock_hz")
+        self._is_card = self._is_card or clock_hz is not None
+        if not self._is_card:
+            return reading.frequency_hz
+        return float("nan") if clock_hz is None else float(clock_hz)
+
     def _count_near(self, wall_s: float, others_s: float) -> int:
         """Return how many others kept our processors busy, over this and the blocks before."""
+        if isnan(others_s):
+            return 0
         self._recent.append((wall_s, others_s))
         walls_s, busy_s = (sum(column) for column in zip(*self._recent, strict=True))
         return max(0, round(busy_s / walls_s)) if walls_s > 0 else 0
@@ -214,9 +226,13 @@ def count_others() -> int:
 
 
 def read_machine_time(processors: Collection[int] | None = None) -> MachineTime:
-    """Return how long processors (None: all) were busy, and were taken by the hypervisor."""
+    """Return how long processors (None: all) were busy, and were taken by the hypervisor.
+
+    NaN where the kernel does not tell: a difference to it is unknown, too.
+    """
     wanted = {"cpu"} if processors is None else {f"cpu{number}" for number in processors}
     busy = stolen = 0
+    known = False
     for line in _read("/proc/stat").splitlines():
         name, *fields = line.split()
         if not name.startswith("cpu"):
@@ -225,7 +241,8 @@ def read_machine_time(processors: Collection[int] | None = None) -> MachineTime:
             user, nice, system, _, _, irq, soft_irq, taken = (int(field) for field in fields[:8])
             busy += user + nice + system + irq + soft_irq
             stolen += taken
-    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+            known = True
+    tick_s = 1 / os.sysconf("SC_CLK_TCK") if known else float("nan")
     return MachineTime(tick_s * busy, tick_s * stolen)
 
 

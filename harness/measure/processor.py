@@ -61,15 +61,17 @@ def quota_groups(root: Path = Path("/")) -> list[Path]:
 def read_stopped_s(groups: Iterable[Path]) -> float:
     """Return how long control groups were stopped, as their processor time was used up, in seconds.
 
-    Summed over processors. Source: as `container_limits` (cpu.stat).
+    Summed over processors; NaN where one does not tell (any more). Source: as `container_limits`
+    (cpu.stat).
     """
     total_s = 0.0
     for group in groups:
         lines = _read(group / "cpu.stat").splitlines()
         told = dict(line.split()[:2] for line in lines if " " in line)
-        total_s += (
-            int(told.get("throttled_usec", 0)) / 1e6 + int(told.get("throttled_time", 0)) / 1e9
-        )
+        micro, nano = told.get("throttled_usec"), told.get("throttled_time")
+        if micro is None and nano is None:
+            return float("nan")
+        total_s += int(micro or 0) / 1e6 + int(nano or 0) / 1e9
     return total_s
 
 

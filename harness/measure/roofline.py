@@ -7,8 +7,9 @@ the cost of dispatch is a third roof.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import log, nan
+from math import isnan, log, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,19 @@ Bound = Literal["compute", "memory", "overhead"]
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one call moves: bytes, operators that move them, types in which it multiplies."""
+    """What one call moves: bytes, and operators that move them; FLOPs of its products by type.
+
+    Where only the type of a product is known, its type's FLOPs are NaN.
+    """
 
     bytes_moved: int
     operators: int
-    dtypes: tuple[str, ...]
+    products: Mapping[str, float]
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The types in which it multiplies."""
+        return tuple(sorted(self.products))
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,19 @@ class Roofs:
         sizes, rates = zip(*self.bytes_per_s, strict=True)
         at = log(max(1.0, working_set_bytes))
         return float(np.interp(at, [log(size) for size in sizes], rates))
+
+    def computing_s(self, flops: float, products: Mapping[str, float]) -> float:
+        """Return the least time for so many FLOPs, which are in these types in this proportion.
+
+        A type without a roof counts at float32's, products of unknown FLOPs at the slowest of
+        theirs; NaN where no roof is known.
+        """
+        general = self.flops_per_s.get("float32", nan)
+        rates = {dtype: self.flops_per_s.get(dtype, general) for dtype in products}
+        known = sum(products.values())
+        if not known > 0:
+            return flops / min(rates.values(), default=general)
+        return sum(flops * part / known / rates[dtype] for dtype, part in products.items())
 
     def to_json(self) -> dict[str, Any]:
         """Return the roofs as plain data."""
@@ -73,31 +95,31 @@ class Explanation:
     """What holds a call back, and how near it comes to the roof.
 
     `arithmetic_intensity` is FLOPs for each byte moved (NaN where none is), `fraction_of_roof` the
-    ideal time over the measured one, `bound` the largest of the three times.
+    ideal time over the measured one, `bound` the largest of the three times; both are unknown
+    where no roof of computing is.
     """
 
     arithmetic_intensity: float
     fraction_of_roof: float
-    bound: Bound
+    bound: Bound | None
 
 
 def explain(flops: float, traffic: Traffic, latency_s: float, roofs: Roofs) -> Explanation:
     """Return what bounds a call of so many FLOPs (2 a MAC) that took `latency_s` seconds.
 
     The ideal time is that of computing or of moving the bytes, whichever is longer; dispatching the
-    operators is no part of it: it can be avoided. Products in int8 count at int8's rate even beside
-    float ones, those in several float types at the slowest's, those without a roof at float32's.
+    operators is no part of it: it can be avoided. Each product counts at the rate of its type.
     """
-    dtypes = ("int8",) if "int8" in traffic.dtypes else traffic.dtypes or ("float32",)
-    rates = roofs.flops_per_s
     moved = traffic.bytes_moved
     times: dict[Bound, float] = {
-        "compute": flops / min(rates.get(dtype, rates["float32"]) for dtype in dtypes),
+        "compute": roofs.computing_s(flops, traffic.products),
         "memory": moved / roofs.bandwidth_at(moved),
         "overhead": traffic.operators * roofs.dispatch_s,
     }
+    unknown = isnan(times["compute"])
+    longest = max(times, key=lambda name: times[name])
     return Explanation(
         arithmetic_intensity=flops / moved if moved else nan,
-        fraction_of_roof=max(times["compute"], times["memory"]) / latency_s,
-        bound=max(times, key=lambda bound: times[bound]),
+        fraction_of_roof=nan if unknown else max(times["compute"], times["memory"]) / latency_s,
+        bound=None if unknown else longest,
     )

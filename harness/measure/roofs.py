@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.durable import write_durably
 from harness.measure.devices import Device
@@ -27,7 +28,8 @@ from harness.measure.machine import available_memory_bytes, fingerprint
 from harness.measure.processor import data_caches
 from harness.measure.roofline import Roofs, best_of
 
-DTYPES = ("float32", "bfloat16", "float16", "int8")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "int8")
+CUDA_DTYPES = (*DTYPES, "tf32", "float8_e4m3fn")
 SIDES = (256, 512, 1024, 2048)
 CUDA_SIDES = (4096, 8192)
 """Sides of the square products; small ones do not fill a graphics card."""
@@ -36,7 +38,7 @@ MOST_TIMES = 3
 """On a machine that is never quiet, the best of so many is as good as it gets."""
 ROUNDS = 4
 VISIT_S = 0.02
-"""Time for each call in each round: sixteen products, three copies, one operator in 5 s."""
+"""Time for each call in each round: twenty products, three copies, one operator in 5 s."""
 BLOCK_S = 0.001
 PART_BYTES = 32 * 2**20
 """Copied by one call on a processor: a whole large set takes longer than a busy system lets run."""
@@ -96,8 +98,8 @@ def measure_roofs(device: Device, cache_bytes: list[int]) -> Roofs:
 def _products(device: Device) -> dict[tuple[str, int], Callable[[], Any]]:
     """Products by type and side; the sides grow until a call would take too long."""
     calls: dict[tuple[str, int], Callable[[], Any]] = {}
-    for dtype in DTYPES:
-        with contextlib.suppress(RuntimeError):
+    for dtype in DTYPES if device.name == "cpu" else CUDA_DTYPES:
+        with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError):
             _make_product(dtype, SIDES[0], device)()  # the first call sets the library up
             for side in SIDES if device.name == "cpu" else SIDES + CUDA_SIDES:
                 call = calls[dtype, side] = _make_product(dtype, side, device)
@@ -109,6 +111,12 @@ def _products(device: Device) -> dict[tuple[str, int], Callable[[], Any]]:
 def _make_product(dtype: str, side: int, device: Device) -> Callable[[], Any]:
     """A call that multiplies two square matrices, by the kernel that models run in this type."""
     a, b = (torch.randn(side, side, device=device.name) for _ in range(2))
+    if dtype == "tf32":
+        return partial(_multiply_in_tf32, a, b, torch.empty_like(a))
+    if dtype == "float8_e4m3fn":  # a card's kernel wants the second one column by column
+        one = torch.ones((), device=device.name)
+        small = [matrix.to(torch.float8_e4m3fn) for matrix in (a, b)]
+        return partial(torch._scaled_mm, small[0], small[1].t(), one, one, out_dtype=torch.bfloat16)
     if dtype != "int8":
         a, b = (matrix.to(getattr(torch, dtype)) for matrix in (a, b))
         return partial(torch.mm, a, b, out=torch.empty_like(a))
@@ -120,6 +128,17 @@ def _make_product(dtype: str, side: int, device: Device) -> Callable[[], Any]:
         return partial(torch.ops.quantized.linear_dynamic, a, packed, True)
     a, b = ((matrix * 30).to(torch.int8) for matrix in (a, b))
     return partial(torch._int_mm, a, b.t())  # cuBLASLt wants the second one column by column
+
+
+def _multiply_in_tf32(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Multiply float32 matrices as a card may do it that was allowed to; setting it takes a µs."""
+    place = torch.backends.cuda.matmul
+    before = place.fp32_precision
+    place.fp32_precision = "tf32"
+    try:
+        torch.mm(a, b, out=out)
+    finally:
+        place.fp32_precision = before
 
 
 def _working_sets(device: Device, cache_bytes: list[int]) -> list[int]:

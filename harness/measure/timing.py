@@ -105,9 +105,11 @@ def time_block(
     before = _in_turn(refresh, flush) if refresh or flush else None
     gc.disable()
     try:
-        warm()
-        while time.perf_counter() - begin < REWARM_S:
+        # A call so long makes its caches its own; warming it would cost as much as timing it.
+        if pace.call_s <= LONG_CALL_S:
             warm()
+            while time.perf_counter() - begin < REWARM_S:
+                warm()
         first = watch.read()
         if pace.call_s < REWARM_S:  # a short call would notice that reading cooled the caches
             warm()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from math import prod
+from math import nan, prod
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
+from harness.measure.tf32 import may_run_in_tf32
 
 PLAIN = {Tensor, nn.Parameter}
 """Types of which no subclass runs operators in its own way."""
@@ -33,13 +35,13 @@ def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
 
     Each operator reads its inputs once and writes its outputs once, in bytes; views are free.
     Whatever an operator does inside (fused attention) stays in the caches and is not counted, nor
-    is it counted that a cache may keep an output until the next operator reads it. `dtypes` are
-    those of the inputs of products, "int8" where packed quantized weights are among them.
+    is it counted that a cache may keep an output until the next operator reads it. `products` are
+    by the type in which each computes.
     """
     counter = _Counter()
     with torch.set_grad_enabled(isinstance(program, TrainingStep)), counter:
         ready(program)(*inputs)
-    return Traffic(counter.bytes_moved, counter.operators, tuple(sorted(counter.dtypes)))
+    return Traffic(counter.bytes_moved, counter.operators, dict(counter.products))
 
 
 class _Counter(TorchDispatchMode):
@@ -49,8 +51,8 @@ class _Counter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.bytes_moved = 0
         self.operators = 0
-        self.dtypes: set[str] = set()
-        self._products = find_formulas()
+        self.products: dict[str, float] = defaultdict(float)
+        self._formulas = find_formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and add its traffic."""
@@ -70,9 +72,18 @@ class _Counter(TorchDispatchMode):
         self.operators += 1
         self.bytes_moved += sum(sizes.values()) + written
         packed = _has_packed_weights(args)
-        if packed or packet in self._products or packet.__name__ in FUSED:
-            self.dtypes |= _factor_types(read, packed)
+        if packed or packet in self._formulas or packet.__name__ in FUSED:
+            dtype = _computing_type(packet.__name__, read, packed)
+            if dtype:
+                self.products[dtype] += self._count_flops(packet, outputs, args, kwargs)
         return outputs
+
+    def _count_flops(self, packet: Any, outputs: Any, args: Any, kwargs: Any) -> float:
+        """FLOPs of a product; NaN where it has no formula, or an unexpected shape."""
+        try:
+            return 2 * self._formulas[packet](outputs, *args, **kwargs)
+        except Exception:
+            return nan
 
 
 def _sort_arguments(func: Any, args: Any, kwargs: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -133,9 +144,21 @@ def _has_packed_weights(args: Any) -> bool:
     return any(isinstance(item, torch.ScriptObject) for item in flat)
 
 
-def _factor_types(read: list[Tensor], packed: bool) -> set[str]:
-    """Names of the types in which a product multiplies: no bias, mask or offsets."""
+def _computing_type(name: str, read: list[Tensor], packed: bool) -> str:
+    """Name of the type in which a product multiplies, or nothing; a bias or mask does not decide.
+
+    Where factors are of several types, the smaller one is unpacked first: weights in int8 beside
+    floats are multiplied as floats. Factors in 8-bit floats come with scales that are wider.
+    """
     factors = [t for t in read if t.dim() >= 2 and t.dtype is not torch.bool]
     if packed and any(tensor.is_quantized for tensor in factors):
-        return {"int8"}  # the other factor is quantized on the way
-    return {str(tensor.dtype).removeprefix("torch.") for tensor in factors}
+        return "int8"  # the other factor is quantized on the way
+    floats = [tensor for tensor in factors if tensor.is_floating_point()]
+    small = [tensor for tensor in floats if tensor.dtype.itemsize == 1]
+    deciding = small or floats or factors
+    if not deciding:
+        return ""
+    widest = max(deciding, key=lambda tensor: tensor.dtype.itemsize)
+    if widest.dtype is torch.float32 and widest.is_cuda and may_run_in_tf32(name):
+        return "tf32"
+    return str(widest.dtype).removeprefix("torch.")

@@ -16,16 +16,19 @@ LEAST_MEMORY_BYTES = 2 * 2**30
 
 
 def advise(
-    machine: Mapping[str, Any], available_bytes: int, tests: Sequence[SelfTest]
-) -> list[str]:
+    machine: Mapping[str, Any], available_bytes: int, tests: Sequence[SelfTest],
+    devices: Mapping[str, Any],
+) -> list[str]:  # fmt: skip
     """Return a sentence for each thing to mend, the worst first; empty where all is well.
 
-    `machine` is what `describe_machine` tells, `tests` are self-tests with the active wait policy.
+    `machine` is what `describe_machine` tells, `tests` are self-tests with the active wait policy,
+    `devices` descriptions, or why there is none.
     """
     return [
         *_about_neighbours(machine["processors"], tests),
         *_about_processors(machine),
         *_about_memory(machine, available_bytes),
+        *_about_cards(devices),
     ]
 
 
@@ -94,3 +97,20 @@ def _about_memory(machine: Mapping[str, Any], available_bytes: int) -> Iterator[
             "The kernel does not let this user reset a process's memory peak "
             "(/proc/self/clear_refs): the peak of loading counts for calls too."
         )
+
+
+def _about_cards(devices: Mapping[str, Any]) -> Iterator[str]:
+    for device, facts in devices.items():
+        if isinstance(facts, str):
+            continue
+        mode = facts.get("compute_mode", "default")
+        if mode != "default":
+            yield (
+                f"{device} is in compute mode {mode}: cells that are compared are alive together, "
+                "in a process each, which it refuses. Set it with `sudo nvidia-smi -c DEFAULT`."
+            )
+        if facts.get("persistence_mode") == "off":
+            yield (
+                f"{device} has persistence mode off: its driver is loaded anew when nobody uses "
+                "it, which cold starts pay for. Set it with `sudo nvidia-smi -pm 1`."
+            )

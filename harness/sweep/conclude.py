@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from harness.measure.disturbance import CAUSES, Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, Status
 from harness.store import CONTROL_PREFIX
-from harness.sweep.crew import Answers, Seat, Timed, find_baseline
 from harness.sweep.heat import Member, TimedBlock, compare
+from harness.sweep.seat import Answers, Seat, Timed, find_baseline
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
@@ -42,7 +42,7 @@ def conclude(
     assert seat.member is not None
     latency = timed.latencies[seat.member.name]
     status: Status = "partial" if timed.interrupted else "measured"
-    record = with_latency(replace(seat.record, status=status), seat.member, latency)
+    record = with_latency(replace(seat.record, status=status), seat.member, latency, timed.slowness)
     record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
@@ -156,11 +156,17 @@ def _share(marked: Any) -> str:
     return f"{share * 100:.0f} %" if share >= 0.01 else "some"
 
 
-def with_latency(record: Record, member: Member, latency: stats.Estimate) -> Record:
-    """Return the record with latency, throughput and tails, from the least disturbed blocks."""
+def with_latency(
+    record: Record, member: Member, latency: stats.Estimate, slowness: Mapping[int, float]
+) -> Record:
+    """Return the record with latency, throughput and tails, from the headline's blocks.
+
+    Tails are of the heat's median round, as the latency is; `slowness`: how slow each round was.
+    """
     level = member.headline_level()
     examples = record.conditions.get("call_examples") or record.cell.batch
-    pooled = np.concatenate([b.samples.seconds for b in member.blocks if b.level <= level])
+    rounds = member.rounds()
+    pooled = np.concatenate([rounds[n].samples.seconds / slowness[n] for n in member.medians()])
     single = record.conditions.get("loops") == 1  # percentiles of means would be too low
     return record.measured(
         latency_s=latency,
@@ -170,7 +176,7 @@ def with_latency(record: Record, member: Member, latency: stats.Estimate) -> Rec
         latency_p90_s=stats.percentile(pooled, 90, stats.LEAST_FOR_P90) if single else float("nan"),
         latency_p99_s=stats.percentile(pooled, 99, stats.LEAST_FOR_P99) if single else float("nan"),
     ).under(
-        rounds=len(member.rounds()),
+        rounds=len(rounds),
         samples=sum(len(block.samples.seconds) for block in member.blocks),
         stopped_by=member.stopped_by,
         headline_blocks=HEADLINES[CAUSES[level]],
@@ -246,7 +252,8 @@ def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
     macs = record.metrics.get("macs")
     if seat.traffic is None or macs is None or np.isnan(macs) or roofs is None:
         return record
-    found = explain(2 * macs * seat.cell.batch, seat.traffic, record.metrics["latency_s"], roofs)
+    examples = record.conditions.get("call_examples") or seat.cell.batch
+    found = explain(2 * macs * examples, seat.traffic, record.metrics["latency_s"], roofs)
     return record.measured(
         bytes_moved=float(seat.traffic.bytes_moved),
         arithmetic_intensity=found.arithmetic_intensity,

@@ -4,133 +4,34 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.grid import BASELINE, Cell, Grid
+from harness.grid import BASELINE, Cell
 from harness.measure.disturbance import read_stall_s
-from harness.measure.roofline import Traffic
-from harness.record import Record
-from harness.stats import Estimate
 from harness.sweep.heat import (
     INTERRUPTION,
     Member,
     Samples,
     Stop,
-    latencies,
-    process_spread,
     run_heat,
 )
-from harness.sweep.interruption import Interruption
 from harness.sweep.journal import Journal
-from harness.sweep.launcher import NOTHING, Launcher
-from harness.sweep.pack import Need, need_of, pack
-from harness.sweep.plan import imports_of
+from harness.sweep.pack import need_of, pack
 from harness.sweep.remote import Worker, take_turns
+from harness.sweep.seat import Answers, Seat, Timed, find_baseline
+from harness.sweep.shop import Shop
+from harness.sweep.standing import Lookout
 
-Answers = dict[str, np.ndarray]
 KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]
 """Answers by (variant, device, runtime), then by batch."""
 
 CONTROL = "control"
 ADJACENT_BLOCK_S = 0.2
 """Cells too big to be alive together pay for a load with every block: the blocks are longer."""
-
-
-@dataclass(frozen=True)
-class Shop:
-    """Where workers come from and under which limits they work."""
-
-    launcher: Launcher
-    grid: Grid
-    worker_memory_bytes: int
-    room: Callable[[str], Need]
-    """Memory that a heat may take now, by device."""
-    node: Callable[[str], int | None]
-    """The memory node that a device hangs on, where that is known."""
-    journal: Path
-    """The folder of the heats' journals."""
-    interruption: Interruption
-
-    def hire(self, stack: ExitStack, device: str = "cpu", cell: Cell | None = None) -> Worker:
-        """Return a worker that ends with the stack, limited in memory on the host.
-
-        It has imported the files of a cell. CUDA reserves far more address space than it uses, so
-        its workers have no such limit.
-        """
-        imports = NOTHING if cell is None else imports_of(self.grid, cell)
-        worker = stack.enter_context(self.launcher.worker(imports))
-        limit_bytes = self.worker_memory_bytes if device == "cpu" else 0
-        worker.call("limit_memory", self.grid.budget.timeout_s, limit_bytes=limit_bytes)
-        return worker
-
-
-@dataclass
-class Seat:
-    """A cell in the heat, and what is known of it so far. Not `kept`: its record exists already."""
-
-    cell: Cell
-    variant: str
-    record: Record
-    kept: bool = True
-    member: Member | None = None
-    answers: Answers = field(default_factory=dict)
-    traffic: Traffic | None = None
-    problem: WorkerFailure | WorkerRefusal | None = None
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What every worker has to know of the cell."""
-        cell = self.cell
-        return {"variant": self.variant, "device": cell.device, "runtime": cell.runtime,
-                "threads": cell.threads, "batch": cell.batch}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A heat that was run: who took part, beside which control, and how the machine did.
-
-    `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
-    `machine_speed` is the share of its known speed at which it ran the control. Where it was
-    `interrupted`, its journal is there to go on from.
-    """
-
-    name: str
-    seats: Sequence[Seat]
-    control: Member
-    processes: int
-    stalled_share: float
-    machine_speed: float = float("nan")
-    interrupted: bool = False
-    journal: Journal | None = None
-
-    @cached_property
-    def members(self) -> list[Member]:
-        """Who was timed, and the control."""
-        return [*(seat.member for seat in self.seats if seat.member), self.control]
-
-    @cached_property
-    def latencies(self) -> dict[str, Estimate]:
-        """The latency of each member that was timed, by name."""
-        return latencies(self.members)
-
-    @cached_property
-    def process_spread(self) -> float:
-        """How far processes with the same work were apart, relatively."""
-        return process_spread(self.members)
-
-
-def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:
-    """Return the seat that a cell is compared with: its model's baseline, if it is among these."""
-    same = (seat for seat in seats if seat.cell.place == cell.place)
-    return next((seat for seat in same if seat.cell.technique == BASELINE), None)
 
 
 class Crew:
@@ -158,7 +59,9 @@ class Crew:
         ready = {seat.cell.id: seat for seat in self.seats if seat.problem is None}
         if not ready:
             return []
-        needs = {name: need_of(seat.record.metrics) for name, seat in ready.items()}
+        needs = {
+            name: need_of(seat.record.metrics, seat.mapped_bytes) for name, seat in ready.items()
+        }
         seats, company = list(ready.values()), {}
         for name, seat in ready.items():
             baseline = find_baseline(seats, seat.cell)
@@ -166,7 +69,7 @@ class Crew:
                 company[name] = baseline.cell.id
         device = self.seats[0].cell.device
         control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
-        room, found = self.shop.room(device), []
+        room, found = self.shop.hardware.room(device), []
         for processes in dict.fromkeys((self.shop.grid.measure.processes, 1)):
             wanted = {name: need * processes for name, need in needs.items()}
             groups = pack(wanted, company, control * processes, room)
@@ -190,13 +93,17 @@ class Crew:
             journal = stack.enter_context(
                 Journal(self.shop.journal, name, [*members, control], variants)
             )
+            lookout = Lookout(partial(self.shop.progress.standings, journal.name))
+
+            def after_round() -> bool:
+                journal.keep()
+                lookout.look(seats, control)
+                return self.shop.interruption.asked
+
             stalled_s = read_stall_s()
             began_s = time.monotonic()
             with self.shop.interruption.after_the_round():
-                run_heat(
-                    [*members, control], stop, seed,
-                    after_round=partial(self._after_round, journal),
-                )  # fmt: skip
+                run_heat([*members, control], stop, seed, after_round=after_round)
             took_s = time.monotonic() - began_s
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
@@ -204,11 +111,6 @@ class Crew:
             journal.name, seats, control, processes, share, interrupted=interrupted,
             journal=journal,
         )  # fmt: skip
-
-    def _after_round(self, journal: Journal) -> bool:
-        """Keep the blocks; tell whether the heat has to end."""
-        journal.keep()
-        return self.shop.interruption.asked
 
     def measure_energy(self, seats: Sequence[Seat], device: Mapping[str, Any]) -> None:
         """Measure each cell's energy in a process of its own, where the device has a counter."""
@@ -220,7 +122,7 @@ class Crew:
                 seat.record = seat.record.under(energy_source=f"none: {device['no_energy']}")
                 continue
             try:
-                near = self.shop.node(seat.cell.device)
+                near = self.shop.hardware.node(seat.cell.device)
                 energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin, near=near)
                 seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
             except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
@@ -241,7 +143,9 @@ class Crew:
         seat.member = None
         with ExitStack() as visit:
             try:
-                loads = [self._load(seat, visit) for _ in range(max(1, processes))]
+                loads = [
+                    self._load(seat, visit, cold=number == 0) for number in range(max(1, processes))
+                ]
                 first, loaded = loads[0]
                 seat.answers = self._ask_answers(seat, first)
                 first.pause()
@@ -252,18 +156,25 @@ class Crew:
             seat.record = seat.record.measured(**loaded["metrics"]).under(**loaded["conditions"])
             if processes:
                 stack.push(visit.pop_all())
+        guest = _Guest(partial(self._load, seat), self.shop.grid.budget.timeout_s)
         workers = [worker for worker, _ in loads]
-        take = self._blocks_of(workers) if processes else partial(self._visit, seat)
-        follows = seat.cell.technique == BASELINE
-        seat.member = Member(seat.cell.id, take, family=seat.cell.model, follows=follows)
+        seat.member = Member(
+            seat.cell.id,
+            self._blocks_of(workers) if processes else guest.time_block,
+            family=seat.cell.model,
+            follows=seat.cell.technique == BASELINE,
+            present=nullcontext if processes else guest.present,
+        )
 
-    def _load(self, seat: Seat, stack: ExitStack) -> tuple[Worker, dict[str, Any]]:
+    def _load(
+        self, seat: Seat, stack: ExitStack, cold: bool = False
+    ) -> tuple[Worker, dict[str, Any]]:
         measure = self.shop.grid.measure
         worker = self.shop.hire(stack, seat.cell.device, seat.cell)
         loaded = worker.call(
             "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
             wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
-            near=self.shop.node(seat.cell.device),
+            cold=cold, near=self.shop.hardware.node(seat.cell.device),
         )  # fmt: skip
         worker.pause()
         return worker, loaded
@@ -277,7 +188,7 @@ class Crew:
                 worker.call(
                     "load_control", self.shop.grid.budget.timeout_s,
                     device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
-                    near=self.shop.node(cell.device),
+                    near=self.shop.hardware.node(cell.device),
                 )  # fmt: skip
                 worker.pause()
         except (WorkerFailure, WorkerRefusal) as problem:  # a heat goes on without it
@@ -287,13 +198,6 @@ class Crew:
     def _blocks_of(self, workers: Sequence[Worker]) -> Callable[[], Samples]:
         measure, timeout_s = self.shop.grid.measure, self.shop.grid.budget.timeout_s
         return take_turns(workers, timeout_s, measure.block_s, self._order)
-
-    def _visit(self, seat: Seat) -> Samples:
-        """Load the cell, time one long block, and let it go: for cells too big to stay."""
-        with ExitStack() as stack:
-            worker, _ = self._load(seat, stack)
-            samples: Samples = worker.time_block(self.shop.grid.budget.timeout_s, ADJACENT_BLOCK_S)
-        return samples
 
     def _ask_answers(self, seat: Seat, worker: Worker) -> Answers:
         """Ask once for each variant, device, runtime and batch: threads do not change answers.
@@ -311,3 +215,27 @@ class Crew:
             )  # fmt: skip
             known[cell.batch] = other if found is None and other is not None else found
         return known[cell.batch]
+
+
+class _Guest:
+    """A cell too big to stay: it is loaded for one long block, and let go."""
+
+    def __init__(
+        self, load: Callable[[ExitStack], tuple[Worker, dict[str, Any]]], timeout_s: float
+    ) -> None:
+        self._load = load
+        self._timeout_s = timeout_s
+        self._worker: Worker | None = None
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """Have it loaded as long as the `with` block takes."""
+        with ExitStack() as stack:
+            self._worker, _ = self._load(stack)
+            yield
+
+    def time_block(self) -> Samples:
+        """Return a block of it, which is present."""
+        assert self._worker is not None
+        samples: Samples = self._worker.time_block(self._timeout_s, ADJACENT_BLOCK_S)
+        return samples

@@ -57,5 +57,5 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
         tell(f"comparing the same work with itself, threads {count}")
         speeds = speed_file(cache_folder(), known_as, f"cpu-{count}", "active", pin=True)
         tests.append(run_self_test(launcher, count, speeds))
-    advice = advise(machine, available_memory_bytes(), tests)
+    advice = advise(machine, available_memory_bytes(), tests, devices)
     return Examination(machine, known_as, devices, roofs, tuple(tests), tuple(advice))

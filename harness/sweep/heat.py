@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import sqrt
 from typing import Protocol
 
@@ -19,6 +21,8 @@ from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
 INTERRUPTION = "interruption"
 CHECK_EVERY_ROUNDS = 5
+CHECK_EVERY_SHARE = 0.05
+"""A look at all rounds comes after so many more of them: its cost stays a share of the timing."""
 OVERDRAFT = 3
 """How many times its budget a cell may spend while it has too few rounds for an interval."""
 CLEAN_SHARE = 1 / 3
@@ -72,7 +76,7 @@ class TimedBlock:
         """How badly it was disturbed."""
         return self.samples.disturbance.level
 
-    @property
+    @cached_property
     def median_s(self) -> float:
         """The median of its samples."""
         return float(np.median(self.samples.seconds))
@@ -90,17 +94,23 @@ class Member:
     time_block: Callable[[], Samples]
     family: str = ""
     follows: bool = False
+    present: Callable[[], AbstractContextManager[None]] = nullcontext
+    """In which its block is timed: who does not stay is loaded, at nobody's cost."""
     blocks: list[TimedBlock] = field(default_factory=list)
     spent_s: float = 0.0
     stopped_by: str = ""
     problem: WorkerFailure | WorkerRefusal | None = None
+    _best: dict[int, TimedBlock] = field(default_factory=dict)
+    _seen: int = 0
+    """How many of the blocks are in `_best`: a look costs what is new, however long the heat."""
 
     def rounds(self) -> dict[int, TimedBlock]:
-        """Return the least disturbed block of each round."""
-        best: dict[int, TimedBlock] = {}
-        for block in self.blocks:
+        """Return the least disturbed block of each round; not to be changed."""
+        best = self._best
+        for block in self.blocks[self._seen :]:
             if block.round not in best or block.level < best[block.round].level:
                 best[block.round] = block
+        self._seen = len(self.blocks)
         return best
 
     def medians(self) -> dict[int, float]:
@@ -176,23 +186,28 @@ def run_heat(
     block = max((one.block for one in known), default=-1) + 1
     order = random.Random(f"{seed} {number}" if known else seed)
     start = clock() - max((one.at_s for one in known), default=0.0)
+    next_check = max(stop.least_rounds, number + 1)
     while active := _active(members):
         visits = _shuffle(active, order)
         for position, member in enumerate(visits):
-            begin = clock()
             try:
-                samples = member.time_block()
+                with member.present():
+                    begin = clock()
+                    samples = member.time_block()
+                    member.spent_s += clock() - begin
             except (WorkerFailure, WorkerRefusal) as problem:
                 member.problem, member.stopped_by = problem, "failure"
                 continue
-            member.spent_s += clock() - begin
             member.blocks.append(TimedBlock(number, block, position, begin - start, samples))
             block += 1
             first = position < len(active)
             if first and samples.disturbance.level >= REPEAT_FROM and _can_pay(member, stop):
                 visits.append(member)
         number += 1
-        _retire(members, stop, number)
+        check = number >= next_check
+        if check:
+            next_check = number + max(CHECK_EVERY_ROUNDS, int(CHECK_EVERY_SHARE * number))
+        _retire(members, stop, number, check)
         if after_round():
             for member in members:
                 member.stopped_by = member.stopped_by or INTERRUPTION
@@ -220,7 +235,7 @@ def _can_pay(member: Member, stop: Stop) -> bool:
     return member.spent_s < stop.max_seconds_per_cell
 
 
-def _retire(members: Sequence[Member], stop: Stop, rounds: int) -> None:
+def _retire(members: Sequence[Member], stop: Stop, rounds: int, check: bool) -> None:
     going = [member for member in members if not member.stopped_by]
     for member in going:
         # A stall may eat the budget in a round or two: an interval needs a few more.
@@ -231,7 +246,6 @@ def _retire(members: Sequence[Member], stop: Stop, rounds: int) -> None:
             member.stopped_by = "rounds"
     spent = [member for member in going if member.stopped_by == "budget"]
     staying = [member for member in going if not member.stopped_by]
-    check = rounds >= stop.least_rounds and rounds % CHECK_EVERY_ROUNDS == 0
     if not spent and not check:
         return
     found = latencies(members)

@@ -19,6 +19,11 @@ from harness.measure.behaviour import Behaviour
 from harness.sweep.content import digest_content
 from harness.sweep.evict import mark_used
 
+SUBJECT = "subject.pt"
+"""The file of a variant's folder that holds it; absent where it is built again."""
+MAPPED_FROM_BYTES = 100 * 2**20
+"""Files as large as this are mapped: the processes that load a variant share its weights."""
+
 
 def keep_behaviour(variant: str, behaviour: Behaviour) -> None:
     """Note beside a variant how it is to be called, unless that is known."""
@@ -47,6 +52,15 @@ def read_facts(variant: str) -> dict[str, Any]:
 def variant_folder(variant: str) -> Path:
     """Return the folder of a variant in the cache."""
     return cache_folder() / "variants" / variant
+
+
+def mapped_bytes(variant: str) -> int:
+    """Return how much of a variant its processes share, as its file is mapped; 0 if it is not."""
+    try:
+        size = (variant_folder(variant) / SUBJECT).stat().st_size
+    except OSError:  # it is built again in each process
+        return 0
+    return size if size >= MAPPED_FROM_BYTES else 0
 
 
 def save_subject(subject: Subject, path: Path) -> None:

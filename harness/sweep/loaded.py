@@ -79,10 +79,15 @@ class Loaded:
         return times if device_s is None else times | {"device_latency_s": device_s}
 
 
-def open_variant(variant: str, device: str, runtime: str, batch: int) -> Loaded:
-    """Load a prepared variant on a device, with inputs of the batch's size resident there."""
+def open_variant(
+    variant: str, device: str, runtime: str, batch: int, mapped: bool = True
+) -> Loaded:
+    """Load a prepared variant on a device, with inputs of the batch's size resident there.
+
+    Not `mapped`, its weights are this process's own, however large.
+    """
     opened = open_device(device)
-    subject, facts = load_subject(variant), kept.read_facts(variant)
+    subject, facts = load_subject(variant, mapped=mapped), kept.read_facts(variant)
     module = opened.place(subject.module)
     recipe = subject.recipe
     if runtime == TRAINING and recipe is not None:

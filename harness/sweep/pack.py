@@ -22,21 +22,27 @@ class Need:
     host_bytes: float
     card_bytes: float = 0.0
     workers: float = 0.0
+    shared_bytes: float = 0.0
+    """On the host too, but once for all processes of the cell: weights that are mapped."""
 
     def __add__(self, other: Need) -> Need:
         return Need(
             self.host_bytes + other.host_bytes,
             self.card_bytes + other.card_bytes,
             self.workers + other.workers,
+            self.shared_bytes + other.shared_bytes,
         )
 
     def __mul__(self, count: int) -> Need:
-        return Need(self.host_bytes * count, self.card_bytes * count, self.workers * count)
+        return Need(
+            self.host_bytes * count, self.card_bytes * count, self.workers * count,
+            self.shared_bytes,
+        )  # fmt: skip
 
     def fits(self, room: Need) -> bool:
         """Tell whether there is room on the host and on the card, and for so many processes."""
-        memory = self.host_bytes <= room.host_bytes and self.card_bytes <= room.card_bytes
-        return memory and self.workers <= room.workers
+        host = self.host_bytes + self.shared_bytes <= room.host_bytes
+        return host and self.card_bytes <= room.card_bytes and self.workers <= room.workers
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,13 @@ class Group:
     together: bool
 
 
-def need_of(metrics: Mapping[str, float]) -> Need:
-    """Return what a cell needs, from its measured memory."""
-    host = WORKER_BYTES + metrics.get("peak_memory_bytes", 0.0)
+def need_of(metrics: Mapping[str, float], mapped_bytes: float = 0.0) -> Need:
+    """Return what a cell needs, from its measured memory and how much of its weights is mapped."""
+    peak = metrics.get("peak_memory_bytes", 0.0)
+    host = WORKER_BYTES + max(0.0, peak - mapped_bytes)
     reserved = metrics.get("cuda_reserved_bytes")
     if reserved is None:
-        return Need(host, workers=1)
+        return Need(host, workers=1, shared_bytes=min(peak, mapped_bytes))
     process = metrics.get("cuda_process_bytes", 0.0)
     return Need(host, max(process, reserved + CUDA_CONTEXT_BYTES), workers=1)
 
@@ -91,7 +98,11 @@ def _by_family(needs: Mapping[str, Need], company: Mapping[str, str]) -> list[st
 
     def order(name: str) -> tuple[float, ...]:
         need = needs[name]
-        return (leaders.index(company.get(name, name)), -need.card_bytes, -need.host_bytes)
+        return (
+            leaders.index(company.get(name, name)),
+            -need.card_bytes,
+            -need.host_bytes - need.shared_bytes,
+        )
 
     return sorted((name for name in needs if name not in accompanied), key=order)
 

@@ -31,7 +31,7 @@ from harness.sweep.build import Steps, apply_step, build_base, built, factory_mo
 from harness.sweep.content import Unkeyable
 from harness.sweep.evict import MAKING, mark_used
 from harness.sweep.footprint import ENVIRONMENT, Footprint
-from harness.sweep.kept import read_facts, save_subject, store_dataset, variant_folder
+from harness.sweep.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
 from harness.sweep.restore import load_subject
 from harness.sweep.seeding import seed_everything
 from harness.sweep.sources import digest_all, digest_sources
@@ -186,12 +186,12 @@ def _save(subject: Subject, folder: Path, why: str) -> str:
     alone = dataclasses.replace(subject, data=None, inputs=inputs)
     try:
         if not why:
-            save_subject(alone, folder / "subject.pt")
-            torch.load(folder / "subject.pt", weights_only=False)
+            save_subject(alone, folder / SUBJECT)
+            torch.load(folder / SUBJECT, weights_only=False, mmap=True)
     except OSError:
         raise
     except Exception as error:
-        (folder / "subject.pt").unlink(missing_ok=True)
+        (folder / SUBJECT).unlink(missing_ok=True)
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if not why:
         return ""

@@ -12,29 +12,33 @@ from torch import nn
 from bench.subject import Subject
 from bench.training import train
 from harness.sweep.build import Steps, apply_step, build_base, built
-from harness.sweep.kept import load_dataset, read_facts, variant_folder
+from harness.sweep.kept import SUBJECT, load_dataset, mapped_bytes, read_facts, variant_folder
 from harness.sweep.seeding import seed_everything
 
 _restored: dict[str, Subject] = {}
 """Variants that were built again in this process, with the weights they had."""
 
 
-def load_subject(variant: str, with_data: bool = False) -> Subject:
-    """Return a prepared subject; without its data it takes only the memory of the model."""
+def load_subject(variant: str, with_data: bool = False, mapped: bool = True) -> Subject:
+    """Return a prepared subject; without its data it takes only the memory of the model.
+
+    A large one is mapped, unless its weights are to be this process's own.
+    """
     facts = read_facts(variant)
-    subject = _rebuild(facts) if facts["rebuilt"] else _read(facts)
+    subject = _rebuild(facts) if facts["rebuilt"] else _read(facts, mapped)
     if with_data and facts["data"]:
         subject = dataclasses.replace(subject, data=load_dataset(facts["data"]))
     return subject
 
 
-def _read(facts: dict[str, Any]) -> Subject:
-    path = variant_folder(facts["variant"]) / "subject.pt"
+def _read(facts: dict[str, Any], mapped: bool) -> Subject:
+    variant = facts["variant"]
+    path, mapped = variant_folder(variant) / SUBJECT, mapped and mapped_bytes(variant) > 0
     try:
-        subject: Subject = torch.load(path, weights_only=False)
+        subject: Subject = torch.load(path, weights_only=False, mmap=mapped)
     except (ImportError, AttributeError):  # what only its function makes importable
         _remake(facts)
-        subject = torch.load(path, weights_only=False)
+        subject = torch.load(path, weights_only=False, mmap=mapped)
     return subject
 
 
@@ -64,7 +68,7 @@ def _remake(facts: dict[str, Any]) -> tuple[Steps, Subject]:
 
 def _restore_state(module: nn.Module, path: Path) -> None:
     """Give a module the parameters and buffers that were kept, whatever shape those had."""
-    kept = torch.load(path, weights_only=False)
+    kept = torch.load(path, weights_only=False, mmap=True)
     if isinstance(module, torch.jit.ScriptModule):
         module.load_state_dict(kept["state"])
         return

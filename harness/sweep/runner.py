@@ -9,26 +9,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from bench.cache import cache_folder
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import Cell
 from harness.measure.machine import (
     available_memory_bytes,
-    describe_machine,
     fingerprint,
     git_commit,
 )
 from harness.measure.roofline import Roofs
-from harness.measure.speed import find_speed, speed_file
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run
 from harness.sweep.conclude import (
@@ -40,12 +36,15 @@ from harness.sweep.conclude import (
     samples_table,
     with_problem,
 )
-from harness.sweep.crew import Crew, KnownAnswers, Seat, Shop, Timed
+from harness.sweep.crew import Crew, KnownAnswers
+from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
-from harness.sweep.launcher import Launcher, free_descriptors
-from harness.sweep.pack import DESCRIPTORS, Need
+from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Heat, Plan, plan_heats
+from harness.sweep.progress import Progress
+from harness.sweep.seat import Seat, Timed
+from harness.sweep.shop import Shop
 from harness.sweep.variants import (
     Prepared,
     Variant,
@@ -57,17 +56,6 @@ from harness.sweep.variants import (
 
 MEMORY_SHARE = 0.8
 """Share of the available memory that one worker may take unless the grid says otherwise."""
-HEAT_MEMORY_SHARE = 0.7
-"""Share of the free memory, host's and card's, that the workers of a heat may take together."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the runner tells the one who waits; the command prints it."""
-
-    begin: Callable[[int], None] = lambda cells: None
-    phase: Callable[[str], None] = lambda text: None
-    done: Callable[[Record], None] = lambda record: None
 
 
 class Sweep:
@@ -85,19 +73,18 @@ class Sweep:
         self.plan = plan
         self.run = run
         self.launcher = launcher
-        self.machine = describe_machine()
+        self.hardware = Hardware(launcher, plan.grid)
         self._journals = run.folder / FOLDER
         self.interruption = interruption or Interruption()
         self.shop = Shop(
-            launcher, plan.grid, memory_bytes, self._room, self._node,
-            self._journals / fingerprint(self.machine),  # another machine's blocks are others
-            self.interruption,
+            launcher, plan.grid, memory_bytes, self.hardware,
+            self._journals / fingerprint(self.hardware.machine),  # another's blocks are others
+            self.interruption, progress,
         )  # fmt: skip
         self.progress = progress
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         self._done = run.finished() - run.ended_as(["partial", *retry])
-        self._devices: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> None:
@@ -147,7 +134,7 @@ class Sweep:
 
     def _find_problem(self, cell: Cell) -> WorkerRefusal | WorkerFailure | None:
         """Return why a cell cannot be measured, as far as that is known before it is prepared."""
-        probed = self._probe(cell.device)
+        probed = self.hardware.probe(cell.device)
         if not isinstance(probed, dict):
             return probed
         kernels = self.plan.techniques[cell.technique].devices
@@ -159,21 +146,6 @@ class Sweep:
             )
         reason = self.plan.refusals.get(cell.model, {}).get(cell.technique)
         return WorkerRefusal(reason) if reason else None
-
-    def _probe(self, device: str) -> dict[str, Any] | WorkerRefusal | WorkerFailure:
-        """Return what is known of a device; or why it is refused, or how it failed."""
-        if device not in self._devices:
-            timeout_s = self.plan.grid.budget.timeout_s
-            try:
-                with self.launcher.worker() as worker:
-                    self._devices[device] = worker.call("probe_device", timeout_s, device=device)
-            except (WorkerRefusal, WorkerFailure) as problem:
-                self._devices[device] = problem
-        return self._devices[device]
-
-    def _facts_of(self, device: str) -> dict[str, Any]:
-        probed = self._probe(device)
-        return probed if isinstance(probed, dict) else {}
 
     def _prepare_missing(self, cells: Iterable[Cell], prepared: dict[Variant, Prepared]) -> None:
         """Prepare and count each variant that the cells need and that is not there yet."""
@@ -208,7 +180,7 @@ class Sweep:
             found, kept = prepared[variant_of(cell)], cell not in heat.references
             record = self._describe(self._start(cell), found)
             if found.problem is None:
-                seats.append(Seat(cell, found.variant, record, kept))
+                seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
                 self._keep(with_problem(record, found.problem))
         roofs = self._roofs(first.device, first.threads)
@@ -220,9 +192,9 @@ class Sweep:
         for number, (group, processes) in enumerate(crew.groups()):
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
             timed = crew.run(name, group, processes, shuffle_seed(self.run.run_id, name))
-            timed = replace(timed, machine_speed=self._machine_speed(timed, first))
+            timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             if not timed.interrupted:
-                crew.measure_energy(group, self._facts_of(first.device))
+                crew.measure_energy(group, self.hardware.facts_of(first.device))
             self._keep_heat(timed, roofs)
             if self.interruption.asked:
                 raise KeyboardInterrupt
@@ -245,16 +217,6 @@ class Sweep:
         if timed.journal is not None and not timed.interrupted:
             timed.journal.remove()
 
-    def _machine_speed(self, timed: Timed, cell: Cell) -> float:
-        """Return the share of its known speed at which the machine ran the heat's control."""
-        if not timed.control.blocks:
-            return float("nan")
-        known_as = fingerprint({**self.machine, **self._facts_of(cell.device)})
-        place, measure = f"{cell.device}-{cell.threads}", self.plan.grid.measure
-        path = speed_file(cache_folder(), known_as, place, measure.wait_policy, measure.pin)
-        fastest_s = min(timed.control.medians().values())
-        return find_speed(timed.latencies[timed.control.name].value, fastest_s, path)
-
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""
         if (device, threads) not in self._known_roofs:
@@ -264,8 +226,8 @@ class Sweep:
                     worker = self.shop.hire(stack, device)
                     found: Roofs | None = worker.call(
                         "roofs", self.plan.grid.budget.timeout_s, device=device, threads=threads,
-                        pin=self.plan.grid.measure.pin, machine=self.machine,
-                        near=self._node(device),
+                        pin=self.plan.grid.measure.pin, machine=self.hardware.machine,
+                        near=self.hardware.node(device),
                     )  # fmt: skip
                 except (WorkerFailure, WorkerRefusal):
                     found = None  # a cell is worth its row without an explanation
@@ -276,22 +238,9 @@ class Sweep:
                 self.run.write_facts({**facts, "roofs": known})
         return self._known_roofs[device, threads]
 
-    def _room(self, device: str) -> Need:
-        """Return the memory that a heat may take now."""
-        limit = self.plan.grid.budget.max_heat_memory_bytes
-        host = limit or HEAT_MEMORY_SHARE * available_memory_bytes()
-        free = self._facts_of(device).get("free_memory_bytes")
-        card = float("inf") if free is None else HEAT_MEMORY_SHARE * free
-        return Need(host, card, free_descriptors() // DESCRIPTORS)
-
-    def _node(self, device: str) -> int | None:
-        """Return the memory node that a device hangs on, where that is known."""
-        node: int | None = self._facts_of(device).get("memory_node")
-        return node
-
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        environment = {**self.machine, **self._facts_of(cell.device)}
+        environment = self.hardware.environment(cell.device)
         return Record(
             self.run.run_id,
             cell,

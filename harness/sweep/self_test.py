@@ -13,7 +13,7 @@ import numpy as np
 from harness import stats
 from harness.grid import Measure
 from harness.measure.disturbance import CAUSES
-from harness.measure.speed import find_speed
+from harness.measure.speed import find_fastest, find_speed
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
 from harness.sweep.launcher import Launcher
 from harness.sweep.remote import take_turns
@@ -78,7 +78,7 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
         },
         others=float(np.median([one.others for one in found])),
         stolen_share=max(0.0, sum(one.stolen_s for one in found)) / wall_s,
-        machine_speed=find_speed(float(np.median(medians)), min(medians), speeds),
+        machine_speed=find_speed(float(np.median(medians)), find_fastest(medians), speeds),
     )
 
 

@@ -34,6 +34,8 @@ class Prepared:
     notes: tuple[str, ...] = ()
     tune_quality: tuple[float, ...] = ()
     updates_per_epoch: int = 0
+    mapped_bytes: float = 0.0
+    """How much of it its processes share."""
     problem: WorkerFailure | WorkerRefusal | None = None
 
 
@@ -79,6 +81,7 @@ def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any])
         notes=tuple(facts["notes"]),
         tune_quality=tuple(facts["tune_quality"]),
         updates_per_epoch=facts["updates_per_epoch"],
+        mapped_bytes=counted["mapped_bytes"],
     )
 
 

@@ -24,6 +24,7 @@ from harness.measure.disturbance import Watch
 from harness.measure.energy import find_counter, measure_energy
 from harness.measure.layers import list_layers
 from harness.measure.macs import OUTSIDE
+from harness.measure.page_cache import cached_share
 from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
@@ -119,25 +120,31 @@ class Workbench:
         imports.bring_in(folders, plugins, files)
 
     def load(self, variant: str, device: str, runtime: str, threads: int, batch: int, pin: bool,
-             wait_policy: str, flush_cache: bool,
+             wait_policy: str, flush_cache: bool, cold: bool,
              near: int | None = None) -> dict[str, Any]:  # fmt: skip
         """Load a variant and warm it up; return `metrics`, `conditions` and `traffic`.
 
-        `near` is the memory node of the device, where threads are pinned to it.
+        `near` is the memory node of the device, where threads are pinned to it. With `cold` the
+        start is timed, with weights that are this process's own.
         """
         settings.apply_threads(threads, pin, near)
+        file = kept.variant_folder(variant) / kept.SUBJECT
+        cached = cached_share(file) if cold else float("nan")
         begin = time.perf_counter()
-        loaded = open_variant(variant, device, runtime, batch)
+        loaded = open_variant(variant, device, runtime, batch, mapped=not cold)
         with loaded.mode():
             loaded.call()
-        cold_start_s = time.perf_counter() - begin
+        metrics = {"cold_start_s": time.perf_counter() - begin} if cold else {}
+        if cold and kept.mapped_bytes(variant):
+            del loaded
+            loaded = open_variant(variant, device, runtime, batch)
         pace = self._warm_up(loaded, flush_cache, pin)
         loaded.renew()
         moved = traffic.count_traffic(loaded.program, loaded.inputs)
         found = settings.read_settings(moved.dtypes, pace.processors_used)
         wanted = {"threads": threads, "pin": pin, "wait_policy": wait_policy}
         return {
-            "metrics": {"cold_start_s": cold_start_s, **loaded.device_times()},
+            "metrics": {**metrics, **loaded.device_times()},
             "conditions": {
                 **found,
                 **loaded.device.settings(),
@@ -146,6 +153,7 @@ class Workbench:
                     *settings.compare_global_settings(kept.read_facts(variant)["settings"]),
                     *loaded.behaviour.explain(),
                 ],
+                "file_cached_share": cached,
                 "loops": pace.loops,
                 "warm_up_calls": pace.warm_up_calls,
                 "call_examples": len(loaded.inputs[0]),
@@ -200,7 +208,7 @@ class Workbench:
 
         def load() -> tuple[Callable[[], Any], memory.Mode, Callable[[], None]]:
             opened.reset_peak()
-            loaded = open_variant(variant, device, runtime, batch)
+            loaded = open_variant(variant, device, runtime, batch, mapped=False)
             return loaded.call, loaded.mode, loaded.renew
 
         return memory.measure_memory(load) | opened.memory()
@@ -215,7 +223,11 @@ class Workbench:
         found["disk_bytes"] = counts.disk_bytes(loaded.module)
         if found["params"] == 0 and any(name.startswith(OUTSIDE) for name in uncounted):
             found = {}  # its weights are where it computes
-        return {"metrics": found | {"macs": macs}, "uncounted_ops": uncounted}
+        return {
+            "metrics": found | {"macs": macs},
+            "uncounted_ops": uncounted,
+            "mapped_bytes": kept.mapped_bytes(variant),
+        }
 
     def inspect(self, variant: str) -> list[Layer]:
         """Return the layers of a variant."""

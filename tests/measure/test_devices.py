@@ -10,9 +10,12 @@ import pynvml
 import pytest
 import torch
 
+from harness.console.machine import describe_device
 from harness.errors import WorkerRefusal
-from harness.measure.cuda import THROTTLES, CudaDevice, NvmlCard, describe_tf32
+from harness.measure.cuda import CudaDevice
 from harness.measure.devices import CpuDevice, open_device
+from harness.measure.nvml import THROTTLES, NvmlCard
+from harness.measure.tf32 import describe_tf32
 
 
 class FakeCuda:
@@ -48,6 +51,15 @@ class FakeCuda:
 
     def reset_peak_memory_stats(self, index: int) -> None:
         self.log.append(f"reset {index}")
+
+    def empty_cache(self) -> None:
+        self.log.append("empty")
+
+    def memory_allocated(self, index: int) -> int:
+        return 4 * 2**20
+
+    def memory_reserved(self, index: int) -> int:
+        return 20 * 2**20
 
     def max_memory_allocated(self, index: int) -> int:
         return 64 * 2**20
@@ -105,6 +117,7 @@ class FakeNvml:
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
             "nvmlDeviceGetEnforcedPowerLimit": 700_000,
             "nvmlDeviceGetPersistenceMode": 1,
+            "nvmlDeviceGetComputeMode": 0,
             "nvmlDeviceGetViolationStatus": dict.fromkeys(
                 range(12), SimpleNamespace(referenceTime=9, violationTime=2_500_000_000)
             ),
@@ -160,6 +173,32 @@ def test_cuda_memory_is_allocated_reserved_and_what_nvml_sees_of_this_process() 
         "cuda_reserved_bytes": 80 * 2**20,
         "cuda_process_bytes": 7 * 2**20,
     }
+
+
+def test_what_the_libraries_keep_on_the_card_is_not_the_models() -> None:
+    device = CudaDevice(0, FakeCuda(), None)
+    device.reset_peak()
+    assert device.cuda.log == ["empty", "reset 0"]
+    assert device.memory() == {
+        "cuda_allocated_bytes": 60 * 2**20,
+        "cuda_reserved_bytes": 60 * 2**20,
+    }
+
+
+def test_the_drivers_library_is_loaded_by_who_first_asks_it() -> None:
+    asked: list[str] = []
+
+    def load() -> Any:
+        asked.append("nvml")
+        return FakeNvml(os.getpid())
+
+    cuda = FakeCuda()
+    device = CudaDevice(0, cuda, load)
+    device.finish(lambda: cuda.work(1.0))()
+    assert asked == [], "a cold start does not pay for it"
+    device.read_state()
+    device.describe()
+    assert asked == ["nvml"]
 
 
 def test_without_nvml_the_process_memory_is_left_out() -> None:
@@ -339,3 +378,58 @@ def test_the_cards_memory_node_is_read_where_the_firmware_tells_it(
     card = NvmlCard(FakeNvml(nvmlDeviceGetPciInfo=SimpleNamespace(busId=bus)), "its UUID", 0)
     assert card.memory_node(tmp_path) == node
     assert NvmlCard(None, "", 0).memory_node(tmp_path) is None
+
+
+def test_a_mig_instance_is_found_by_its_own_uuid_and_has_the_clocks_of_its_card() -> None:
+    """As an A100 in MIG mode answers: the instance has no clocks, the card no such processes."""
+
+    class MigNvml(FakeNvml):
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802  # NVML's name
+            if uuid != "MIG-1234":
+                raise self.NVMLError("Not Found")
+            return "instance"
+
+        def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:  # noqa: N802
+            if handle != "instance":
+                raise self.NVMLError("Invalid Argument")
+            return "card"
+
+        def nvmlDeviceGetClockInfo(self, handle: str, _: int) -> int:  # noqa: N802
+            if handle == "instance":
+                raise self.NVMLError("Not Supported")
+            return 1_410
+
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
+            assert handle == "instance", "the card lists all instances' processes"
+            return [SimpleNamespace(pid=os.getpid(), usedGpuMemory=3 * 2**20)]
+
+    nvml = MigNvml(nvmlDeviceGetName="NVIDIA A100-SXM4-40GB MIG 1g.5gb")
+    device = CudaDevice(0, FakeCuda(), nvml)
+    assert device.card.is_slice
+    assert device.read_state()["sm_clock_hz"] == 1_410e6
+    assert device.memory()["cuda_process_bytes"] == 3 * 2**20
+    assert device.describe()["mig_instance"] == "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+    assert not CudaDevice(0, FakeCuda(), FakeNvml()).card.is_slice
+
+
+@pytest.mark.parametrize(
+    ("compute", "persistence", "modes"),
+    [
+        (0, 1, {"compute_mode": "default", "persistence_mode": "on"}),
+        (3, 0, {"compute_mode": "exclusive process", "persistence_mode": "off"}),
+        (2, 1, {"compute_mode": "prohibited", "persistence_mode": "on"}),
+        (9, 0, {"compute_mode": "9", "persistence_mode": "off"}),
+    ],
+)
+def test_the_modes_of_a_card_are_told_in_words(
+    compute: int, persistence: int, modes: dict[str, str]
+) -> None:
+    nvml = FakeNvml(
+        nvmlDeviceGetComputeMode=compute, nvmlDeviceGetPersistenceMode=persistence,
+    )  # fmt: skip
+    assert CudaDevice(0, FakeCuda(), nvml).card.modes() == modes
+    told = describe_device(CudaDevice(0, FakeCuda(), nvml).describe())
+    assert all(value in told for value in modes.values())
+    assert "None" not in told and "nan" not in told
+    unknown = FakeNvml(unsupported="nvmlDeviceGetComputeMode nvmlDeviceGetPersistenceMode")
+    assert CudaDevice(0, FakeCuda(), unknown).card.modes() == {}

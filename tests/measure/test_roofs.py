@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.measure.devices import CpuDevice
@@ -22,7 +24,7 @@ from harness.measure.roofline import Explanation, Roofs, Traffic, explain
 from harness.measure.roofs import measure_roofs, roofs_for
 from harness.measure.traffic import count_traffic
 
-FLOAT = ("float32",)
+FLOAT = {"float32": 1.0}
 ROOFS = Roofs(
     flops_per_s={"float32": 100e9, "bfloat16": 10e9, "int8": 400e9},
     bytes_per_s=((2**20, 40e9), (2**24, 20e9), (2**30, 10e9)),
@@ -73,25 +75,54 @@ def test_many_operators_are_bound_by_overhead_which_no_roof_excuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtypes", "rate"),
+    ("products", "computing_s"),
     [
-        (("float32",), 100e9),
-        (("bfloat16", "float32"), 10e9),
-        (("int8",), 400e9),
-        (("float32", "int8"), 400e9),
-        (("float64",), 100e9),
-        ((), 100e9),
+        ({"float32": 7.0}, 10.0),
+        ({"int8": 1.0}, 2.5),
+        ({"float32": 1.0, "int8": 1.0}, 5.0 + 1.25),
+        ({"float32": 1.0, "int8": 3.0, "bfloat16": 0.0}, 2.5 + 1.875),
+        ({"float64": 1.0}, 10.0),
+        ({}, 10.0),
+        ({"int8": math.nan, "float32": 1.0}, 10.0),
+        ({"bfloat16": math.nan, "float32": 1.0}, 100.0),
     ],
 )
-def test_computing_is_held_against_the_roof_of_its_type(
-    dtypes: tuple[str, ...], rate: float
+def test_each_product_is_held_against_the_roof_of_its_type(
+    products: dict[str, float], computing_s: float
 ) -> None:
-    found = explain(1e12, Traffic(100, 1, dtypes), 100.0, ROOFS)
-    assert found.fraction_of_roof == pytest.approx(1e12 / rate / 100.0)
+    """10¹² FLOPs: float32 takes 10 s, int8 2.5 s, bfloat16 100 s; the slowest where in doubt."""
+    found = explain(1e12, Traffic(100, 1, products), 100.0, ROOFS)
+    assert found.fraction_of_roof == pytest.approx(computing_s / 100.0)
+
+
+TYPES = st.sampled_from(["float32", "bfloat16", "int8", "tf32", "float8_e4m3fn", "float64"])
+POSITIVE = st.floats(1e-3, 1e15)
+
+
+@given(
+    st.dictionaries(TYPES, st.floats(0, 1e15) | st.just(math.nan)),
+    st.dictionaries(TYPES, POSITIVE), st.floats(0, 1e18), st.integers(0, 2**50),
+)  # fmt: skip
+def test_whatever_roofs_are_missing_a_cell_is_explained_or_nothing_is_said(
+    products: dict[str, float], rates: dict[str, float], flops: float, moved: int
+) -> None:
+    roofs = replace(ROOFS, flops_per_s=rates)
+    found = explain(flops, Traffic(moved, 3, products), 1.0, roofs)
+    if math.isnan(found.fraction_of_roof):
+        assert found.bound is None
+        assert "float32" not in rates, "a missing type counts at float32's rate"
+    else:
+        assert found.bound in ("compute", "memory", "overhead")
+        slowest = min([rates.get(name, rates.get("float32", 0)) for name in products] or [0])
+        least_s = max(moved / 40e9, 0.0)
+        assert found.fraction_of_roof >= least_s * (1 - 1e-9)
+        if slowest:
+            most_s = max(flops / slowest, moved / 10e9)
+            assert found.fraction_of_roof <= most_s * (1 + 1e-9)
 
 
 def test_what_moves_no_bytes_has_no_intensity() -> None:
-    found = explain(0.0, Traffic(0, 0, ()), 1e-6, ROOFS)
+    found = explain(0.0, Traffic(0, 0, {}), 1e-6, ROOFS)
     assert math.isnan(found.arithmetic_intensity)
     assert found.fraction_of_roof == 0
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.measure.speed import find_speed, read_fastest_s, speed_file
+from harness.measure.speed import find_fastest, find_speed, read_fastest_s, speed_file
 
 
 @pytest.fixture
@@ -31,13 +33,14 @@ def test_a_faster_heat_is_the_new_measure(kept: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"control_version": 0, "fastest_s": 1e-9}', '{"fastest_s": "x"}']
+    "text",
+    ["", "[]", "{}", '{"control_version": 0, "fastest_tenth_s": 1e-9}', '{"fastest_tenth_s": "x"}'],
 )
 def test_a_broken_file_or_one_of_another_control_is_none(kept: Path, text: str) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text(text)
     assert find_speed(2e-3, 1e-3, kept) == 0.5
-    assert json.loads(kept.read_text())["fastest_s"] == 1e-3, "and it is replaced"
+    assert json.loads(kept.read_text())["fastest_tenth_s"] == 1e-3, "and it is replaced"
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path: Path) -> None:
@@ -57,3 +60,14 @@ def test_each_machine_and_setting_has_a_file_of_its_own(tmp_path: Path) -> None:
     }
     assert len(files) == 24
     assert all(":" not in file.name for file in files)
+
+
+@given(st.lists(st.floats(0.9, 1.1), min_size=2, max_size=300), st.floats(1e-6, 0.5))
+def test_one_boosted_round_is_no_measure_of_later_heats(rounds: list[float], boost: float) -> None:
+    assert min(rounds) <= find_fastest([*rounds, boost]) <= max(rounds)
+
+
+def test_where_a_tenth_of_the_rounds_is_fast_that_is_the_measure() -> None:
+    assert find_fastest([2.0] * 89 + [1.0] * 11) == 1.0
+    assert find_fastest([2.0] * 95 + [1.0] * 5) == 2.0
+    assert find_fastest([3.0]) == 3.0

@@ -1,5 +1,6 @@
 """Traffic against closed forms: bytes, operators and types."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -43,40 +44,41 @@ def quantize(module: nn.Module, kinds: set[Any], dtype: torch.dtype = torch.qint
 def test_a_linear_layer_reads_inputs_weights_and_bias_and_writes_its_outputs() -> None:
     found = count_traffic(nn.Linear(WIDE, NARROW), (torch.ones(BATCH, WIDE),))
     elements = WIDE * BATCH + WIDE * NARROW + NARROW + NARROW * BATCH
-    assert found == Traffic(4 * elements, 1, ("float32",))
+    flops = 2 * BATCH * WIDE * NARROW
+    assert found == Traffic(4 * elements, 1, {"float32": flops})
 
 
 def test_a_convolution_reads_inputs_and_weights_and_writes_its_outputs() -> None:
     module = nn.Conv2d(3, 8, 5, padding=2, bias=False)
     elements = 2 * 3 * 100 + 3 * 8 * 25 + 2 * 8 * 100
     found = count_traffic(module, (torch.ones(2, 3, 10, 10),))
-    assert found == Traffic(4 * elements, 1, ("float32",))
+    assert found == Traffic(4 * elements, 1, {"float32": 2 * 2 * 8 * 100 * 3 * 25})
 
 
 def test_an_addition_reads_and_writes_every_element_and_multiplies_nothing() -> None:
-    assert traffic_of(lambda x: x + 1, torch.ones(100)) == Traffic(800, 1, ())
+    assert traffic_of(lambda x: x + 1, torch.ones(100)) == Traffic(800, 1, {})
 
 
 def test_an_operator_in_place_reads_and_writes_the_same_memory() -> None:
-    assert count_traffic(nn.ReLU(inplace=True), (torch.ones(100),)) == Traffic(800, 1, ())
+    assert count_traffic(nn.ReLU(inplace=True), (torch.ones(100),)) == Traffic(800, 1, {})
 
 
 def test_an_output_that_is_given_is_written_and_not_read() -> None:
     target = torch.ones(100)
-    assert traffic_of(lambda x: torch.neg(x, out=target), torch.ones(100)) == Traffic(800, 1, ())
-    assert traffic_of(target.copy_, torch.ones(100)) == Traffic(800, 1, ())
+    assert traffic_of(lambda x: torch.neg(x, out=target), torch.ones(100)) == Traffic(800, 1, {})
+    assert traffic_of(target.copy_, torch.ones(100)) == Traffic(800, 1, {})
 
 
 def test_views_and_unwritten_memory_cost_nothing() -> None:
     assert traffic_of(lambda x: x.view(2, 50).t()[:10].unsqueeze(0), torch.ones(100)) == Traffic(
-        0, 0, ()
+        0, 0, {}
     )
-    assert traffic_of(torch.empty_like, torch.ones(100)) == Traffic(0, 0, ())
-    assert count_traffic(nn.Flatten(), (torch.ones(2, 3, 4),)) == Traffic(0, 0, ())
+    assert traffic_of(torch.empty_like, torch.ones(100)) == Traffic(0, 0, {})
+    assert count_traffic(nn.Flatten(), (torch.ones(2, 3, 4),)) == Traffic(0, 0, {})
 
 
 def test_a_copy_is_no_view() -> None:
-    assert traffic_of(lambda x: x.t().contiguous(), torch.ones(10, 10)) == Traffic(800, 1, ())
+    assert traffic_of(lambda x: x.t().contiguous(), torch.ones(10, 10)) == Traffic(800, 1, {})
 
 
 def test_a_tensor_that_occurs_twice_is_read_once() -> None:
@@ -92,13 +94,13 @@ def test_expanded_dimensions_are_the_same_memory_again() -> None:
 
 def test_a_look_up_reads_what_it_writes_and_not_the_whole_table() -> None:
     found = count_traffic(nn.Embedding(1000, 16), (torch.arange(5),))
-    assert found == Traffic(5 * 8 + 2 * 4 * 5 * 16, 1, ())
+    assert found == Traffic(5 * 8 + 2 * 4 * 5 * 16, 1, {})
 
 
 def test_a_sparse_product_reads_the_values_that_are_stored() -> None:
     weight = torch.eye(8).to_sparse_csr()
     found = traffic_of(lambda x: weight @ x, torch.ones(8, 3))
-    assert found == Traffic(8 * (9 + 8) + 4 * 8 + 2 * 4 * 24, 1, ("float32",))
+    assert found == Traffic(8 * (9 + 8) + 4 * 8 + 2 * 4 * 24, 1, {"float32": 2 * 8 * 3})
 
 
 def test_a_quantized_layer_reads_a_byte_a_weight_and_multiplies_in_int8() -> None:
@@ -106,7 +108,8 @@ def test_a_quantized_layer_reads_a_byte_a_weight_and_multiplies_in_int8() -> Non
         quantize(nn.Linear(WIDE, NARROW), {nn.Linear}), (torch.ones(BATCH, WIDE),)
     )
     weights = WIDE * NARROW + 4 * NARROW
-    assert found == Traffic(4 * BATCH * (WIDE + NARROW) + weights, 1, ("int8",))
+    flops = 2 * BATCH * WIDE * NARROW
+    assert found == Traffic(4 * BATCH * (WIDE + NARROW) + weights, 1, {"int8": flops})
 
 
 def test_a_layer_with_half_precision_weights_is_not_taken_for_int8() -> None:
@@ -129,7 +132,7 @@ def test_fused_attention_is_one_operator_whose_products_never_reach_memory() -> 
     found = traffic_of(nn.functional.scaled_dot_product_attention, *heads)
     outside = 4 * 4 * heads[0].numel()
     sums = 4 * 2 * 4 * 10  # of the exponentials, kept for a backward pass
-    assert found == Traffic(outside + sums, 1, ("float32",))
+    assert found == Traffic(outside + sums, 1, {"float32": 2 * 2 * 4 * 2 * 10 * 10 * 8})
 
 
 def test_a_mask_is_no_factor() -> None:
@@ -143,12 +146,31 @@ def test_an_encoder_layer_that_torch_fuses_is_counted_as_it_runs() -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True).eval()
     found = count_traffic(layer, (torch.ones(2, 5, 16),))
     weights = sum(parameter.numel() for parameter in layer.parameters())
-    assert found == Traffic(4 * (weights + 2 * 2 * 5 * 16), 1, ("float32",))
+    assert (found.bytes_moved, found.operators) == (4 * (weights + 2 * 2 * 5 * 16), 1)
+    assert found.dtypes == ("float32",)
+    assert math.isnan(found.products["float32"]), "what it computes inside is not seen here"
+
+
+def test_weights_in_int8_beside_floats_are_multiplied_as_floats() -> None:
+    """In sizes that torch's kernel takes: it crashes with others."""
+    weight = torch.ones(32, 64, dtype=torch.int8)
+    scales, rows = (torch.ones(*shape, dtype=torch.bfloat16) for shape in ((32,), (4, 64)))
+    found = traffic_of(lambda x: torch._weight_int8pack_mm(x, weight, scales), rows)
+    assert found.products == {"bfloat16": 2 * 4 * 64 * 32}
+
+
+def test_factors_in_int8_are_multiplied_in_int8_and_their_layer_in_floats_stays_apart() -> None:
+    """Half of a model quantized: each product is of its own type."""
+    layer = nn.Linear(WIDE, WIDE, bias=False)
+    both = nn.Sequential(quantize(nn.Linear(WIDE, WIDE), {nn.Linear}), layer, layer)
+    found = count_traffic(both, (torch.ones(BATCH, WIDE),))
+    one = 2 * BATCH * WIDE * WIDE
+    assert found.products == {"int8": one, "float32": 2 * one}
 
 
 def test_a_tensor_made_of_others_is_counted_by_what_it_is_made_of() -> None:
     pair = TwoTensor(torch.ones(10), torch.ones(10))
-    assert traffic_of(lambda x: x + 1, pair) == Traffic(160, 2, ())
+    assert traffic_of(lambda x: x + 1, pair) == Traffic(160, 2, {})
 
 
 def test_traffic_grows_with_the_batch_by_the_activations_only() -> None:

@@ -26,7 +26,7 @@ QUIET = SelfTest(
 
 
 def about(*tests: SelfTest, available: int = 8 * GIB, **machine: Any) -> list[str]:
-    return advise(MACHINE | machine, available, tests or (QUIET,))
+    return advise(MACHINE | machine, available, tests or (QUIET,), {"cpu": {}, "cuda": "none"})
 
 
 def test_a_quiet_machine_gets_no_advice() -> None:
@@ -91,3 +91,23 @@ def test_the_log_ratio_of_a_copy_with_itself_is_zero(
     monkeypatch.setattr(self_test, "ROUNDS", 6)
     (one, *_) = self_test.time_copies(launcher, 1, seed=0)
     assert np.all(self_test.log_ratios(one, one) == 0)
+
+
+CARD = {"gpu_name": "Fake", "compute_mode": "default", "persistence_mode": "on"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"compute_mode": "exclusive process"}, "nvidia-smi -c DEFAULT"),
+        ({"compute_mode": "prohibited"}, "compute mode prohibited"),
+        ({"persistence_mode": "off"}, "nvidia-smi -pm 1"),
+    ],
+)
+def test_a_mode_of_the_card_that_refuses_or_slows_workers_is_advised_on(
+    facts: dict[str, str], words: str
+) -> None:
+    (advice,) = advise(MACHINE, 8 * GIB, (QUIET,), {"cuda": CARD | facts})
+    assert words in advice
+    assert advise(MACHINE, 8 * GIB, (QUIET,), {"cuda": CARD}) == []
+    assert advise(MACHINE, 8 * GIB, (QUIET,), {"cuda": {"gpu_name": "old driver"}}) == []

@@ -13,8 +13,9 @@ from harness.store import Run, read_cells
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import NOTHING, Imports, Launcher
 from harness.sweep.plan import resolve
+from harness.sweep.progress import Progress
 from harness.sweep.remote import Worker
-from harness.sweep.runner import Progress, Sweep
+from harness.sweep.runner import Sweep
 
 pytestmark = pytest.mark.workers
 

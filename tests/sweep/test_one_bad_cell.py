@@ -19,6 +19,8 @@ from harness.store import Run, read_cells
 from harness.sweep import runner
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
+from harness.sweep.progress import Progress
+from harness.sweep.runner import Sweep
 from tests.conftest import COMMAND
 
 Measure = Callable[..., pd.DataFrame]
@@ -91,7 +93,7 @@ def test_a_mistake_of_ours_about_a_heat_costs_that_heat_and_resume_has_nothing_l
     plan = resolve(grid, launcher, "the test")
     made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
     monkeypatch.setattr(runner, "Crew", lambda *_: 1 / 0)
-    runner.Sweep(plan, made, launcher, runner.Progress()).measure()
+    Sweep(plan, made, launcher, Progress()).measure()
     assert set(read_cells(made)["failure_kind"]) == {"internal"}
     assert made.finished() == {cell.id for cell in plan.grid.expand()}
 

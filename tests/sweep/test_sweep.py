@@ -14,7 +14,8 @@ from harness.rounds import find_latencies
 from harness.store import Run, read_cells
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, plan_heats, resolve
-from harness.sweep.runner import Progress, Sweep
+from harness.sweep.progress import Progress
+from harness.sweep.runner import Sweep
 
 NETS = """
 import dataclasses
@@ -223,8 +224,10 @@ def test_a_cell_says_how_fast_the_machine_was_against_the_fastest_it_was_seen_at
     assert 0 < first["machine_speed"] <= 1
     (file,) = own_cache.glob("control/*/cpu-1-active-pinned.json")
     before = file.read_text()
-    fastest_s = json.loads(before)["fastest_s"] / 10  # as if it had once been ten times as fast
-    file.write_text(json.dumps({**json.loads(before), "fastest_s": fastest_s}))
+    fastest_s = (
+        json.loads(before)["fastest_tenth_s"] / 10
+    )  # as if it had once been ten times as fast
+    file.write_text(json.dumps({**json.loads(before), "fastest_tenth_s": fastest_s}))
     (second,) = measure(models=[f"{nets}:net"]).to_dict("records")
     file.write_text(before)
     assert second["machine_speed"] == pytest.approx(fastest_s / second["control_latency_s"])

@@ -1,0 +1,88 @@
+"""Seats: a cell in a heat, with what is known of it so far; and a heat once it was timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness.errors import WorkerFailure, WorkerRefusal
+from harness.grid import BASELINE, Cell
+from harness.measure.roofline import Traffic
+from harness.record import Record
+from harness.rounds import find_slowness
+from harness.stats import Estimate
+from harness.sweep.heat import Member, latencies, process_spread
+from harness.sweep.journal import Journal
+
+Answers = dict[str, np.ndarray]
+
+
+@dataclass
+class Seat:
+    """A cell in the heat, and what is known of it so far. Not `kept`: its record exists already."""
+
+    cell: Cell
+    variant: str
+    record: Record
+    kept: bool = True
+    mapped_bytes: float = 0.0
+    member: Member | None = None
+    answers: Answers = field(default_factory=dict)
+    traffic: Traffic | None = None
+    problem: WorkerFailure | WorkerRefusal | None = None
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What every worker has to know of the cell."""
+        cell = self.cell
+        return {"variant": self.variant, "device": cell.device, "runtime": cell.runtime,
+                "threads": cell.threads, "batch": cell.batch}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A heat that was run: who took part, beside which control, and how the machine did.
+
+    `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
+    `machine_speed` is the share of its known speed at which it ran the control. Where it was
+    `interrupted`, its journal is there to go on from.
+    """
+
+    name: str
+    seats: Sequence[Seat]
+    control: Member
+    processes: int
+    stalled_share: float
+    machine_speed: float = float("nan")
+    interrupted: bool = False
+    journal: Journal | None = None
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Who was timed, and the control."""
+        return [*(seat.member for seat in self.seats if seat.member), self.control]
+
+    @cached_property
+    def latencies(self) -> dict[str, Estimate]:
+        """The latency of each member that was timed, by name."""
+        return latencies(self.members)
+
+    @cached_property
+    def slowness(self) -> dict[int, float]:
+        """How slow all members were in each round, the median round being 1."""
+        return find_slowness({member.name: member.medians() for member in self.members})
+
+    @cached_property
+    def process_spread(self) -> float:
+        """How far processes with the same work were apart, relatively."""
+        return process_spread(self.members)
+
+
+def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:
+    """Return the seat that a cell is compared with: its model's baseline, if it is among these."""
+    same = (seat for seat in seats if seat.cell.place == cell.place)
+    return next((seat for seat in same if seat.cell.technique == BASELINE), None)

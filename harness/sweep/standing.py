@@ -1,0 +1,87 @@
+"""Standings: how the cells of a heat compare so far, while they are timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.grid import Cell
+from harness.stats import Estimate
+from harness.sweep.heat import Member, compare, latencies, process_spread
+from harness.sweep.seat import Seat, find_baseline
+
+LOOK_EVERY_S = 1.0
+LOOK_SHARE = 0.01
+"""The largest share of the timing that looking at it may take."""
+UNKNOWN = Estimate(float("nan"))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A cell as it stands: seconds, ratio to its baseline (NaN without one), rounds so far.
+
+    `stopped_by` is empty as long as it is timed; `problem` says why it no longer is.
+    """
+
+    cell: Cell
+    latency: Estimate
+    ratio: Estimate
+    rounds: int
+    stopped_by: str
+    problem: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In a word, how it compares: a ratio whose interval holds 1 decides nothing."""
+        if self.problem:
+            return "failed"
+        if self.ratio.high < 1:
+            return "faster"
+        return "slower" if self.ratio.low > 1 else ""
+
+
+def find_standings(seats: Sequence[Seat], control: Member) -> list[Standing]:
+    """Return how each seat of a heat stands; a cell that was not timed yet has NaN."""
+    members = [*(seat.member for seat in seats if seat.member), control]
+    found, spread = latencies(members), process_spread(members)
+    standings = []
+    for seat in seats:
+        member, problem, ratio = seat.member, seat.problem, UNKNOWN
+        if member is not None:
+            problem = problem or member.problem
+            baseline = find_baseline(seats, seat.cell)
+            if baseline not in (None, seat) and baseline.member is not None:
+                ratio = compare(member, baseline.member, spread).estimate
+        standings.append(
+            Standing(
+                seat.cell,
+                found.get(seat.cell.id, UNKNOWN),
+                ratio,
+                0 if member is None else len(member.rounds()),
+                "" if member is None else member.stopped_by,
+                "" if problem is None else str(problem),
+            )
+        )
+    return standings
+
+
+class Lookout:
+    """Tells how a heat stands: once a second, or less often where a look takes long."""
+
+    def __init__(
+        self, tell: Callable[[Sequence[Standing]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._tell = tell
+        self._clock = clock
+        self._next_s = clock()
+
+    def look(self, seats: Sequence[Seat], control: Member) -> None:
+        """Find and tell the standings if it is time."""
+        begin = self._clock()
+        if begin < self._next_s:
+            return
+        self._tell(find_standings(seats, control))
+        end = self._clock()
+        self._next_s = end + max(LOOK_EVERY_S, (end - begin) / LOOK_SHARE)
