@@ -221,6 +221,11 @@ def smallest_difference(
     return float(np.expm1(high))
 
 
+def prepare_tests() -> None:
+    """Import what the tests need, which takes a second, before time matters."""
+    import scipy.stats  # noqa: F401  # for its effect
+
+
 def correct_p_values(p_values: ArrayLike) -> Floats:
     """Return q-values: the false discovery rate at which each would be found; NaN stays NaN.
 

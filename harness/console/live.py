@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -82,7 +83,7 @@ def standings_table(standings: Sequence[Standing], most: int) -> Table:
         table.add_row(
             Text(name),
             text.format_value(one.latency.value, "s"),
-            f"{width * 100:.2g} %" if width >= 0 else "",
+            f"{width * 100:.2g} %" if isfinite(width) else "",
             faster if ratio.value > 0 else "",
             text.format_count(one.rounds),
             Text(describe_standing(one)),

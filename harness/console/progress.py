@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf, isfinite
 
 from harness.console.events import tell_events
 from harness.console.live import show_live
@@ -15,6 +16,8 @@ from harness.sweep.progress import Progress
 from harness.sweep.standing import Standing
 
 LINE_EVERY_S = 10.0
+PATIENCE_S = 3.0
+"""So long a line waits for intervals: a heat's first rounds have none."""
 NAMED = 3
 """Cells that are named in a line."""
 
@@ -42,14 +45,14 @@ def describe_record(record: Record) -> str:
 
 def describe_standings(standings: Sequence[Standing]) -> str:
     """Return in a line how a heat stands: who is fastest, and how sure that is."""
-    timed = [one for one in standings if one.latency.value > 0]
+    timed = [one for one in standings if 0 < one.latency.value < inf]
     if not timed:
         return "nothing is timed yet"
     first = sorted(timed, key=lambda one: one.latency.value)[:NAMED]
     named = [f"{one.cell.technique} {_latency(one)}" for one in first]
     more = [f"{len(timed) - NAMED} more"] if len(timed) > NAMED else []
     widths = [one.latency.relative_half_width for one in timed]
-    known = [width for width in widths if width >= 0]  # NaN where rounds are too few
+    known = [width for width in widths if isfinite(width)]  # NaN where rounds are too few
     widest = f"; the widest ±{max(known) * 100:.2g} %" if len(known) == len(timed) else ""
     rounds = max(one.rounds for one in timed)
     return f"so far, of {rounds} rounds: {', '.join([*named, *more])}{widest}"
@@ -69,7 +72,7 @@ class _Lines:
     def __init__(self) -> None:
         self._cells = 0
         self._done = 0
-        self._heat, self._told_s = "", float("-inf")
+        self._heat, self._told, self._next_s = "", False, 0.0
 
     def progress(self) -> Progress:
         return Progress(
@@ -84,10 +87,12 @@ class _Lines:
 
     def _stand(self, heat: str, standings: Sequence[Standing]) -> None:
         now = time.monotonic()
-        if heat == self._heat and now - self._told_s < LINE_EVERY_S:
-            return
-        self._heat, self._told_s = heat, now
-        err.print(f"  {describe_standings(standings)}")
+        if heat != self._heat:
+            self._heat, self._told, self._next_s = heat, False, now + PATIENCE_S
+        known = all(one.latency.relative_half_width >= 0 for one in standings)
+        if now >= self._next_s or (known and not self._told):
+            err.print(f"  {describe_standings(standings)}")
+            self._told, self._next_s = True, now + LINE_EVERY_S
 
     def _end(self, record: Record) -> None:
         self._done += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, isfinite, log10
+from math import floor, inf, isfinite, log10
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
@@ -59,7 +59,7 @@ def format_ratio(ratio: float) -> str:
 
 def format_speedup(ratio: float, low: float, high: float) -> str:
     """Return a latency ratio as a speed-up with its interval: "2.00× (1.96–2.04)"."""
-    if not (isfinite(low) and isfinite(high)):
+    if not all(0 < one < inf for one in (ratio, low, high)):
         return format_ratio(ratio)
     return f"{1 / ratio:.2f}× ({1 / high:.2f}–{1 / low:.2f})"
 

@@ -163,7 +163,7 @@ def compare(member: Member, reference: Member, spread: float = ONE_PROCESS) -> R
     return stats.paired_ratio(
         [mine[number].median_s for number in chosen],
         [theirs[number].median_s for number in chosen],
-        spread=spread * sqrt(1 / member.processes + 1 / reference.processes),
+        spread=spread * sqrt(sum(1 / max(1, one.processes) for one in (member, reference))),
     )
 
 

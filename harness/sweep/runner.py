@@ -174,7 +174,6 @@ class Sweep:
     ) -> None:
         first = heat.cells[0]
         place = f"{heat.task} on {first.device}, threads {first.threads}, batch {first.batch}"
-        self.progress.phase(f"{place}: {len(heat.cells)} cells")
         seats = []
         for cell in (*heat.references, *heat.cells):
             found, kept = prepared[variant_of(cell)], cell not in heat.references
@@ -185,12 +184,14 @@ class Sweep:
                 self._keep(with_problem(record, found.problem))
         roofs = self._roofs(first.device, first.threads)
         crew = Crew(self.shop, known_answers, seats)
+        self.progress.phase(f"{place}: memory of {len(heat.cells)} cells")
         crew.measure_memory()
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
         for number, (group, processes) in enumerate(crew.groups()):
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
+            self.progress.phase(f"{place}: timing {len(group)} cells")
             timed = crew.run(name, group, processes, shuffle_seed(self.run.run_id, name))
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             if not timed.interrupted:

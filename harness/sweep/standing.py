@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.grid import Cell
-from harness.stats import Estimate
+from harness.stats import Estimate, prepare_tests
 from harness.sweep.heat import Member, compare, latencies, process_spread
 from harness.sweep.seat import Seat, find_baseline
 
 LOOK_EVERY_S = 1.0
 LOOK_SHARE = 0.01
-"""The largest share of the timing that looking at it may take."""
+"""The largest share of the timing that looking at it may take, as long as that is not for ever."""
+LOOK_AT_LEAST_EVERY_S = 10.0
 UNKNOWN = Estimate(float("nan"))
 
 
@@ -73,6 +74,7 @@ class Lookout:
         self, tell: Callable[[Sequence[Standing]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        prepare_tests()  # or the first look would pay for it
         self._tell = tell
         self._clock = clock
         self._next_s = clock()
@@ -84,4 +86,5 @@ class Lookout:
             return
         self._tell(find_standings(seats, control))
         end = self._clock()
-        self._next_s = end + max(LOOK_EVERY_S, (end - begin) / LOOK_SHARE)
+        pause_s = min((end - begin) / LOOK_SHARE, LOOK_AT_LEAST_EVERY_S)
+        self._next_s = end + max(LOOK_EVERY_S, pause_s)
