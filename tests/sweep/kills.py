@@ -1,0 +1,256 @@
+"""Kills: runs that are interrupted at random moments in every way there is, and what must hold.
+
+A scenario is one run in a folder of its own. Signals go to the runner, to its worker server and to
+workers, and its disk is filled for a while; it is resumed whenever it has ended. At the end it is
+resumed in peace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pyarrow as pa
+
+from harness.store import CONTROL_PREFIX, Run, open_run
+from tests.conftest import COMMAND
+
+GRID = """
+[grid]
+models = ["own.py:small"]
+techniques = ["bf16", "int8-dynamic"]
+batch = [1, 8]
+[budget]
+max_seconds_per_cell = 1.0
+relative_ci = 0.001
+"""
+CELLS = 3 * 2
+MODELS = """
+import torch
+from torch import nn
+def small():
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 16)
+"""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE_S = 120.0
+DISK_BYTES = 8 * 2**20
+
+
+@dataclass
+class Scenario:
+    """A run and what happened to it. `disk`: a small file system of its own, which may be filled.
+
+    longest_loss_s: the most timing that a kill of the runner in a heat has cost.
+    """
+
+    folder: Path
+    disk: Path | None
+    random: random.Random
+    did: Counter[str] = field(default_factory=Counter)
+    blocks: set[tuple[str, int, str, tuple[float, ...]]] = field(default_factory=set)
+    """Heat, number, member and seconds of all that were ever seen on disk."""
+    failed: set[str] = field(default_factory=set)
+    longest_loss_s: float = 0.0
+    started_at: float = 0.0
+
+    @property
+    def results(self) -> Path:
+        return (self.disk or self.folder) / "results"
+
+    def play(self, kills: int) -> None:
+        """Interrupt a run so many times, and check it each time and at the end."""
+        (self.folder / "grid.toml").write_text(GRID)
+        (self.folder / "own.py").write_text(MODELS)
+        runner = self._start("run", "grid.toml")
+        self._wait_for(runner, lambda: bool(list(self.results.glob("*/run.json"))))
+        for _ in range(kills):
+            self._wait_for_a_moment(runner)
+            self._strike(runner)
+            if runner.poll() is None and self.random.random() < 0.3:
+                with suppress(subprocess.TimeoutExpired):
+                    runner.wait(2.0)
+            self._look()
+            if runner.poll() is not None:
+                self._check_words(runner)
+                runner = self._start("resume")
+        self._end(runner)
+        self._check_the_end()
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+        self.started_at = time.time()
+        return subprocess.Popen(
+            [*COMMAND, *arguments, "--results", str(self.results)],
+            cwd=self.folder,
+            env={**os.environ, "PARETOGRID_CACHE": str(self.folder / "cache")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _wait_for(self, runner: subprocess.Popen[str], ready: object) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while runner.poll() is None and not ready():  # type: ignore[operator]
+            assert time.monotonic() < deadline, "it stands still"
+            time.sleep(0.02)
+
+    def _wait_for_a_moment(self, runner: subprocess.Popen[str]) -> None:
+        """Wait at random; half of the time for the middle of a heat."""
+        if self.random.random() < 0.5:
+            known = len(self._read_journals())
+            self._wait_for(runner, lambda: len(self._read_journals()) != known)
+        deadline = time.monotonic() + self.random.uniform(0, 2.5)
+        while runner.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _strike(self, runner: subprocess.Popen[str]) -> None:
+        """Do one of the things that may befall a run."""
+        number = self.random.choice(SIGNALS)
+        target = self.random.choice(["runner", "runner", "server", "worker"])
+        if self.disk is not None and self.random.random() < 0.15:
+            self.did["full disk"] += 1
+            self._fill_disk(self.disk)
+            return
+        found = self._find(runner, target)
+        if found is None:  # it has ended already, or not begun
+            target, found = "runner", runner.pid
+        self.did[f"{number.name} to {target}"] += 1
+        loss_s = self._find_loss_s()
+        with suppress(ProcessLookupError):
+            os.kill(found, number)
+        if target == "runner":
+            if self.random.random() < 0.2:  # the impatient, twice
+                time.sleep(0.01)
+                with suppress(ProcessLookupError):
+                    os.kill(found, number)
+            runner.wait(PATIENCE_S)
+            if number == signal.SIGKILL:
+                self.longest_loss_s = max(self.longest_loss_s, loss_s)
+
+    def _find(self, runner: subprocess.Popen[str], target: str) -> int | None:
+        if target == "runner":
+            return runner.pid if runner.poll() is None else None
+        try:
+            servers = psutil.Process(runner.pid).children()
+            if target == "server" or not servers:
+                return servers[0].pid if servers else None
+            workers = servers[0].children(recursive=True)
+            return self.random.choice(workers).pid if workers else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def _fill_disk(self, disk: Path) -> None:
+        """Take all that is left on the disk, for up to a second and a half."""
+        with fill(disk):
+            time.sleep(self.random.uniform(0.2, 1.5))
+
+    def _read_journals(self) -> pd.DataFrame:
+        """Return the blocks that are on disk, by another reader than the product's."""
+        batches = []
+        for path in sorted(self.results.glob("*/journal/*/*.arrows")):
+            with suppress(pa.ArrowInvalid, OSError):  # it ends where it was cut off
+                stream = pa.ipc.open_stream(path.read_bytes())
+                heat = stream.schema.metadata[b"paretogrid.heat"].decode()
+                for batch in stream:
+                    batches.append(batch.to_pandas().assign(heat=heat))
+        columns = ["heat", "member", "block", "seconds"]
+        return pd.concat(batches)[columns] if batches else pd.DataFrame(columns=columns)
+
+    def _find_loss_s(self) -> float:
+        """How long ago blocks were kept, if some are being timed: that much a kill would cost."""
+        now = time.time()
+        kept = [path.stat().st_mtime for path in self.results.glob("*/journal/*/*.arrows")]
+        ended = [path.stat().st_mtime for path in self.results.glob("*/parts/*.parquet")]
+        timing = kept and max(kept) > max([self.started_at, *ended])
+        return now - max(kept) if timing else 0.0
+
+    def _look(self) -> None:
+        """Remember what is on disk; every file must be whole."""
+        journals = self._read_journals()
+        for row in journals.itertuples():
+            self.blocks.add((row.heat, row.block, row.member, tuple(row.seconds)))
+        for run in self.results.iterdir():
+            json.loads((run / "run.json").read_text())
+            for file in run.rglob("*.parquet"):
+                with suppress(FileNotFoundError):  # joined meanwhile
+                    if file.name.startswith("."):
+                        continue
+                    frame = pd.read_parquet(file)
+                    if file.name.endswith("cells.parquet"):
+                        self.failed |= set(frame[frame["status"] == "failed"]["cell_id"])
+
+    def _check_words(self, runner: subprocess.Popen[str]) -> None:
+        said = runner.communicate()[1]
+        assert "Traceback" not in said, said
+
+    def _end(self, runner: subprocess.Popen[str]) -> None:
+        """Let it end by itself; then resume what is left, and what failed."""
+        self._check_words(runner)
+        again = self._start("resume", "--retry", "failed")
+        self._check_words(again)
+        assert again.wait() == 0, shlex.join(map(str, again.args))
+
+    def _check_the_end(self) -> None:
+        """Every cell is measured, no block was lost, none is there twice."""
+        run = open_run(self.results, None)
+        cells = pd.read_parquet(run.folder / "cells.parquet")
+        assert len(cells) == cells["cell_id"].nunique() == CELLS
+        assert set(cells["status"]) == {"measured"}
+        assert run.facts()["state"] == "finished"
+        assert not list(run.folder.rglob("*.tmp")), "half a file"
+        assert not (run.folder / "journal").exists()
+        self._check_blocks(run, cells)
+
+    def _check_blocks(self, run: Run, cells: pd.DataFrame) -> None:
+        samples = pd.read_parquet(run.folder / "samples.parquet")
+        control = samples["cell_id"].str.startswith(CONTROL_PREFIX)
+        counted = samples[~control].groupby("cell_id").size()
+        noted = dict(zip(cells["cell_id"], cells["samples"].astype(int), strict=True))
+        assert dict(counted) == noted
+        samples["member"] = samples["cell_id"].where(~control, "control")
+        assert samples.groupby(["heat", "block"])["member"].nunique().max() == 1, "one block, twice"
+        kept = samples.groupby(["heat", "block"])["seconds"].apply(tuple)
+        for heat, block, member, seconds in self.blocks:
+            if member not in self.failed and member != "control":  # who failed was timed again
+                assert kept.get((heat, block)) == seconds, f"block {block} of {member} is lost"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """Mount a file system of a few megabytes in a folder; None where that is not allowed."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def fill(disk: Path) -> Iterator[None]:
+    """Leave nothing free on a disk as long as the `with` block takes."""
+    ballast = disk / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        yield
+    finally:
+        ballast.unlink()

@@ -1,0 +1,20 @@
+"""Interrupted at random, in every way there is, a run loses nothing and repeats nothing."""
+
+import random
+from pathlib import Path
+
+import pytest
+from kills import Scenario, small_disk
+
+pytestmark = [pytest.mark.workers, pytest.mark.slow]
+
+SCENARIOS, KILLS = 5, 8
+"""Forty kills; `tests/benchmarks/kills.py` does a thousand."""
+
+
+@pytest.mark.parametrize("seed", range(SCENARIOS))
+def test_after_eight_kills_no_block_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        scenario = Scenario(tmp_path, disk, random.Random(seed))
+        scenario.play(KILLS)
+    assert scenario.did.total() == KILLS
