@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test quick lint bench card clean
 
 demo: $(VENV)/core
 	$(BIN)/paretogrid run demo
@@ -26,6 +26,13 @@ lint: $(VENV)/test
 
 bench: $(VENV)/test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -rP
+
+# On a machine with a CUDA card, with the torch that is there: nine minutes, then card.tar.xz.
+# Where no index can be reached, WHEELS names a folder with the wheels that are missing.
+card:
+	$(PYTHON) -m venv --system-site-packages $(VENV)-card
+	$(VENV)-card/bin/python -m pip install --quiet $(if $(WHEELS),--no-index --find-links $(WHEELS)) --editable '.[test]'
+	$(VENV)-card/bin/python tests/card.py $(CARD)
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -149,6 +149,7 @@ class Budget(Strict):
 
     relative_ci: Annotated[float, Field(gt=0, lt=1)] = 0.01
     max_seconds_per_cell: Seconds = 20.0
+    max_seconds: Seconds | None = None
     timeout_s: Seconds = 300.0
     prepare_timeout_s: Seconds = 3600.0
     max_memory_bytes: Annotated[int, Field(gt=0)] | None = None

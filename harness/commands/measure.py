@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,9 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
 from harness.sweep.turn import hold_machine
 
+TIME_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+LONGEST_S = 1_000_000.0
+
 
 class Retried(StrEnum):
     """Statuses of rows that may be had again."""
@@ -65,6 +69,10 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="Seed of training.")] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A Python file to load.")] = None,
     max_seconds_per_cell: Annotated[float | None, typer.Option(help="Budget of a cell.")] = None,
+    whole_time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="TIME", help="For the whole grid: 90s, 10m, 1.5h."),
+    ] = None,
     no_wait: NoWaitOption = False,
     as_json: EventsOption = False,
     results: ResultsOption = None,
@@ -75,7 +83,10 @@ def run(
         "models": model, "techniques": technique, "devices": device, "threads": threads,
         "batch": batch, "seeds": seed, "plugins": plugin,
     }  # fmt: skip
-    budget = {"max_seconds_per_cell": max_seconds_per_cell}
+    budget = {
+        "max_seconds_per_cell": max_seconds_per_cell,
+        "max_seconds": None if whole_time is None else read_time_s(whole_time),
+    }
     wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
     store_folder = store.results_folder(results)
     _check_folders(store_folder, reports)
@@ -96,6 +107,15 @@ def run(
         made = store.Run.create(store_folder, name, facts)
         how = _how_to_go_on(made, results, reports)
         _sweep(plan, made, launcher, reports, how, as_json)
+
+
+def read_time_s(text: str) -> float:
+    """Return the seconds of "90s", "10m", "1.5h" or "90"; raise UserError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+) ?(s|m|min|h)?", text.strip())
+    seconds = 0.0 if found is None else float(found[1]) * TIME_UNITS[found[2] or "s"]
+    if not 0 < seconds <= LONGEST_S:
+        raise UserError(f"--time: {text!r} is no time. Write 90s, 10m or 1.5h.")
+    return seconds
 
 
 def resume(

@@ -48,6 +48,7 @@ def _stand(standings: Sequence[Standing]) -> list[dict[str, Any]]:
             **one.cell.axes(),
             **_bounds("latency_s", one.latency),
             **_bounds("latency_ratio", one.ratio),
+            "expected_half_width": one.expected,
             "rounds": one.rounds,
             "stopped_by": one.stopped_by or None,
             "verdict": one.verdict or None,

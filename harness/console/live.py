@@ -71,19 +71,20 @@ def standings_table(standings: Sequence[Standing], most: int) -> Table:
     """Return a table with a row for each cell of a heat, at most so many."""
     table = Table(box=None, header_style="bold")
     table.add_column("cell", overflow="fold")
-    for heading in ("latency", "±", "faster", "rounds"):
+    for heading in ("latency", "±", "expected", "faster", "rounds"):
         table.add_column(heading, justify="right")
     table.add_column("standing", overflow="fold")
     several = len({one.cell.model for one in standings}) > 1
     shown = standings if len(standings) <= max(1, most) else standings[: max(1, most - 1)]
     for one in shown:
         name = f"{one.cell.model} · {one.cell.technique}" if several else one.cell.technique
-        width, ratio = one.latency.relative_half_width, one.ratio
+        ratio = one.ratio
         faster = text.format_speedup(ratio.value, ratio.low, ratio.high)
         table.add_row(
             Text(name),
             text.format_value(one.latency.value, "s"),
-            f"{width * 100:.2g} %" if isfinite(width) else "",
+            _percent(one.latency.relative_half_width),
+            "" if one.stopped_by else _percent(one.expected),
             faster if ratio.value > 0 else "",
             text.format_count(one.rounds),
             Text(describe_standing(one)),
@@ -91,6 +92,10 @@ def standings_table(standings: Sequence[Standing], most: int) -> Table:
     if len(shown) < len(standings):
         table.add_row(f"and {len(standings) - len(shown)} more")
     return table
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2g} %" if isfinite(share) else ""
 
 
 def describe_standing(one: Standing) -> str:

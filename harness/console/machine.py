@@ -73,12 +73,13 @@ def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:
 
 def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
     table = Table(title="The same work compared with itself", title_justify="left", box=None)
-    for heading in ("threads", "false alarms (p < 0.01)", "noise of a round",
+    for heading in ("device", "threads", "false alarms (p < 0.01)", "noise of a round",
                     "smallest difference seen", "disturbed blocks", "stolen",
                     "machine's speed"):  # fmt: skip
         table.add_column(heading, justify="right")
     for test in tests:
         table.add_row(
+            test.device,
             str(test.threads),
             f"{test.false_flags} of {test.comparisons}",
             f"{test.noise:.1%}",

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 OURS = ("bench", "harness")
+INTERRUPTED = 130
+"""As in `harness.errors`, which may not be imported yet."""
 
 
 class OwnPackages:
@@ -41,11 +43,14 @@ def claim_names() -> None:
 
 
 def main() -> None:
-    """Run the command."""
-    claim_names()
-    from harness.cli import main
+    """Run the command; interrupted before it can hear of it, it ends without more words."""
+    try:
+        claim_names()
+        from harness.cli import main
 
-    main()
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def serve(descriptor: int) -> None:

@@ -79,10 +79,12 @@ class Crew:
         found += [(names, 0) for names in apart]
         return [([ready[name] for name in names], processes) for names, processes in found]
 
-    def run(self, name: str, seats: Sequence[Seat], processes: int, seed: int) -> Timed:
+    def run(
+        self, name: str, seats: Sequence[Seat], processes: int, seed: int, seconds_per_cell: float
+    ) -> Timed:
         """Time the seats in a heat; a seat without a member has a problem that says why."""
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
-        stop = Stop(budget.relative_ci, budget.max_seconds_per_cell, measure.least_rounds)
+        stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
         self._order.seed(seed)
         with ExitStack() as stack:
             for seat in seats:
@@ -97,7 +99,7 @@ class Crew:
 
             def after_round() -> bool:
                 journal.keep()
-                lookout.look(seats, control)
+                lookout.look(seats, control, seconds_per_cell)
                 return self.shop.interruption.asked
 
             stalled_s = read_stall_s()
@@ -108,7 +110,7 @@ class Crew:
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
         return Timed(
-            journal.name, seats, control, processes, share, interrupted=interrupted,
+            journal.name, seats, control, processes, took_s, share, interrupted=interrupted,
             journal=journal,
         )  # fmt: skip
 

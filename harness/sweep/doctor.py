@@ -53,9 +53,16 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
         except (WorkerRefusal, WorkerFailure) as problem:  # told; the others are examined
             devices[device] = str(problem)
     known_as = fingerprint(machine)
-    for count in threads:
-        tell(f"comparing the same work with itself, threads {count}")
-        speeds = speed_file(cache_folder(), known_as, f"cpu-{count}", "active", pin=True)
-        tests.append(run_self_test(launcher, count, speeds))
+    places = [("cpu", count) for count in threads]
+    places += [("cuda", threads[0])] * isinstance(devices["cuda"], dict)
+    for device, count in places:
+        tell(f"comparing the same work with itself, {device}, threads {count}")
+        facts = devices[device]
+        here = fingerprint({**machine, **(facts if isinstance(facts, dict) else {})})
+        speeds = speed_file(cache_folder(), here, f"{device}-{count}", "active", pin=True)
+        try:
+            tests.append(run_self_test(launcher, device, count, speeds))
+        except (WorkerRefusal, WorkerFailure) as problem:
+            devices[device] = str(problem)
     advice = advise(machine, available_memory_bytes(), tests, devices)
     return Examination(machine, known_as, devices, roofs, tuple(tests), tuple(advice))

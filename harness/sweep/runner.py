@@ -27,6 +27,7 @@ from harness.measure.machine import (
 from harness.measure.roofline import Roofs
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run
+from harness.sweep.allowance import Allowance
 from harness.sweep.conclude import (
     conclude,
     control_id,
@@ -91,7 +92,9 @@ class Sweep:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
         self.launcher.preload_training()
         tasks = list(plan_heats(self.plan, self._done))
-        self.progress.begin(sum(len(heat.cells) for heats in tasks for heat in heats))
+        cells = sum(len(heat.cells) for heats in tasks for heat in heats)
+        self.progress.begin(cells)
+        self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells)
         try:
             for heats in tasks:
                 self._measure_task(heats)
@@ -192,7 +195,13 @@ class Sweep:
         for number, (group, processes) in enumerate(crew.groups()):
             name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
             self.progress.phase(f"{place}: timing {len(group)} cells")
-            timed = crew.run(name, group, processes, shuffle_seed(self.run.run_id, name))
+            wanted = sum(seat.kept for seat in group)
+            seconds = self.allowance.seconds_per_cell(
+                wanted, len(group) + 1, self.plan.grid.budget.max_seconds_per_cell
+            )
+            seed = shuffle_seed(self.run.run_id, name)
+            timed = crew.run(name, group, processes, seed, seconds)
+            self.allowance.note(wanted, timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             if not timed.interrupted:
                 crew.measure_energy(group, self.hardware.facts_of(first.device))

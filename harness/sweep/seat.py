@@ -56,6 +56,7 @@ class Timed:
     seats: Sequence[Seat]
     control: Member
     processes: int
+    took_s: float
     stalled_share: float
     machine_speed: float = float("nan")
     interrupted: bool = False

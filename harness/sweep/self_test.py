@@ -36,6 +36,7 @@ class SelfTest:
     speed that this machine was ever seen at.
     """
 
+    device: str
     threads: int
     rounds: int
     comparisons: int
@@ -48,12 +49,12 @@ class SelfTest:
     machine_speed: float
 
 
-def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
+def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -> SelfTest:
     """Time copies of the control workload in heats; return what the comparisons found.
 
     `speeds` is the file in which the fastest is kept.
     """
-    heats = [time_copies(launcher, threads, seed=heat) for heat in range(HEATS)]
+    heats = [time_copies(launcher, device, threads, seed=heat) for heat in range(HEATS)]
     everyone = [member for members in heats for member in members]
     spreads = [process_spread(members) for members in heats]
     ratios = [
@@ -67,6 +68,7 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
     wall_s = sum(one.wall_s for one in found)
     medians = [median_s for member in everyone for median_s in member.medians().values()]
     return SelfTest(
+        device=device,
         threads=threads,
         rounds=ROUNDS,
         comparisons=len(ratios),
@@ -82,14 +84,14 @@ def run_self_test(launcher: Launcher, threads: int, speeds: Path) -> SelfTest:
     )
 
 
-def time_copies(launcher: Launcher, threads: int, seed: int) -> list[Member]:
+def time_copies(launcher: Launcher, device: str, threads: int, seed: int) -> list[Member]:
     """Return copies of the control workload, timed in one heat of ROUNDS rounds."""
     with ExitStack() as stack:
         members, order = [], random.Random(seed)
         for number in range(COPIES):
             workers = [stack.enter_context(launcher.worker()) for _ in range(PROCESSES)]
             for worker in workers:
-                worker.call("load_control", TIMEOUT_S, device="cpu", threads=threads, pin=True)
+                worker.call("load_control", TIMEOUT_S, device=device, threads=threads, pin=True)
                 worker.pause()
             take = take_turns(workers, TIMEOUT_S, BLOCK_S, order)
             members.append(Member(f"copy {number + 1}", take))

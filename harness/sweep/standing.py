@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 from harness.grid import Cell
 from harness.stats import Estimate, prepare_tests
@@ -22,7 +23,8 @@ UNKNOWN = Estimate(float("nan"))
 class Standing:
     """A cell as it stands: seconds, ratio to its baseline (NaN without one), rounds so far.
 
-    `stopped_by` is empty as long as it is timed; `problem` says why it no longer is.
+    `expected`: the interval's half-width, relative, that its whole time will come to; NaN where
+    that is not known. `stopped_by` is empty as long as it is timed; `problem` says why it is not.
     """
 
     cell: Cell
@@ -31,6 +33,7 @@ class Standing:
     rounds: int
     stopped_by: str
     problem: str = ""
+    expected: float = float("nan")
 
     @property
     def verdict(self) -> str:
@@ -42,7 +45,9 @@ class Standing:
         return "slower" if self.ratio.low > 1 else ""
 
 
-def find_standings(seats: Sequence[Seat], control: Member) -> list[Standing]:
+def find_standings(
+    seats: Sequence[Seat], control: Member, seconds_per_cell: float = float("nan")
+) -> list[Standing]:
     """Return how each seat of a heat stands; a cell that was not timed yet has NaN."""
     members = [*(seat.member for seat in seats if seat.member), control]
     found, spread = latencies(members), process_spread(members)
@@ -62,9 +67,21 @@ def find_standings(seats: Sequence[Seat], control: Member) -> list[Standing]:
                 0 if member is None else len(member.rounds()),
                 "" if member is None else member.stopped_by,
                 "" if problem is None else str(problem),
+                expect(found.get(seat.cell.id, UNKNOWN), member, seconds_per_cell),
             )
         )
     return standings
+
+
+def expect(latency: Estimate, member: Member | None, seconds_per_cell: float) -> float:
+    """Return the relative half-width that a member's whole time will come to.
+
+    An interval narrows with the root of the number of rounds.
+    """
+    if member is None or not member.spent_s > 0:
+        return float("nan")
+    spent = min(1.0, member.spent_s / seconds_per_cell)
+    return latency.relative_half_width * sqrt(spent)
 
 
 class Lookout:
@@ -79,12 +96,12 @@ class Lookout:
         self._clock = clock
         self._next_s = clock()
 
-    def look(self, seats: Sequence[Seat], control: Member) -> None:
+    def look(self, seats: Sequence[Seat], control: Member, seconds_per_cell: float) -> None:
         """Find and tell the standings if it is time."""
         begin = self._clock()
         if begin < self._next_s:
             return
-        self._tell(find_standings(seats, control))
+        self._tell(find_standings(seats, control, seconds_per_cell))
         end = self._clock()
         pause_s = min((end - begin) / LOOK_SHARE, LOOK_AT_LEAST_EVERY_S)
         self._next_s = end + max(LOOK_EVERY_S, pause_s)

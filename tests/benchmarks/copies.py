@@ -38,7 +38,7 @@ def time_copies(
             for worker in workers:
                 worker.call("load", TIMEOUT_S, variant=variant, device="cpu", runtime="eager",
                             threads=threads, batch=batch, pin=True, wait_policy=wait_policy,
-                            flush_cache=False)  # fmt: skip
+                            flush_cache=False, cold=False)  # fmt: skip
                 worker.pause()
             members.append(Member(name, take_turns(workers, TIMEOUT_S, BLOCK_S, Random(seed))))
         run_heat(members, stop, seed)

@@ -1,7 +1,9 @@
 """The command as a person or a nightly job calls it."""
 
 import json
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import COMMAND
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 STRANGER = """
 import torch
+
+from tests.conftest import COMMAND
 from torch import nn
 
 def net():
@@ -162,3 +168,17 @@ def test_the_doctor_needs_a_thread(
     done = command("doctor", "--threads", "0")
     assert done.returncode == 2
     assert done.stderr.strip() == "paretogrid: --threads must be 1 or more, got 0."
+
+
+@pytest.mark.parametrize("delay_s", [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8])
+def test_ctrl_c_while_the_command_starts_shows_no_traceback(tmp_path: Path, delay_s: float) -> None:
+    running = subprocess.Popen(
+        [*COMMAND, "list", "models"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(delay_s)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    # Python itself may be interrupted before it has come to the command.
+    assert "Traceback" not in said or "paretogrid.py" not in said
+    assert running.returncode in (0, 130, -signal.SIGINT) or "Traceback" in said

@@ -218,7 +218,7 @@ def ask(launcher: Launcher, file: Path) -> Seen:
         with launcher.worker(imports) as worker:
             found = worker.call("load", 60, variant=variant, device="cpu", runtime="eager",
                                 threads=1, batch=2, pin=False, wait_policy="active",
-                                flush_cache=False)["conditions"]  # fmt: skip
+                                flush_cache=False, cold=True)["conditions"]  # fmt: skip
             outputs = worker.call("answers", 60, variant=variant, batch=2)["outputs"]
     finally:
         launcher.close_templates()

@@ -19,8 +19,9 @@ MACHINE: dict[str, Any] = {
     "container": {"cpus": None, "memory_bytes": None},
 }  # fmt: skip
 QUIET = SelfTest(
-    threads=1, rounds=30, comparisons=30, false_flags=0, noise=0.02, smallest_difference=0.02,
-    disturbed=dict.fromkeys(CAUSES[1:], 0.0), others=0.0, stolen_share=0.0,
+    device="cpu", threads=1, rounds=30, comparisons=30, false_flags=0, noise=0.02,
+    smallest_difference=0.02, disturbed=dict.fromkeys(CAUSES[1:], 0.0), others=0.0,
+    stolen_share=0.0,
     machine_speed=1.0,
 )  # fmt: skip
 
@@ -76,7 +77,7 @@ def test_the_self_test_compares_every_pair_of_copies(
 ) -> None:
     monkeypatch.setattr(self_test, "HEATS", 1)
     monkeypatch.setattr(self_test, "COPIES", 3)
-    found = run_self_test(launcher, 1, tmp_path / "speeds.json")
+    found = run_self_test(launcher, "cpu", 1, tmp_path / "speeds.json")
     assert found.comparisons == 3
     assert 0 <= found.false_flags <= 3
     assert found.noise > 0
@@ -89,7 +90,7 @@ def test_the_log_ratio_of_a_copy_with_itself_is_zero(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_test, "ROUNDS", 6)
-    (one, *_) = self_test.time_copies(launcher, 1, seed=0)
+    (one, *_) = self_test.time_copies(launcher, "cpu", 1, seed=0)
     assert np.all(self_test.log_ratios(one, one) == 0)
 
 

@@ -122,7 +122,7 @@ def test_the_headline_is_that_of_an_undisturbed_run(
                               token="a test", threads=1)["variant"]  # fmt: skip
     with launcher.worker(Imports(files=(str(file),))) as worker:
         worker.call("load", 60, variant=variant, device="cpu", runtime="eager", threads=1, batch=1,
-                    pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
+                    pin=True, wait_policy="active", flush_cache=False, cold=False)  # fmt: skip
         worker.pause()
         take, visits = partial(worker.time_block, 60, 0.01), iter(range(10**6))
 

@@ -1,7 +1,5 @@
-"""Killed at any moment, a run loses nothing and repeats nothing."""
+"""What ends with a run, and how it is gone on with; random kills are in test_kills.py."""
 
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,31 +10,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.store import CONTROL_PREFIX, open_run
+from harness.store import open_run
 from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.workers
 
-KILLS = 20
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
-GRID = """
-[grid]
-models = ["own.py:small", "own.py:large"]
-techniques = ["bf16", "int8-dynamic"]
-threads = [1, 2]
-batch = [1, 8]
-[budget]
-max_seconds_per_cell = 0.2
-"""
 MODELS = """
 import torch
 from torch import nn
 def small():
     return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 16)
-def large():
-    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(4, 64)
 """
-CELLS = 2 * 3 * 2 * 2
 SMALL = """
 [grid]
 models = ["own.py:small"]
@@ -46,60 +31,6 @@ batch = [1, 8]
 max_seconds_per_cell = 0.2
 """
 SMALL_CELLS = 2 * 2
-
-
-def check_everything_readable(results: Path) -> set[str]:
-    """Read every Parquet file that readers would see; return the cells that have a row."""
-    cells: list[str] = []
-    for run in results.iterdir():
-        for file in run.rglob("*.parquet"):
-            if not file.name.startswith("."):
-                frame = pd.read_parquet(file)
-                if file.name.endswith("cells.parquet"):
-                    cells += list(frame["cell_id"])
-    return set(cells)
-
-
-def test_twenty_kills_of_the_runner_lose_no_cell_and_repeat_none(tmp_path: Path) -> None:
-    (tmp_path / "grid.toml").write_text(GRID)
-    (tmp_path / "own.py").write_text(MODELS)
-    moments = random.Random(20_261_122)
-    done: set[str] = set()
-    arguments = ["run", "grid.toml"]
-    for _ in range(KILLS):
-        runner = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if arguments[0] == "run":  # let it begin: before that there is nothing to resume
-            while not list(tmp_path.glob("results/*/run.json")):
-                assert runner.poll() is None
-                time.sleep(0.05)
-            arguments = ["resume"]
-        time.sleep(moments.uniform(0, 6))
-        os.kill(runner.pid, signal.SIGKILL)
-        runner.wait()
-        now = check_everything_readable(tmp_path / "results")
-        assert done <= now, "a finished cell was lost"
-        done = now
-    finished = subprocess.run(
-        [*COMMAND, "resume"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    run = open_run(tmp_path / "results", None)
-    cells = pd.read_parquet(run.folder / "cells.parquet")
-    samples = pd.read_parquet(run.folder / "samples.parquet")
-    assert len(cells) == cells["cell_id"].nunique() == CELLS
-    assert done <= set(cells["cell_id"])
-    assert set(cells["status"]) == {"measured"}
-    controls = samples["cell_id"].str.startswith(CONTROL_PREFIX)
-    assert set(samples[controls]["heat"]) >= set(cells["heat"])
-    counted = samples[~controls].groupby("cell_id").size()
-    assert dict(counted) == dict(zip(cells["cell_id"], cells["samples"].astype(int), strict=True))
-    assert run.facts()["state"] == "finished"
-    assert not list(run.folder.rglob("*.tmp"))
 
 
 def test_workers_end_with_a_killed_runner(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_looks_are_a_second_apart_or_as_rare_as_they_are_costly(
 
     lookout = Lookout(tell, clock=lambda: now)
     for _ in range(1_000):
-        lookout.look([], timed("c", 1e-3, 1))
+        lookout.look([], timed("c", 1e-3, 1), 1.0)
         now += 0.2  # a round
     gaps = np.diff(told).round(6)
     assert told[0] == 0.0, "the first round is worth a look"

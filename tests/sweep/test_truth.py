@@ -73,7 +73,8 @@ def sleeper(launcher: Launcher, workloads: str) -> Iterator[Worker]:
         facts = worker.call("prepare_base", 60, model=f"{workloads}:sleep", recipes=[], seed=0,
                             token="a test", threads=1)  # fmt: skip
         worker.call("load", 60, variant=facts["variant"], device="cpu", runtime="eager", threads=1,
-                    batch=1, pin=True, wait_policy="active", flush_cache=False)  # fmt: skip
+                    batch=1, pin=True, wait_policy="active", flush_cache=False,
+                    cold=False)  # fmt: skip
         yield worker
 
 
