@@ -111,8 +111,12 @@ class Run:
         for table_name, table in (("samples", samples), ("examples", examples)):
             if table.num_rows:
                 _write_table(table, parts / f"{record.cell.id}.{table_name}.parquet")
+        self.add_row(record)
+
+    def add_row(self, record: Record) -> None:
+        """Keep a cell's row, in the place of the one it has."""
         row = pa.Table.from_pylist([record.to_row()], schema=TABLES["cells"])
-        _write_table(row, parts / f"{record.cell.id}.cells.parquet")
+        _write_table(row, self.folder / PARTS / f"{record.cell.id}.cells.parquet")
 
     def write_cells(self, rows: pa.Table) -> None:
         """Write the rows of a run that was not measured here, all at once, under this run's id."""

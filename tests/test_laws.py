@@ -48,6 +48,16 @@ LAWS = {
         ("torch", "harness.sweep", "harness.measure"),
     ),
 }
+FLOORS = ("measure", "prepare", "worker", "sweep", "decide", "published", "report", "console",
+          "commands")  # fmt: skip
+"""Folders of `harness`, the lowest first: each may import only what is below it."""
+LAWS |= {
+    f"{floor} imports no floor above it": (
+        (f"harness/{floor}",),
+        tuple(f"harness.{above}" for above in FLOORS[number + 1 :]),
+    )
+    for number, floor in enumerate(FLOORS)
+}
 PARENT = "harness.cli, harness.sweep.runner, harness.report.write"
 
 
@@ -77,6 +87,11 @@ def test_the_import_laws_hold(law: str) -> None:
             "def late():\n    import torch",
         ),
         (
+            "prepare imports no floor above it",
+            "harness/prepare/kept.py",
+            "from harness.sweep.plan import Plan",
+        ),
+        (
             "decide and report import no torch, sweep or measure",
             "harness/decide/frame.py",
             "from harness.measure import machine",
@@ -89,6 +104,11 @@ def test_a_planted_import_is_caught(copy: Path, law: str, file: str, planted: st
     found = violations(copy, *LAWS[law])
     assert len(found) == 1
     assert found[0].startswith(file)
+
+
+def test_every_folder_has_a_floor() -> None:
+    folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert folders == set(FLOORS)
 
 
 def test_the_parent_process_never_imports_torch() -> None:

@@ -40,9 +40,9 @@ from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
+from harness.prepare.evict import LIMIT, read_limit, trim_cache
 from harness.record import TIMED
 from harness.sweep import runner
-from harness.sweep.evict import LIMIT, read_limit, trim_cache
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files

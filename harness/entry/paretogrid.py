@@ -56,7 +56,7 @@ def main() -> None:
 def serve(descriptor: int) -> None:
     """Be the server from which workers are forked."""
     claim_names()
-    from harness.sweep.server import main
+    from harness.worker.server import main
 
     main(descriptor)
 

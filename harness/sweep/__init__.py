@@ -1,1 +1,1 @@
-"""The run: prepare, heat, worker; the runner drives them."""
+"""The run: plan, heats, records. What the runner does; it never imports torch."""

@@ -41,7 +41,8 @@ class Allowance:
         kept_s = min(REPORT_S, REPORT_SHARE * self._total_s)
         left_s = self._total_s - kept_s - (self._clock() - self._begin)
         left = max(cells, self._cells - self._done)
-        other_s = self._other_s() / max(1, self._done) * (left - cells)
+        # This heat's cells have been prepared and loaded by now.
+        other_s = self._other_s() / max(1, self._done + cells) * (left - cells)
         share_s = max(0.0, left_s - other_s) * cells / left
         return max(LEAST_S, share_s / ROUND_COST / max(1, members))
 

@@ -21,7 +21,7 @@ from harness.measure.roofline import Roofs, explain
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, Status
 from harness.store import CONTROL_PREFIX
 from harness.sweep.heat import Member, TimedBlock, compare
-from harness.sweep.seat import Answers, Seat, Timed, find_baseline
+from harness.sweep.seat import Answers, Seat, TimedHeat, find_baseline
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
@@ -33,7 +33,7 @@ OVERSUBSCRIBED_SHARE = 0.1
 
 
 def conclude(
-    timed: Timed, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int
+    timed: TimedHeat, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int
 ) -> Record:
     """Return the finished record of a seat."""
     problem = seat.problem or (seat.member.problem if seat.member else None)

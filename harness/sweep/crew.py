@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -21,8 +21,8 @@ from harness.sweep.heat import (
 )
 from harness.sweep.journal import Journal
 from harness.sweep.pack import need_of, pack
-from harness.sweep.remote import Worker, take_turns
-from harness.sweep.seat import Answers, Seat, Timed, find_baseline
+from harness.sweep.remote import Worker, alternate
+from harness.sweep.seat import Answers, Seat, TimedHeat, find_baseline
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout
 
@@ -81,7 +81,7 @@ class Crew:
 
     def run(
         self, name: str, seats: Sequence[Seat], processes: int, seed: int, seconds_per_cell: float
-    ) -> Timed:
+    ) -> TimedHeat:
         """Time the seats in a heat; a seat without a member has a problem that says why."""
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
         stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
@@ -109,26 +109,19 @@ class Crew:
             took_s = time.monotonic() - began_s
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
-        return Timed(
+        return TimedHeat(
             journal.name, seats, control, processes, took_s, share, interrupted=interrupted,
             journal=journal,
         )  # fmt: skip
 
-    def measure_energy(self, seats: Sequence[Seat], device: Mapping[str, Any]) -> None:
-        """Measure each cell's energy in a process of its own, where the device has a counter."""
-        for seat in seats:
-            if seat.problem is not None or not seat.kept:
-                continue
-            source = device.get("energy")
-            if source is None:
-                seat.record = seat.record.under(energy_source=f"none: {device['no_energy']}")
-                continue
-            try:
-                near = self.shop.hardware.node(seat.cell.device)
-                energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin, near=near)
-                seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
-            except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
-                seat.record = seat.record.under(energy_source=f"none: {problem}")
+    def measure_energy(self, seat: Seat, source: str) -> None:
+        """Measure a cell's energy in a process of its own, by the device's counter."""
+        try:
+            near = self.shop.hardware.node(seat.cell.device)
+            energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin, near=near)
+            seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
+        except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
+            seat.record = seat.record.under(energy_source=f"none: {problem}")
 
     def _ask_alone(self, seat: Seat, operation: str, **arguments: Any) -> Any:
         """Ask a worker that is hired for this question only."""
@@ -199,7 +192,7 @@ class Crew:
 
     def _blocks_of(self, workers: Sequence[Worker]) -> Callable[[], Samples]:
         measure, timeout_s = self.shop.grid.measure, self.shop.grid.budget.timeout_s
-        return take_turns(workers, timeout_s, measure.block_s, self._order)
+        return alternate(workers, timeout_s, measure.block_s, self._order)
 
     def _ask_answers(self, seat: Seat, worker: Worker) -> Answers:
         """Ask once for each variant, device, runtime and batch: threads do not change answers.

@@ -11,7 +11,7 @@ from harness.measure.machine import available_memory_bytes, describe_machine, fi
 from harness.measure.speed import find_fastest, find_speed, speed_file
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
-from harness.sweep.seat import Timed
+from harness.sweep.seat import TimedHeat
 
 HEAT_MEMORY_SHARE = 0.7
 """Share of the free memory, host's and card's, that the workers of a heat may take together."""
@@ -61,7 +61,7 @@ class Hardware:
         node: int | None = self.facts_of(device).get("memory_node")
         return node
 
-    def speed_in(self, timed: Timed, cell: Cell) -> float:
+    def speed_in(self, timed: TimedHeat, cell: Cell) -> float:
         """Return the share of its known speed at which the machine ran a heat's control.
 
         NaN where the control was not timed. `cell`: any of the heat's.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from harness.errors import UserError, WorkerFailure
-from harness.sweep.channel import Channel
 from harness.sweep.remote import Worker, last_line
+from harness.worker.channel import Channel
 
 START_TIMEOUT_S = 300.0
 EXIT_TIMEOUT_S = 5.0

@@ -62,7 +62,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Heat:
+class Lineup:
     """Cells of a task to be timed together: those that a frontier compares.
 
     `references` are their baselines that have their results already. Not `whole`, it is the rest of
@@ -206,7 +206,7 @@ def user_files(grid: Grid) -> list[str]:
     )
 
 
-def plan_heats(plan: Plan, finished: Collection[str]) -> Iterator[list[Heat]]:
+def plan_lineups(plan: Plan, finished: Collection[str]) -> Iterator[list[Lineup]]:
     """Yield the heats of each task and seed, for all cells that are not finished."""
     axes = plan.grid.grid
     tasks = list(dict.fromkeys(_task_of(model, plan) for model in axes.models))
@@ -229,7 +229,7 @@ def plan_heats(plan: Plan, finished: Collection[str]) -> Iterator[list[Heat]]:
         heats = [
             heat
             for _, members in itertools.groupby(group, key=place)
-            if (heat := _make_heat(tasks[task], list(members), finished)) is not None
+            if (heat := _make_lineup(tasks[task], list(members), finished)) is not None
         ]
         if heats:
             yield heats
@@ -239,7 +239,7 @@ def _task_of(model: str, plan: Plan) -> str:
     return plan.tasks.get(model, model)
 
 
-def _make_heat(task: str, cells: Sequence[Cell], finished: Collection[str]) -> Heat | None:
+def _make_lineup(task: str, cells: Sequence[Cell], finished: Collection[str]) -> Lineup | None:
     todo = tuple(cell for cell in cells if cell.id not in finished)
     if not todo:
         return None
@@ -249,4 +249,4 @@ def _make_heat(task: str, cells: Sequence[Cell], finished: Collection[str]) -> H
         for cell in cells
         if cell.technique == BASELINE and cell.model in models and cell.id in finished
     )
-    return Heat(task, todo, references, whole=len(todo) == len(cells))
+    return Lineup(task, todo, references, whole=len(todo) == len(cells))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.sweep.channel import Channel, find_deadline, time_left
+from harness.worker.channel import Channel, find_deadline, time_left
 
 
 class Worker:
@@ -130,7 +130,7 @@ def last_line(log: bytes) -> str:
     return f"Its last words: {lines[-1][:300]}" if lines else ""
 
 
-def take_turns(
+def alternate(
     workers: Sequence[Worker], timeout_s: float, block_s: float, order: random.Random
 ) -> Callable[[], Any]:
     """Return what gives a block of one of the workers, which have loaded the same.

@@ -42,9 +42,9 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Heat, Plan, plan_heats
+from harness.sweep.plan import Lineup, Plan, plan_lineups
 from harness.sweep.progress import Progress
-from harness.sweep.seat import Seat, Timed
+from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.variants import (
     Prepared,
@@ -91,7 +91,7 @@ class Sweep:
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
         self.launcher.preload_training()
-        tasks = list(plan_heats(self.plan, self._done))
+        tasks = list(plan_lineups(self.plan, self._done))
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)
         self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells)
@@ -102,7 +102,7 @@ class Sweep:
         finally:
             self.launcher.close_templates()
 
-    def _measure_task(self, heats: Sequence[Heat]) -> None:
+    def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
         known_answers: KnownAnswers = {}
         prepared: dict[Variant, Prepared] = {}
@@ -171,7 +171,7 @@ class Sweep:
 
     def _measure_heat(
         self,
-        heat: Heat,
+        heat: Lineup,
         prepared: dict[Variant, Prepared],
         known_answers: KnownAnswers,
     ) -> None:
@@ -182,6 +182,8 @@ class Sweep:
             found, kept = prepared[variant_of(cell)], cell not in heat.references
             record = self._describe(self._start(cell), found)
             if found.problem is None:
+                no_energy = self.hardware.facts_of(cell.device).get("no_energy", "not measured")
+                record = record.under(energy_source=f"none: {no_energy}")
                 seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
                 self._keep(with_problem(record, found.problem))
@@ -203,14 +205,24 @@ class Sweep:
             timed = crew.run(name, group, processes, seed, seconds)
             self.allowance.note(wanted, timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
-            if not timed.interrupted:
-                crew.measure_energy(group, self.hardware.facts_of(first.device))
-            self._keep_heat(timed, roofs)
+            concluded = self._keep_heat(timed, roofs)
             if self.interruption.asked:
                 raise KeyboardInterrupt
+            self._measure_energy(crew, concluded, place)
 
-    def _keep_heat(self, timed: Timed, roofs: Roofs | None) -> None:
-        """Keep what a heat found; a baseline of several heats has its row from the first."""
+    def _measure_energy(self, crew: Crew, seats: Sequence[Seat], place: str) -> None:
+        """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
+        timed = [seat for seat in seats if seat.record.status == "measured"]
+        for number, seat in enumerate(timed, 1):
+            source = self.hardware.facts_of(seat.cell.device).get("energy")
+            if source is not None:
+                self.progress.phase(f"{place}: energy of {number} of {len(timed)} cells")
+                crew.measure_energy(seat, source)
+                self.run.add_row(seat.record)
+
+    def _keep_heat(self, timed: TimedHeat, roofs: Roofs | None) -> list[Seat]:
+        """Keep what a heat found, and return whose; a baseline of several heats has one row."""
+        concluded = []
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         for seat in timed.seats:
@@ -223,9 +235,11 @@ class Sweep:
                 record, examples = with_problem(seat.record, own_mistake(mistake)), None
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples)
-            seat.kept = False
+            seat.record, seat.kept = record, False
+            concluded.append(seat)
         if timed.journal is not None and not timed.interrupted:
             timed.journal.remove()
+        return concluded
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""

@@ -44,7 +44,7 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedHeat:
     """A heat that was run: who took part, beside which control, and how the machine did.
 
     `processes`: how many each cell had at once, 0 if it was loaded anew for every block.

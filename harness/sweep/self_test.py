@@ -16,7 +16,7 @@ from harness.measure.disturbance import CAUSES
 from harness.measure.speed import find_fastest, find_speed
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
 from harness.sweep.launcher import Launcher
-from harness.sweep.remote import take_turns
+from harness.sweep.remote import alternate
 
 TIMEOUT_S = 120.0
 BLOCK_S = 0.01
@@ -93,7 +93,7 @@ def time_copies(launcher: Launcher, device: str, threads: int, seed: int) -> lis
             for worker in workers:
                 worker.call("load_control", TIMEOUT_S, device=device, threads=threads, pin=True)
                 worker.pause()
-            take = take_turns(workers, TIMEOUT_S, BLOCK_S, order)
+            take = alternate(workers, TIMEOUT_S, BLOCK_S, order)
             members.append(Member(f"copy {number + 1}", take))
         run_heat(members, Stop(0.0, SECONDS, ROUNDS, ROUNDS), seed)
     return members

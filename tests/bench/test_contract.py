@@ -17,7 +17,7 @@ from bench.training import train
 from harness.measure.counts import count_macs, count_weights
 from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
-from harness.sweep.kept import save_subject
+from harness.prepare.kept import save_subject
 
 registry.load_built_ins()
 

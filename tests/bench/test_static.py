@@ -20,7 +20,7 @@ from harness.measure.counts import count_macs, count_weights
 from harness.measure.layers import list_layers
 from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
-from harness.sweep.kept import save_subject
+from harness.prepare.kept import save_subject
 
 pytestmark = pytest.mark.slow
 

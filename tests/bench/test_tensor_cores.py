@@ -16,7 +16,7 @@ from bench.training import tune_accuracy
 from harness.measure.counts import count_macs, count_weights
 from harness.measure.tf32 import describe_tf32
 from harness.measure.traffic import count_traffic
-from harness.sweep.kept import save_subject
+from harness.prepare.kept import save_subject
 
 registry.load_built_ins()
 TECHNIQUES = ("tf32", "fp8", "sparse-2-4")

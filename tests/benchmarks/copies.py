@@ -8,7 +8,7 @@ from random import Random
 
 from harness.sweep.heat import Member, Stop, run_heat
 from harness.sweep.launcher import Imports, Launcher
-from harness.sweep.remote import take_turns
+from harness.sweep.remote import alternate
 
 BLOCK_S = 0.01
 TIMEOUT_S = 120.0
@@ -40,7 +40,7 @@ def time_copies(
                             threads=threads, batch=batch, pin=True, wait_policy=wait_policy,
                             flush_cache=False, cold=False)  # fmt: skip
                 worker.pause()
-            members.append(Member(name, take_turns(workers, TIMEOUT_S, BLOCK_S, Random(seed))))
+            members.append(Member(name, alternate(workers, TIMEOUT_S, BLOCK_S, Random(seed))))
         run_heat(members, stop, seed)
     return members
 

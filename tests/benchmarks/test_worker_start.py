@@ -14,7 +14,7 @@ from harness.sweep.launcher import NOTHING, Imports, Launcher
 pytestmark = pytest.mark.clock
 
 IMPORTS = (
-    "import torch, harness.sweep.worker; from bench import registry; registry.load_built_ins()"
+    "import torch, harness.worker.serve; from bench import registry; registry.load_built_ins()"
 )
 
 

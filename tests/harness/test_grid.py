@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.grid import BASELINE, Cell
 from harness.grid_file import built_in_grids, parse_grid, read_grid
-from harness.sweep.plan import Plan, Technique, plan_heats
+from harness.sweep.plan import Plan, Technique, plan_lineups
 
 AXES = st.fixed_dictionaries(
     {
@@ -31,7 +31,7 @@ def make_grid(exclude=(), **axes):
 
 def list_heats(grid, finished=(), tasks=None):
     plan = Plan(grid, {}, tasks or {})
-    return [heat for heats in plan_heats(plan, finished) for heat in heats]
+    return [heat for heats in plan_lineups(plan, finished) for heat in heats]
 
 
 def test_the_id_of_a_cell_never_changes():

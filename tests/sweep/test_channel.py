@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import WorkerFailure
-from harness.sweep.channel import HEADER, Channel
 from harness.sweep.launcher import Launcher
+from harness.worker.channel import HEADER, Channel
 
 Pair = tuple[Channel, Channel, socket.socket, socket.socket]
 

@@ -162,13 +162,13 @@ def test_the_rest_of_an_interrupted_heat_is_a_heat_of_its_own(
     launcher: Any, net: str, tmp_path: Path
 ) -> None:
     from harness.grid_file import parse_grid
-    from harness.sweep.plan import plan_heats, resolve
+    from harness.sweep.plan import plan_lineups, resolve
 
     plan = resolve(
         parse_grid({"grid": {"models": [net], "techniques": TECHNIQUES}}, "t"), launcher, "t"
     )
-    ((whole,),) = plan_heats(plan, set())
-    ((rest,),) = plan_heats(plan, {whole.cells[0].id, whole.cells[1].id})
+    ((whole,),) = plan_lineups(plan, set())
+    ((rest,),) = plan_lineups(plan, {whole.cells[0].id, whole.cells[1].id})
     assert rest.references == whole.cells[:1]
     assert rest.name != whole.name
 

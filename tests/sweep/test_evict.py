@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.sweep.evict import LIMIT, SPARED_S, mark_used, read_limit, trim_cache
+from harness.prepare.evict import LIMIT, SPARED_S, mark_used, read_limit, trim_cache
 
 DAY_S = 24 * 3600.0
 

@@ -12,8 +12,9 @@ import torch
 from harness.grid_file import parse_grid
 from harness.rounds import find_latencies
 from harness.store import Run, read_cells
+from harness.sweep.hardware import Hardware
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Plan, plan_heats, resolve
+from harness.sweep.plan import Plan, plan_lineups, resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
 
@@ -202,9 +203,38 @@ def test_a_heat_that_is_resumed_brings_its_baseline_along(launcher: Launcher, ne
     data = {"grid": {"models": [f"{nets}:net"], "techniques": ["bf16"]}}
     plan = resolve(parse_grid(data, "test"), launcher, "test")
     baseline, _ = plan.grid.expand()
-    ((heat,),) = plan_heats(plan, {baseline.id})
+    ((heat,),) = plan_lineups(plan, {baseline.id})
     assert heat.references == (baseline,)
     assert [cell.technique for cell in heat.cells] == ["bf16"]
+
+
+def test_who_leaves_while_energy_is_measured_loses_no_cell(
+    launcher: Launcher, nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device says that it has a meter; asked, it fails, or the run is left meanwhile."""
+    axes = {"models": [f"{nets}:net"], "techniques": ["bf16"]}
+    data = {"grid": axes, "budget": {"max_seconds_per_cell": 0.1}}
+    plan = resolve(parse_grid(data, "test"), launcher, "test")
+    made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
+    known = Hardware.facts_of
+    monkeypatch.setattr(Hardware, "facts_of", lambda self, name: known(self, name) | METER)
+    asked: list[str] = []
+
+    def leave(phase: str) -> None:
+        asked.append(phase)
+        if "energy of 2" in phase:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Sweep(plan, made, launcher, Progress(phase=leave)).measure()
+    cells = read_cells(made).set_index("technique")
+    assert list(cells["status"]) == ["measured"] * 2
+    assert cells["latency_s"].notna().all()
+    assert all("none: " in source for source in cells["energy_source"])
+    assert cells.loc["bf16", "energy_source"] == "none: not measured yet"
+
+
+METER = {"energy": "a meter", "no_energy": "not measured yet"}
 
 
 def test_a_plan_survives_being_written_down(launcher: Launcher, nets: str) -> None:
@@ -224,9 +254,7 @@ def test_a_cell_says_how_fast_the_machine_was_against_the_fastest_it_was_seen_at
     assert 0 < first["machine_speed"] <= 1
     (file,) = own_cache.glob("control/*/cpu-1-active-pinned.json")
     before = file.read_text()
-    fastest_s = (
-        json.loads(before)["fastest_tenth_s"] / 10
-    )  # as if it had once been ten times as fast
+    fastest_s = json.loads(before)["fastest_tenth_s"] / 10  # as if it had once been so fast
     file.write_text(json.dumps({**json.loads(before), "fastest_tenth_s": fastest_s}))
     (second,) = measure(models=[f"{nets}:net"]).to_dict("records")
     file.write_text(before)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from harness.measure.storages import find_parts
-from harness.sweep.users import is_users
+from harness.prepare.users import is_users
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, enum.Enum,
          PurePath, re.Pattern, type(Ellipsis), type(NotImplemented), torch.dtype, torch.device,

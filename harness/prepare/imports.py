@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from bench import registry
 from bench.files import load_file
-from harness.sweep.seeding import seed_everything
-from harness.sweep.users import remember_texts
+from harness.prepare.seeding import seed_everything
+from harness.prepare.users import remember_texts
 
 
 def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
-from harness.sweep.content import Unkeyable, Walk
-from harness.sweep.users import is_users, text_of
+from harness.prepare.content import Unkeyable, Walk
+from harness.prepare.users import is_users, text_of
 
 
 def digest_all(one: Any, module: str, changes: dict[str, Any]) -> str:

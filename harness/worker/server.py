@@ -109,11 +109,11 @@ def preload() -> None:
     import torch.nn.utils.prune
 
     from bench import registry
-    from harness.sweep import worker
+    from harness.worker import serve
 
     registry.load_built_ins()
     settle()
-    del cloudpickle, torch, worker
+    del cloudpickle, torch, serve
 
 
 def preload_training() -> None:
@@ -172,7 +172,7 @@ def fork_template(control: socket.socket, channel: int, imports: dict[str, list[
 
 def become_template(control: socket.socket, imports: dict[str, list[str]]) -> None:
     """Import files and serve forks; say so, or end where that is not safe."""
-    from harness.sweep.imports import bring_in
+    from harness.prepare.imports import bring_in
 
     die_with_parent()
     bring_in(**imports)
@@ -198,8 +198,8 @@ def is_fit() -> bool:
 
 def become_worker(control: socket.socket, channel: int, log: int) -> None:
     """Serve requests in the forked process; never returns."""
-    from harness.sweep.channel import Channel
-    from harness.sweep.worker import serve
+    from harness.worker.channel import Channel
+    from harness.worker.serve import serve
 
     die_with_parent()
     become_reaper()  # its helpers stay its own until it ends

@@ -25,8 +25,8 @@ from harness.measure.runtimes import (
     make_labels,
     take_batch,
 )
-from harness.sweep import kept
-from harness.sweep.restore import load_subject
+from harness.prepare import kept
+from harness.prepare.restore import load_subject
 
 PLAIN = Behaviour()
 

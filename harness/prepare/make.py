@@ -27,15 +27,15 @@ from bench.subject import Subject
 from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
-from harness.sweep.build import Steps, apply_step, build_base, built, factory_module
-from harness.sweep.content import Unkeyable
-from harness.sweep.evict import MAKING, mark_used
-from harness.sweep.footprint import ENVIRONMENT, Footprint
-from harness.sweep.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
-from harness.sweep.restore import load_subject
-from harness.sweep.seeding import seed_everything
-from harness.sweep.sources import digest_all, digest_sources
-from harness.sweep.users import is_users
+from harness.prepare.build import Steps, apply_step, build_base, built, factory_module
+from harness.prepare.content import Unkeyable
+from harness.prepare.evict import MAKING, mark_used
+from harness.prepare.footprint import ENVIRONMENT, Footprint
+from harness.prepare.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
+from harness.prepare.restore import load_subject
+from harness.prepare.seeding import seed_everything
+from harness.prepare.sources import digest_all, digest_sources
+from harness.prepare.users import is_users
 
 FORMAT = 4
 """Of a variant's folder; raise it when what is stored changes."""

@@ -11,8 +11,8 @@ import torch
 
 from bench.errors import Refusal, SpecError
 from harness.errors import WorkerRefusal
-from harness.sweep.channel import Channel
-from harness.sweep.workbench import Workbench
+from harness.worker.channel import Channel
+from harness.worker.workbench import Workbench
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from bench.subject import Subject
 from bench.training import train
-from harness.sweep.build import Steps, apply_step, build_base, built
-from harness.sweep.kept import SUBJECT, load_dataset, mapped_bytes, read_facts, variant_folder
-from harness.sweep.seeding import seed_everything
+from harness.prepare.build import Steps, apply_step, build_base, built
+from harness.prepare.kept import SUBJECT, load_dataset, mapped_bytes, read_facts, variant_folder
+from harness.prepare.seeding import seed_everything
 
 _restored: dict[str, Subject] = {}
 """Variants that were built again in this process, with the weights they had."""

@@ -29,11 +29,11 @@ from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
 from harness.measure.runtimes import like_strides
+from harness.prepare import imports, kept, make
+from harness.prepare.lookup import look_up_model, look_up_technique
+from harness.prepare.restore import load_subject
 from harness.stats import Estimate
-from harness.sweep import imports, kept, prepare
-from harness.sweep.loaded import Loaded, open_control, open_variant
-from harness.sweep.lookup import look_up_model, look_up_technique
-from harness.sweep.restore import load_subject
+from harness.worker.loaded import Loaded, open_control, open_variant
 
 COUNTED_EXAMPLES = 2
 """Batch norm cannot train on a single example."""
@@ -101,14 +101,14 @@ class Workbench:
     ) -> dict[str, Any]:  # fmt: skip
         """Build and train a model, or find it in the cache; return its facts."""
         torch.set_num_threads(threads)
-        return prepare.prepare_base(model, recipes, seed, token, batch)
+        return make.prepare_base(model, recipes, seed, token, batch)
 
     def prepare_step(
         self, base: str, step: str, seed: int, threads: int, token: str
     ) -> dict[str, Any]:
         """Apply one technique to a prepared variant, or find the result in the cache."""
         torch.set_num_threads(threads)
-        return prepare.prepare_step(base, step, seed, token)
+        return make.prepare_step(base, step, seed, token)
 
     def limit_memory(self, limit_bytes: int) -> None:
         """Let allocations beyond a limit (0: none) fail."""

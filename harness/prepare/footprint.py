@@ -19,8 +19,8 @@ from typing import Any
 from torch.nn.modules import module as modules
 
 from harness.measure.settings import read_global_settings
-from harness.sweep.sources import digest_globals
-from harness.sweep.users import is_users, is_users_file
+from harness.prepare.sources import digest_globals
+from harness.prepare.users import is_users, is_users_file
 
 ENVIRONMENT = "the environment"
 PATCHABLE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType,

@@ -16,8 +16,8 @@ from bench.data import Dataset
 from bench.subject import Subject
 from harness.durable import write_durably
 from harness.measure.behaviour import Behaviour
-from harness.sweep.content import digest_content
-from harness.sweep.evict import mark_used
+from harness.prepare.content import digest_content
+from harness.prepare.evict import mark_used
 
 SUBJECT = "subject.pt"
 """The file of a variant's folder that holds it; absent where it is built again."""

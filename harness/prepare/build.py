@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from bench import registry
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject, evaluating
-from harness.sweep.seeding import seed_everything
+from harness.prepare.seeding import seed_everything
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A variant, in workers: built, trained, compressed, kept by all that it holds, brought back."""

@@ -1,0 +1,73 @@
+"""A whole grid in the time given: what each heat may take of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.commands.measure import read_time_s
+from harness.errors import UserError
+from harness.sweep.allowance import REPORT_SHARE, ROUND_COST, Allowance
+
+HEATS = st.lists(
+    st.tuples(st.integers(1, 40), st.integers(0, 5), st.floats(0.05, 1.0)), min_size=1, max_size=30
+)
+"""Of each heat: cells, what is timed beside them, and which share of its time it uses."""
+
+
+def play(total_s: float, heats: list[tuple[int, int, float]], other_s: float) -> float:
+    """Return how long heats took whose every cell costs so many seconds beside its timing."""
+    now = 0.0
+    allowance = Allowance(total_s, sum(cells for cells, *_ in heats), clock=lambda: now)
+    for cells, beside, used in heats:
+        now += cells * other_s
+        seconds = allowance.seconds_per_cell(cells, cells + beside + 1, 20.0)
+        timed_s = ROUND_COST * seconds * (cells + beside + 1) * used
+        now += timed_s
+        allowance.note(cells, timed_s)
+    return now
+
+
+@given(HEATS, st.floats(0.0, 0.5))
+def test_a_grid_ends_in_its_time_and_uses_it(
+    heats: list[tuple[int, int, float]], busy: float
+) -> None:
+    cells = sum(cells for cells, *_ in heats)
+    total_s = 10.0 * cells
+    other_s = busy * total_s / cells
+    everything = [(cells, beside, 1.0) for cells, beside, _ in heats]
+    assert 0.99 * (1 - REPORT_SHARE) * total_s <= play(total_s, everything, other_s) <= total_s
+    assert play(total_s, heats, other_s) <= total_s
+
+
+def test_what_a_heat_does_not_use_the_later_ones_have() -> None:
+    now = 0.0
+    allowance = Allowance(100.0, 10, clock=lambda: now)
+    first = allowance.seconds_per_cell(5, 5, 20.0)
+    allowance.note(5, 0.0)  # every interval was narrow at once
+    assert allowance.seconds_per_cell(5, 5, 20.0) == pytest.approx(2 * first)
+
+
+@pytest.mark.parametrize("total_s", [0.001, 1.0])
+def test_when_the_time_is_used_up_no_heat_is_left_out(total_s: float) -> None:
+    now = 0.0
+    allowance = Allowance(total_s, 4, clock=lambda: now)
+    now = 5.0
+    assert 0 < allowance.seconds_per_cell(4, 5, 20.0) < 0.1
+
+
+def test_without_a_time_for_the_grid_each_cell_has_its_own() -> None:
+    assert Allowance(None, 0).seconds_per_cell(3, 9, 20.0) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5_400), (" 2 min ", 120), (".5h", 1_800)],
+)
+def test_a_time_is_read_in_seconds_minutes_and_hours(text: str, seconds: float) -> None:
+    assert read_time_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "ten", "-5m", "5d", "1e999", "1h30", "99999999h", "nan"])
+def test_what_is_no_time_is_told_with_how_to_write_one(text: str) -> None:
+    with pytest.raises(UserError, match=r"Write 90s, 10m or 1\.5h"):
+        read_time_s(text)
