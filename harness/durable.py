@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ENDING = ".tmp"
+
 
 def write_durably(path: Path, write: Callable[[Path], Any]) -> None:
     """Write under a temporary name, sync, rename: readers see the old file or the whole new one.
 
     `write` fills the file it is given. Raises OSError, and then leaves nothing behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{ENDING}")
     try:
         write(temporary)
         _sync(temporary)
@@ -21,6 +23,12 @@ def write_durably(path: Path, write: Callable[[Path], Any]) -> None:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers left in a folder that were killed; nobody may be writing there."""
+    for path in folder.glob(f".*{ENDING}"):
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

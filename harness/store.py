@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from bench.errors import suggest
-from harness.durable import write_durably
+from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
 from harness.paths import read_path
@@ -89,6 +89,8 @@ class Run:
                 raise UserError(
                     f"The run {self.run_id} is being measured by another process."
                 ) from None
+            for folder in (self.folder, self.folder / PARTS):
+                remove_leftovers(folder)
             yield
 
     def facts(self) -> dict[str, Any]:

@@ -398,3 +398,12 @@ def test_q_values_are_written_when_the_run_is_joined(run):
     compared = cells[cells["technique"] != "baseline"]
     assert (compared["latency_ratio_q_value"] >= compared["latency_ratio_p_value"]).all()
     assert cells[cells["technique"] == "baseline"]["latency_ratio_q_value"].isna().all()
+
+
+def test_what_a_killed_writer_left_is_removed_by_who_measures_further(run):
+    for folder in (run.folder, run.folder / "parts"):
+        (folder / ".samples.parquet.123.tmp").write_bytes(b"half")
+    (run.folder / ".lock").touch()
+    with run.lock():
+        assert not list(run.folder.rglob("*.tmp"))
+    assert (run.folder / "run.json").is_file()

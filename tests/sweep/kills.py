@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -33,7 +34,7 @@ models = ["own.py:small"]
 techniques = ["bf16", "int8-dynamic"]
 batch = [1, 8]
 [budget]
-max_seconds_per_cell = 1.0
+max_seconds_per_cell = 0.6
 relative_ci = 0.001
 """
 CELLS = 3 * 2
@@ -44,6 +45,8 @@ def small():
     return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 16)
 """
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+TARGETS = {"worker": 0.5, "runner": 0.35, "server": 0.15}
+"""What is struck, and how often; at a runner's end there is most that may be lost."""
 PATIENCE_S = 120.0
 DISK_BYTES = 8 * 2**20
 
@@ -58,6 +61,8 @@ class Scenario:
     folder: Path
     disk: Path | None
     random: random.Random
+    known: Path | None = None
+    """What was measured of the machine before: it need not be measured in each scenario."""
     did: Counter[str] = field(default_factory=Counter)
     blocks: set[tuple[str, int, str, tuple[float, ...]]] = field(default_factory=set)
     """Heat, number, member and seconds of all that were ever seen on disk."""
@@ -73,18 +78,21 @@ class Scenario:
         """Interrupt a run so many times, and check it each time and at the end."""
         (self.folder / "grid.toml").write_text(GRID)
         (self.folder / "own.py").write_text(MODELS)
+        if self.known is not None:
+            shutil.copytree(self.known, self.folder / "cache" / "roofs")
         runner = self._start("run", "grid.toml")
         self._wait_for(runner, lambda: bool(list(self.results.glob("*/run.json"))))
         for _ in range(kills):
-            self._wait_for_a_moment(runner)
-            self._strike(runner)
+            target = self.random.choices([*TARGETS], [*TARGETS.values()])[0]
+            self._wait_for_a_moment(runner, target)
+            self._strike(runner, target)
             if runner.poll() is None and self.random.random() < 0.3:
                 with suppress(subprocess.TimeoutExpired):
                     runner.wait(2.0)
             self._look()
             if runner.poll() is not None:
                 self._check_words(runner)
-                runner = self._start("resume")
+                runner = self._start("resume", "--retry", "failed")
         self._end(runner)
         self._check_the_end()
 
@@ -106,19 +114,19 @@ class Scenario:
             assert time.monotonic() < deadline, "it stands still"
             time.sleep(0.02)
 
-    def _wait_for_a_moment(self, runner: subprocess.Popen[str]) -> None:
+    def _wait_for_a_moment(self, runner: subprocess.Popen[str], target: str) -> None:
         """Wait at random; half of the time for the middle of a heat."""
+        self._wait_for(runner, lambda: self._find(runner, target) is not None)
         if self.random.random() < 0.5:
             known = len(self._read_journals())
             self._wait_for(runner, lambda: len(self._read_journals()) != known)
-        deadline = time.monotonic() + self.random.uniform(0, 2.5)
+        deadline = time.monotonic() + self.random.uniform(0, 1.5)
         while runner.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def _strike(self, runner: subprocess.Popen[str]) -> None:
+    def _strike(self, runner: subprocess.Popen[str], target: str) -> None:
         """Do one of the things that may befall a run."""
         number = self.random.choice(SIGNALS)
-        target = self.random.choice(["runner", "runner", "server", "worker"])
         if self.disk is not None and self.random.random() < 0.15:
             self.did["full disk"] += 1
             self._fill_disk(self.disk)
