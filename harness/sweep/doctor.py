@@ -54,7 +54,8 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
             devices[device] = str(problem)
     known_as = fingerprint(machine)
     places = [("cpu", count) for count in threads]
-    places += [("cuda", threads[0])] * isinstance(devices["cuda"], dict)
+    if isinstance(devices["cuda"], dict):
+        places += [("cuda", count) for count in threads[:1]]
     for device, count in places:
         tell(f"comparing the same work with itself, {device}, threads {count}")
         facts = devices[device]
