@@ -1,27 +1,23 @@
-"""Conclusions: what a heat's blocks and answers say of each cell, as records and tables."""
+"""Conclusions: what a heat's blocks and answers say of each cell, as a record."""
 
 from __future__ import annotations
 
-import hashlib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from bench.conventions import IGNORED
-from harness import scores, stats
+from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.measure.disturbance import CAUSES, Disturbance
 from harness.measure.roofline import Roofs, explain
-from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, Status
-from harness.store import CONTROL_PREFIX
-from harness.sweep.heat import Member, TimedBlock, compare
-from harness.sweep.seat import Answers, Seat, TimedHeat, find_baseline
+from harness.record import Record, Status
+from harness.sweep.heat import Member, compare
+from harness.sweep.judge import doubt_answers, judge_answers
+from harness.sweep.seat import Seat, TimedHeat, find_baseline
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
@@ -91,69 +87,6 @@ def own_mistake(mistake: Exception) -> WorkerFailure:
         f"paretogrid's own mistake: {text} ({Path(place.filename).name}:{place.lineno}). Please "
         "report this line with what the model returns; the other cells are not affected.",
     )
-
-
-def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
-    """Return how good the answers are, and fidelity and agreement to a baseline's.
-
-    Where labels are known: accuracy and macro F1, or for labels that are numbers R².
-    """
-    found: dict[str, Any] = {}
-    predicted, labels = answers.get("predicted"), answers.get("labels")
-    if predicted is None or labels is None or len(predicted) != len(labels):
-        pass
-    elif labels.dtype.kind == "f":
-        found["r2"] = scores.r2_interval(predicted, labels)
-    else:
-        judged = labels != IGNORED
-        hits = predicted == labels
-        found["accuracy"] = (
-            scores.wilson_interval(int(hits[judged].sum()), int(judged.sum()))
-            if labels.ndim == 1
-            else scores.clustered_interval(hits & judged, judged)
-        )
-        found["macro_f1"] = scores.macro_f1(predicted[judged], labels[judged])
-    if baseline:
-        found["fidelity"] = scores.relative_fidelity(answers["outputs"], baseline["outputs"])
-        wanted = baseline.get("predicted")
-        classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
-        if classes is not None and wanted is not None and wanted.shape == classes.shape:
-            found["agreement"] = float(np.mean(classes == wanted))
-    return found
-
-
-def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
-    """Return what makes quality doubtful: outputs that are no numbers, shapes read in two ways.
-
-    Minus infinity and the like stand for "not allowed"; NaN and infinity mostly for an overflow.
-    """
-    found = []
-    outputs, labels = answers.get("outputs"), answers.get("labels")
-    if outputs is not None and outputs.size:
-        wanted = baseline.get("outputs", outputs)
-        alike = wanted.shape == outputs.shape
-        lost = np.isinf(outputs) | np.isnan(outputs)
-        alone = lost & np.isfinite(wanted) if alike else lost
-        broken = np.isnan(outputs) | (outputs == np.inf)
-        if alone.any() and alike:
-            found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
-                         "are not: fidelity is 0")  # fmt: skip
-        elif broken.any():
-            found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
-                         "out where the baseline's are too")  # fmt: skip
-    if labels is not None and labels.dtype.kind != "f":
-        shape = tuple(answers["shape"].tolist())
-        if len(shape) > 2 and shape[:1] + shape[2:] == shape[:-1] == labels.shape:
-            found.append(
-                f"classes may lie along the second dimension of outputs {shape} or along the last; "
-                "they are taken from the second"
-            )
-    return found
-
-
-def _share(marked: Any) -> str:
-    share = float(np.mean(marked))
-    return f"{share * 100:.0f} %" if share >= 0.01 else "some"
 
 
 def with_latency(
@@ -259,49 +192,3 @@ def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
         arithmetic_intensity=found.arithmetic_intensity,
         fraction_of_roof=found.fraction_of_roof,
     ).under(bound=found.bound)
-
-
-def samples_table(cell_id: str, heat: str, member: Member | None) -> pa.Table:
-    """Return every raw sample of a member, a row each, with the marks of its block."""
-    blocks = member.blocks if member else []
-    if not blocks:
-        return SAMPLES_SCHEMA.empty_table()
-    counts = [len(block.samples.seconds) for block in blocks]
-    total = sum(counts)
-    columns: dict[str, Any] = {"cell_id": [cell_id] * total, "heat": [heat] * total}
-    per_block = [dict(_block_columns(block)) for block in blocks]
-    for name in per_block[0]:
-        columns[name] = np.repeat([values[name] for values in per_block], counts)
-    columns["seconds"] = np.concatenate([block.samples.seconds for block in blocks])
-    return pa.table(columns).select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA)
-
-
-def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
-    yield from (("round", block.round), ("block", block.block), ("position", block.position))
-    yield from (("at_s", block.at_s), ("loops", block.samples.loops))
-    yield "process", block.samples.process
-    found = block.samples.disturbance
-    yield from (("disturbed", bool(found.cause)), ("cause", found.cause))
-    for name in ("lost_s", "switches", "others", "frequency_hz"):
-        yield name, getattr(found, name)
-
-
-def control_id(heat: str) -> str:
-    """Return what the control's samples of a heat are kept under, in place of a cell's id."""
-    return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
-
-
-def examples_table(seat: Seat) -> pa.Table:
-    """Return label and prediction of every test example of a seat, where these are classes."""
-    predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
-    if predicted is None or labels is None or len(predicted) != len(labels):
-        return EXAMPLES_SCHEMA.empty_table()
-    if labels.dtype.kind == "f" or labels.ndim > 1:
-        return EXAMPLES_SCHEMA.empty_table()
-    columns = {
-        "cell_id": [seat.cell.id] * len(labels),
-        "example": np.arange(len(labels)),
-        "label": labels,
-        "predicted": predicted,
-    }
-    return pa.table(columns).cast(EXAMPLES_SCHEMA)

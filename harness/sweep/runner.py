@@ -30,11 +30,8 @@ from harness.store import Run
 from harness.sweep.allowance import Allowance
 from harness.sweep.conclude import (
     conclude,
-    control_id,
-    examples_table,
     has_blocks,
     own_mistake,
-    samples_table,
     with_problem,
 )
 from harness.sweep.crew import Crew, KnownAnswers
@@ -46,6 +43,7 @@ from harness.sweep.plan import Lineup, Plan, plan_lineups
 from harness.sweep.progress import Progress
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
+from harness.sweep.tables import control_id, examples_table, samples_table
 from harness.sweep.variants import (
     Prepared,
     Variant,

@@ -7,8 +7,9 @@ from scripted import Samples
 from harness.grid import Cell
 from harness.record import Record
 from harness.scores import relative_fidelity
-from harness.sweep.conclude import doubt_answers, with_drift
+from harness.sweep.conclude import with_drift
 from harness.sweep.heat import Member, TimedBlock
+from harness.sweep.judge import doubt_answers
 
 ROUNDS = 40
 SLOWER = np.linspace(1.0, 1.3, ROUNDS)

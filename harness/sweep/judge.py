@@ -1,0 +1,74 @@
+"""The judge: how good a cell's answers are, and what makes that doubtful."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.conventions import IGNORED
+from harness import scores
+from harness.sweep.seat import Answers
+
+
+def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
+    """Return how good the answers are, and fidelity and agreement to a baseline's.
+
+    Where labels are known: accuracy and macro F1, or for labels that are numbers R².
+    """
+    found: dict[str, Any] = {}
+    predicted, labels = answers.get("predicted"), answers.get("labels")
+    if predicted is None or labels is None or len(predicted) != len(labels):
+        pass
+    elif labels.dtype.kind == "f":
+        found["r2"] = scores.r2_interval(predicted, labels)
+    else:
+        judged = labels != IGNORED
+        hits = predicted == labels
+        found["accuracy"] = (
+            scores.wilson_interval(int(hits[judged].sum()), int(judged.sum()))
+            if labels.ndim == 1
+            else scores.clustered_interval(hits & judged, judged)
+        )
+        found["macro_f1"] = scores.macro_f1(predicted[judged], labels[judged])
+    if baseline:
+        found["fidelity"] = scores.relative_fidelity(answers["outputs"], baseline["outputs"])
+        wanted = baseline.get("predicted")
+        classes = predicted if predicted is not None and predicted.dtype.kind == "i" else None
+        if classes is not None and wanted is not None and wanted.shape == classes.shape:
+            found["agreement"] = float(np.mean(classes == wanted))
+    return found
+
+
+def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
+    """Return what makes quality doubtful: outputs that are no numbers, shapes read in two ways.
+
+    Minus infinity and the like stand for "not allowed"; NaN and infinity mostly for an overflow.
+    """
+    found = []
+    outputs, labels = answers.get("outputs"), answers.get("labels")
+    if outputs is not None and outputs.size:
+        wanted = baseline.get("outputs", outputs)
+        alike = wanted.shape == outputs.shape
+        lost = np.isinf(outputs) | np.isnan(outputs)
+        alone = lost & np.isfinite(wanted) if alike else lost
+        broken = np.isnan(outputs) | (outputs == np.inf)
+        if alone.any() and alike:
+            found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
+                         "are not: fidelity is 0")  # fmt: skip
+        elif broken.any():
+            found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
+                         "out where the baseline's are too")  # fmt: skip
+    if labels is not None and labels.dtype.kind != "f":
+        shape = tuple(answers["shape"].tolist())
+        if len(shape) > 2 and shape[:1] + shape[2:] == shape[:-1] == labels.shape:
+            found.append(
+                f"classes may lie along the second dimension of outputs {shape} or along the last; "
+                "they are taken from the second"
+            )
+    return found
+
+
+def _share(marked: Any) -> str:
+    share = float(np.mean(marked))
+    return f"{share * 100:.0f} %" if share >= 0.01 else "some"
