@@ -92,7 +92,8 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1, strict=False)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
+LONGEST_S = 1_000_000.0
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 
 
 class Axes(Strict):

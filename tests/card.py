@@ -26,7 +26,7 @@ MOST_BYTES = 16 * 2**20
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 CARD_TESTS = ("tests/measure/test_real_card.py", "tests/measure/test_energy.py",
               "tests/measure/test_devices.py", "tests/bench/test_tensor_cores.py")  # fmt: skip
-DRAWN_OUT = ("samples.parquet", "examples.parquet")
+RAW = ("samples.parquet", "examples.parquet")
 """What is left out first where the evidence would be too large: decisions do not need it."""
 
 
@@ -91,8 +91,8 @@ def pack(folder: Path, target: Path) -> list[str]:
                 archive.add(path, Path("card") / path.relative_to(folder))
         if target.stat().st_size <= MOST_BYTES or not kept:
             return left_out
-        drawn_out = [path for path in kept if path.name in DRAWN_OUT] or kept
-        largest = max(drawn_out, key=lambda path: path.stat().st_size)
+        raw = [path for path in kept if path.name in RAW] or kept
+        largest = max(raw, key=lambda path: path.stat().st_size)
         kept.remove(largest)
         left_out.append(str(largest.relative_to(folder)))
 

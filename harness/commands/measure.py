@@ -34,8 +34,9 @@ from harness.console.progress import show_progress
 from harness.console.streams import err
 from harness.decide.answer import answer
 from harness.decide.sources import load_source
+from harness.decide.units import SCALES
 from harness.errors import ExitCode, UserError
-from harness.grid import Grid
+from harness.grid import LONGEST_S, Grid
 from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
@@ -48,8 +49,7 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
 from harness.sweep.turn import hold_machine
 
-TIME_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
-LONGEST_S = 1_000_000.0
+TIME_UNITS = SCALES["s"] | {"m": 60}
 
 
 class Retried(StrEnum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -83,8 +82,8 @@ def standings_table(standings: Sequence[Standing], most: int) -> Table:
         table.add_row(
             Text(name),
             text.format_value(one.latency.value, "s"),
-            _percent(one.latency.relative_half_width),
-            "" if one.stopped_by else _percent(one.expected),
+            text.format_width(one.latency.relative_half_width),
+            "" if one.stopped_by else text.format_width(one.expected),
             faster if ratio.value > 0 else "",
             text.format_count(one.rounds),
             Text(describe_standing(one)),
@@ -92,10 +91,6 @@ def standings_table(standings: Sequence[Standing], most: int) -> Table:
     if len(shown) < len(standings):
         table.add_row(f"and {len(standings) - len(shown)} more")
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.2g} %" if isfinite(share) else ""
 
 
 def describe_standing(one: Standing) -> str:

@@ -53,9 +53,9 @@ def describe_standings(standings: Sequence[Standing]) -> str:
     more = [f"{len(timed) - NAMED} more"] if len(timed) > NAMED else []
     widths = [one.latency.relative_half_width for one in timed]
     known = [width for width in widths if isfinite(width)]  # NaN where rounds are too few
-    widest = f"; the widest ±{max(known) * 100:.2g} %" if len(known) == len(timed) else ""
+    widest = f"; the widest ±{text.format_width(max(known))}" if len(known) == len(timed) else ""
     expected = max((one.expected for one in timed if isfinite(one.expected)), default=0.0)
-    widest += f", ±{expected * 100:.2g} % expected" if widest and expected else ""
+    widest += f", ±{text.format_width(expected)} expected" if widest and expected else ""
     rounds = max(one.rounds for one in timed)
     return f"so far, of {rounds} rounds: {', '.join([*named, *more])}{widest}"
 

@@ -73,6 +73,11 @@ def format_probability(value: float) -> str:
     return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
 
 
+def format_width(share: float) -> str:
+    """Return an interval's relative half-width: 0.021 is "2.1 %"; nothing where it is unknown."""
+    return f"{share * 100:.2g} %" if isfinite(share) else ""
+
+
 def format_points(difference: float) -> str:
     """Return a difference of shares in percentage points, with its sign."""
     return f"{100 * difference:+z.1f}".replace("-", "−") if isfinite(difference) else "–"

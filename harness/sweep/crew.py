@@ -24,7 +24,7 @@ from harness.sweep.pack import need_of, pack
 from harness.sweep.remote import Worker, alternate
 from harness.sweep.seat import Answers, Seat, TimedHeat, find_baseline
 from harness.sweep.shop import Shop
-from harness.sweep.standing import Lookout
+from harness.sweep.standing import Lookout, find_standings
 
 KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]
 """Answers by (variant, device, runtime), then by batch."""
@@ -95,11 +95,16 @@ class Crew:
             journal = stack.enter_context(
                 Journal(self.shop.journal, name, [*members, control], variants)
             )
-            lookout = Lookout(partial(self.shop.progress.standings, journal.name))
+
+            def tell() -> None:
+                standings = find_standings(seats, control, seconds_per_cell)
+                self.shop.progress.standings(journal.name, standings)
+
+            lookout = Lookout(tell)
 
             def after_round() -> bool:
                 journal.keep()
-                lookout.look(seats, control, seconds_per_cell)
+                lookout.look()
                 return self.shop.interruption.asked
 
             stalled_s = read_stall_s()

@@ -43,27 +43,21 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
     for device in ("cpu", "cuda"):
         try:
             with launcher.worker() as worker:
-                devices[device] = worker.call("probe_device", TIMEOUT_S, device=device)
-            for count in threads if device == "cpu" else threads[:1]:
+                facts = worker.call("probe_device", TIMEOUT_S, device=device)
+            devices[device] = facts
+            here = fingerprint({**machine, **facts})
+            counts = threads if device == "cpu" else threads[:1]
+            for count in counts:
                 tell(f"measuring what {device} can reach with threads {count}")
                 with launcher.worker() as worker:
                     roofs[f"{device}, threads {count}"] = worker.call(
                         "roofs", TIMEOUT_S, device=device, threads=count, pin=True, machine=machine
                     )
+            for count in counts:
+                tell(f"comparing the same work with itself, {device}, threads {count}")
+                speeds = speed_file(cache_folder(), here, f"{device}-{count}", "active", pin=True)
+                tests.append(run_self_test(launcher, device, count, speeds))
         except (WorkerRefusal, WorkerFailure) as problem:  # told; the others are examined
             devices[device] = str(problem)
-    known_as = fingerprint(machine)
-    places = [("cpu", count) for count in threads]
-    if isinstance(devices["cuda"], dict):
-        places += [("cuda", count) for count in threads[:1]]
-    for device, count in places:
-        tell(f"comparing the same work with itself, {device}, threads {count}")
-        facts = devices[device]
-        here = fingerprint({**machine, **(facts if isinstance(facts, dict) else {})})
-        speeds = speed_file(cache_folder(), here, f"{device}-{count}", "active", pin=True)
-        try:
-            tests.append(run_self_test(launcher, device, count, speeds))
-        except (WorkerRefusal, WorkerFailure) as problem:
-            devices[device] = str(problem)
     advice = advise(machine, available_memory_bytes(), tests, devices)
-    return Examination(machine, known_as, devices, roofs, tuple(tests), tuple(advice))
+    return Examination(machine, fingerprint(machine), devices, roofs, tuple(tests), tuple(advice))

@@ -174,13 +174,13 @@ class Sweep:
         known_answers: KnownAnswers,
     ) -> None:
         first = heat.cells[0]
+        no_energy = self.hardware.facts_of(first.device).get("no_energy", "not measured")
         place = f"{heat.task} on {first.device}, threads {first.threads}, batch {first.batch}"
         seats = []
         for cell in (*heat.references, *heat.cells):
             found, kept = prepared[variant_of(cell)], cell not in heat.references
             record = self._describe(self._start(cell), found)
             if found.problem is None:
-                no_energy = self.hardware.facts_of(cell.device).get("no_energy", "not measured")
                 record = record.under(energy_source=f"none: {no_energy}")
                 seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
@@ -206,17 +206,17 @@ class Sweep:
             concluded = self._keep_heat(timed, roofs)
             if self.interruption.asked:
                 raise KeyboardInterrupt
-            self._measure_energy(crew, concluded, place)
+            source = self.hardware.facts_of(first.device).get("energy")
+            if source is not None:
+                self._measure_energy(crew, concluded, source, place)
 
-    def _measure_energy(self, crew: Crew, seats: Sequence[Seat], place: str) -> None:
+    def _measure_energy(self, crew: Crew, seats: Sequence[Seat], source: str, place: str) -> None:
         """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
         timed = [seat for seat in seats if seat.record.status == "measured"]
         for number, seat in enumerate(timed, 1):
-            source = self.hardware.facts_of(seat.cell.device).get("energy")
-            if source is not None:
-                self.progress.phase(f"{place}: energy of {number} of {len(timed)} cells")
-                crew.measure_energy(seat, source)
-                self.run.add_row(seat.record)
+            self.progress.phase(f"{place}: energy of {number} of {len(timed)} cells")
+            crew.measure_energy(seat, source)
+            self.run.add_row(seat.record)
 
     def _keep_heat(self, timed: TimedHeat, roofs: Roofs | None) -> list[Seat]:
         """Keep what a heat found, and return whose; a baseline of several heats has one row."""

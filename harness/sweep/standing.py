@@ -57,7 +57,7 @@ def find_standings(
         if member is not None:
             problem = problem or member.problem
             baseline = find_baseline(seats, seat.cell)
-            if baseline not in (None, seat) and baseline.member is not None:
+            if baseline is not None and baseline is not seat and baseline.member is not None:
                 ratio = compare(member, baseline.member, spread).estimate
         standings.append(
             Standing(
@@ -85,23 +85,22 @@ def expect(latency: Estimate, member: Member | None, seconds_per_cell: float) ->
 
 
 class Lookout:
-    """Tells how a heat stands: once a second, or less often where a look takes long."""
+    """Has something looked at once a second, or less often where a look takes long."""
 
     def __init__(
-        self, tell: Callable[[Sequence[Standing]], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+        self, look: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         prepare_tests()  # or the first look would pay for it
-        self._tell = tell
+        self._look = look
         self._clock = clock
         self._next_s = clock()
 
-    def look(self, seats: Sequence[Seat], control: Member, seconds_per_cell: float) -> None:
-        """Find and tell the standings if it is time."""
+    def look(self) -> None:
+        """Look if it is time."""
         begin = self._clock()
         if begin < self._next_s:
             return
-        self._tell(find_standings(seats, control, seconds_per_cell))
+        self._look()
         end = self._clock()
         pause_s = min((end - begin) / LOOK_SHARE, LOOK_AT_LEAST_EVERY_S)
         self._next_s = end + max(LOOK_EVERY_S, pause_s)

@@ -16,8 +16,6 @@ from tests.conftest import COMMAND
 Command = Callable[..., subprocess.CompletedProcess[str]]
 STRANGER = """
 import torch
-
-from tests.conftest import COMMAND
 from torch import nn
 
 def net():

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,9 +110,9 @@ class Scenario:
             start_new_session=True,
         )
 
-    def _wait_for(self, runner: subprocess.Popen[str], ready: object) -> None:
+    def _wait_for(self, runner: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while runner.poll() is None and not ready():  # type: ignore[operator]
+        while runner.poll() is None and not ready():
             assert time.monotonic() < deadline, "it stands still"
             time.sleep(0.02)
 
@@ -120,8 +120,8 @@ class Scenario:
         """Wait at random; half of the time for the middle of a heat."""
         self._wait_for(runner, lambda: self._find(runner, target) is not None)
         if self.random.random() < 0.5:
-            known = len(self._read_journals())
-            self._wait_for(runner, lambda: len(self._read_journals()) != known)
+            known = len(read_journals(self.results))
+            self._wait_for(runner, lambda: len(read_journals(self.results)) != known)
         deadline = time.monotonic() + self.random.uniform(0, 1.5)
         while runner.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -166,18 +166,6 @@ class Scenario:
         with fill(disk):
             time.sleep(self.random.uniform(0.2, 1.5))
 
-    def _read_journals(self) -> pd.DataFrame:
-        """Return the blocks that are on disk, by another reader than the product's."""
-        batches = []
-        for path in sorted(self.results.glob("*/journal/*/*.arrows")):
-            with suppress(pa.ArrowInvalid, OSError):  # it ends where it was cut off
-                stream = pa.ipc.open_stream(path.read_bytes())
-                heat = stream.schema.metadata[b"paretogrid.heat"].decode()
-                for batch in stream:
-                    batches.append(batch.to_pandas().assign(heat=heat))
-        columns = ["heat", "member", "block", "seconds"]
-        return pd.concat(batches)[columns] if batches else pd.DataFrame(columns=columns)
-
     def _find_loss_s(self) -> float:
         """How long ago blocks were kept, if some are being timed: that much a kill would cost."""
         now = time.time()
@@ -188,7 +176,7 @@ class Scenario:
 
     def _look(self) -> None:
         """Remember what is on disk; every file must be whole."""
-        journals = self._read_journals()
+        journals = read_journals(self.results)
         for row in journals.itertuples():
             self.blocks.add((row.heat, row.block, row.member, tuple(row.seconds)))
         for run in self.results.iterdir():
@@ -240,6 +228,19 @@ class Scenario:
             beside = member in baselines and own[member] != heat
             if member not in self.failed and member != "control" and not beside:
                 assert kept.get((heat, block)) == seconds, f"block {block} of {member} is lost"
+
+
+def read_journals(results: Path) -> pd.DataFrame:
+    """Return the blocks that are on disk, by another reader than the product's."""
+    batches = []
+    for path in sorted(results.glob("*/journal/*/*.arrows")):
+        with suppress(pa.ArrowInvalid, OSError):  # it ends where it was cut off
+            stream = pa.ipc.open_stream(path.read_bytes())
+            heat = stream.schema.metadata[b"paretogrid.heat"].decode()
+            for batch in stream:
+                batches.append(batch.to_pandas().assign(heat=heat))
+    columns = ["heat", "member", "round", "block", "seconds"]
+    return pd.concat(batches)[columns] if batches else pd.DataFrame(columns=columns)
 
 
 @contextmanager

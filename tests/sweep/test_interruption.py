@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pytest
+from kills import read_journals
 
 from harness.store import Run, open_run
 from tests.conftest import COMMAND
@@ -44,23 +44,10 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def read_journal(folder: Path) -> pd.DataFrame:
-    """The blocks that are on disk, by another reader than ours."""
-    batches = []
-    for path in folder.glob("results/*/journal/*/*.arrows"):
-        try:
-            with pa.ipc.open_stream(path.read_bytes()) as stream:
-                for batch in stream:
-                    batches.append(batch)  # what is whole counts, up to an error
-        except pa.ArrowInvalid:
-            continue
-    return pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame()
-
-
 def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) -> pd.DataFrame:
     deadline = time.monotonic() + 120
     while True:
-        blocks = read_journal(folder)
+        blocks = read_journals(folder / "results")
         if len(blocks) and blocks["round"].max() >= rounds:
             return blocks
         assert runner.poll() is None, runner.communicate()
@@ -105,7 +92,7 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert "2 of 2 cells were interrupted" in page.read_text()
     assert "0 cells measured, 2 in part" in page.read_text()
     assert "2 partial" in shown
-    blocks = read_journal(tmp_path)
+    blocks = read_journals(tmp_path / "results")
     rounds = int(cells["rounds"].min())
     again = command("resume")
     assert again.returncode == 0, again.stderr
@@ -128,7 +115,7 @@ def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, comman
     wait_for_rounds(tmp_path, runner, 10)
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=60)
-    before = read_journal(tmp_path)
+    before = read_journals(tmp_path / "results")
     (tmp_path / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
     assert command("resume").returncode == 0
     run = open_run(tmp_path / "results", None)
@@ -144,7 +131,7 @@ def test_a_killed_run_loses_a_second_of_timing_at_most(tmp_path: Path, command: 
     time.sleep(0.3)
     runner.kill()
     runner.communicate(timeout=60)
-    kept = read_journal(tmp_path)
+    kept = read_journals(tmp_path / "results")
     assert len(kept) >= len(blocks)
     again = command("resume")
     assert again.returncode == 0, again.stderr
@@ -170,7 +157,7 @@ def test_batch_systems_closed_terminals_and_the_impatient_get_the_command_to_go_
     assert runner.returncode == 130
     assert "Go on with: paretogrid resume" in said
     assert "Traceback" not in said
-    assert len(read_journal(tmp_path)) >= len(blocks)
+    assert len(read_journals(tmp_path / "results")) >= len(blocks)
 
 
 def test_what_is_interrupted_before_anything_was_timed_has_no_report(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,10 @@ import pytest
 
 from harness.store import open_run
 from harness.sweep.launcher import Launcher
+from tests.conftest import COMMAND
 
 pytestmark = pytest.mark.workers
 
-COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 MODELS = """
 import torch
 from torch import nn

@@ -9,7 +9,7 @@ from harness.grid import Cell
 from harness.record import Record
 from harness.sweep.heat import Member, TimedBlock
 from harness.sweep.seat import Seat
-from harness.sweep.standing import LOOK_AT_LEAST_EVERY_S, Lookout, Standing, find_standings
+from harness.sweep.standing import LOOK_AT_LEAST_EVERY_S, Lookout, find_standings
 
 
 def never() -> Samples:
@@ -82,14 +82,14 @@ def test_looks_are_a_second_apart_or_as_rare_as_they_are_costly(
     now = 0.0
     told: list[float] = []
 
-    def tell(_: list[Standing]) -> None:
+    def tell() -> None:
         nonlocal now
         told.append(now)
         now += cost_s
 
     lookout = Lookout(tell, clock=lambda: now)
     for _ in range(1_000):
-        lookout.look([], timed("c", 1e-3, 1), 1.0)
+        lookout.look()
         now += 0.2  # a round
     gaps = np.diff(told).round(6)
     assert told[0] == 0.0, "the first round is worth a look"
