@@ -63,6 +63,11 @@ def test_a_step_whose_time_is_up_is_ended_and_the_next_has_what_is_left(tmp_path
     assert "could not start" in str(absent["ended"])
 
 
+def test_the_whole_takes_nine_minutes_at_most(tmp_path: Path) -> None:
+    steps = card.plan_steps(tmp_path, "cuda")
+    assert sum(step.limit_s for step in steps) <= card.LIMIT_S == 9 * 60
+
+
 @pytest.mark.slow
 @pytest.mark.workers
 def test_a_rehearsal_packs_what_it_measured_and_says_that_there_was_no_card(tmp_path: Path) -> None:

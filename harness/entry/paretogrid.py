@@ -7,10 +7,14 @@ name one with a `harness` in it. This module has the one name that nobody else h
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
+from importlib.machinery import PathFinder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # Ctrl-C in these lines is heard by nobody: only what Python has loaded already
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from pathlib import Path
+    from types import ModuleType
 
 OURS = ("bench", "harness")
 INTERRUPTED = 130
@@ -32,6 +36,8 @@ class OwnPackages:
 
 def find_root() -> Path:
     """Return the folder with our packages: this one, or the project's in a checkout."""
+    from pathlib import Path
+
     here = Path(__file__).resolve().parent
     return here if all((here / name).is_dir() for name in OURS) else here.parents[1]
 
@@ -43,12 +49,17 @@ def claim_names() -> None:
 
 
 def main() -> None:
-    """Run the command; interrupted before it can hear of it, it ends without more words."""
+    """Run the command; interrupted before or after it listens, it ends without more words."""
     try:
+        import signal
+
         claim_names()
         from harness.cli import main
 
-        main()
+        try:
+            main()
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end would show a traceback
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
