@@ -7,6 +7,7 @@ temporary name, synced and renamed. `compact` joins the parts at the end of a ru
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -36,6 +37,11 @@ BATCH_ROWS = 500_000
 """Of a table that may be larger than memory, handled at once."""
 CONTROL_PREFIX = "control-"
 """Of the samples that belong to a heat and to no cell."""
+
+
+def control_id(heat: str) -> str:
+    """Return what the control's samples of a heat are kept under, in place of a cell's id."""
+    return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
 
 
 def results_folder(given: str | None = None) -> Path:
@@ -148,7 +154,9 @@ class Run:
 
     def compact(self) -> None:
         """Join the parts to one file a table; safe to interrupt and to repeat."""
-        done = pa.array(sorted(self.finished()), pa.string())
+        rows = self.read("cells", ["heat"])
+        controls = {control_id(heat) for heat in set(rows["heat"].to_pylist()) - {None}}
+        done = pa.array(sorted({*rows["cell_id"].to_pylist(), *controls}), pa.string())
         for name in ("samples", "examples"):  # rows last: they say what is finished
             self._join(name, done)
         cells = correct_over_grid(self.read("cells").sort_by("started_at"))
@@ -156,14 +164,13 @@ class Run:
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def _join(self, name: str, done: pa.Array) -> None:
-        """Write the rows that belong to finished cells to one file, a batch after the other."""
+        """Write the rows of finished cells and their heats' controls to one file, by batches."""
 
         def write(path: Path) -> None:
             with pq.ParquetWriter(path, TABLES[name], compression="zstd") as writer:
                 for table in self.batches(name):
                     kept = compute.is_in(table["cell_id"], value_set=done)
-                    control = compute.starts_with(table["cell_id"], CONTROL_PREFIX)
-                    rows = [TABLES[name].empty_table(), table.filter(compute.or_(kept, control))]
+                    rows = [TABLES[name].empty_table(), table.filter(kept)]
                     joined = pa.concat_tables(rows, promote_options="default")
                     if len(joined):  # a row group each: parts stay whole
                         wanted = joined.select(TABLES[name].names)

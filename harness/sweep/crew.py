@@ -35,10 +35,16 @@ ADJACENT_BLOCK_S = 0.2
 
 
 class Crew:
-    """The cells of one task, device, threads and batch; timed in as few heats as memory allows."""
+    """The cells of one task, device, threads and batch; timed in as few heats as memory allows.
 
-    def __init__(self, shop: Shop, known_answers: KnownAnswers, seats: Sequence[Seat]) -> None:
+    `place` is what they share, as text.
+    """
+
+    def __init__(
+        self, shop: Shop, place: str, known_answers: KnownAnswers, seats: Sequence[Seat]
+    ) -> None:
         self.shop = shop
+        self.place = place
         self.seats = seats
         self._known_answers = known_answers
         self._order = random.Random()
@@ -91,9 +97,9 @@ class Crew:
                 self._seat(seat, stack, processes)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
-            variants = [seat.variant for seat in seats if seat.member]
+            variants = {seat.member.name: seat.variant for seat in seats if seat.member}
             journal = stack.enter_context(
-                Journal(self.shop.journal, name, [*members, control], variants)
+                Journal(self.shop.journal, self.place, name, [*members, control], variants)
             )
 
             def tell() -> None:
@@ -110,7 +116,7 @@ class Crew:
             stalled_s = read_stall_s()
             began_s = time.monotonic()
             with self.shop.interruption.after_the_round():
-                run_heat([*members, control], stop, seed, after_round=after_round)
+                run_heat([*members, control], stop, seed, journal.left, after_round=after_round)
             took_s = time.monotonic() - began_s
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)

@@ -171,6 +171,7 @@ def run_heat(
     members: Sequence[Member],
     stop: Stop,
     seed: int,
+    left: Sequence[TimedBlock] = (),
     clock: Callable[[], float] = time.monotonic,
     after_round: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -178,10 +179,11 @@ def run_heat(
 
     Each round visits every member that is still in, in a freshly shuffled order (of families, and
     within each), and then once more those whose block was preempted. A member whose worker fails
-    leaves with the failure; the others go on. Members that have blocks already go on from there.
+    leaves with the failure; the others go on. Members that have blocks already go on from there,
+    and so do they where others, who are not here any more, `left` some.
     `after_round` is called at the end of each round; if it returns True, the heat is interrupted.
     """
-    known = [block for member in members for block in member.blocks]
+    known = [*left, *(block for member in members for block in member.blocks)]
     number = max((one.round for one in known), default=-1) + 1
     block = max((one.block for one in known), default=-1) + 1
     order = random.Random(f"{seed} {number}" if known else seed)

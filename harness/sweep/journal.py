@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ KEEP_EVERY_S = 1.0
 """A kill loses at most so much timing; a disk that syncs slowly keeps the cells waiting less."""
 BLOCK_FIELDS: dict[str, pa.DataType] = {
     "member": pa.string(),
+    "variant": pa.string(),
     "spent_s": pa.float64(),
     "round": pa.int32(),
     "block": pa.int32(),
@@ -51,26 +52,27 @@ NAME_KEY = b"paretogrid.heat"
 
 
 class Journal:
-    """The journal of one heat: of these members that time these variants, whatever their order.
+    """The journal of one heat, which goes on with the heat at its place that timed most of it.
 
-    Opened, it gives the members the blocks they have in it already. `name` is the heat's, as it was
+    Opened, it gives the members what they have timed in that heat already, if it was of the same
+    variant; what `left` holds is other's or of what has changed. `name` is the heat's, as it was
     when it was begun. Use as a context manager.
     """
 
     def __init__(
-        self, folder: Path, name: str, members: Sequence[Member], variants: Sequence[str] = (),
-        clock: Callable[[], float] = time.monotonic,
+        self, folder: Path, place: str, name: str, members: Sequence[Member],
+        variants: Mapping[str, str], clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        text = " ".join(sorted([*(member.name for member in members), *variants]))
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._files = sorted(folder.glob(f"{key}.*.arrows"))
+        key = hashlib.sha256(place.encode()).hexdigest()[:16]
+        known = sorted(folder.glob(f"{key}.*.arrows"), key=_number)
         self._members = members
+        self._variants = variants
         self._clock = clock
-        self.name = _restore(self._files, members) or name
+        self.name, self._files, self.left = self._restore(known, name)
         self._kept = {member.name: len(member.blocks) for member in members}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{key}.{len(self._files)}.arrows"
+            path = folder / f"{key}.{_number(known[-1]) + 1 if known else 0}.arrows"
             self._files.append(path)
             self._file = path.open("wb")
             self._stream = pa.ipc.new_stream(
@@ -94,7 +96,9 @@ class Journal:
             return
         rows = []
         for member in self._members:
-            rows += [_row(member, block) for block in member.blocks[self._kept[member.name] :]]
+            told = {"variant": self._variant(member), "spent_s": member.spent_s}
+            fresh = member.blocks[self._kept[member.name] :]
+            rows += [{"member": member.name} | told | _row(block) for block in fresh]
             self._kept[member.name] = len(member.blocks)
         try:
             if rows:
@@ -108,45 +112,68 @@ class Journal:
         for path in self._files:
             path.unlink(missing_ok=True)
 
+    def _variant(self, member: Member) -> str:
+        return self._variants.get(member.name, "")  # the control has none
+
+    def _restore(
+        self, known: Sequence[Path], name: str
+    ) -> tuple[str, list[Path], list[TimedBlock]]:
+        """Give members what they have timed; return the heat's name, files, and other blocks."""
+        wanted = {(member.name, self._variant(member)): member for member in self._members}
+        heats: dict[str, list[dict[str, Any]]] = {name: []}
+        files: dict[str, list[Path]] = {name: []}
+        for path in known:
+            heat, rows = _read(path)
+            heats.setdefault(heat, []).extend(rows)
+            files.setdefault(heat, []).append(path)
+
+        def theirs(heat: str) -> int:
+            cells = [(row["member"], row["variant"]) for row in heats[heat] if row["variant"]]
+            return sum(cell in wanted for cell in cells)
+
+        chosen = max(heats, key=theirs)  # the first, which is named, where no cell has any
+        if not theirs(chosen):
+            wanted = {}  # the control's are beside nobody's
+        left = []
+        for row in heats[chosen]:
+            member = wanted.get((row["member"], row["variant"]))
+            if member is None:
+                left.append(_block(row))
+            else:
+                member.blocks.append(_block(row))
+                member.spent_s = row["spent_s"]
+        return chosen, files[chosen], left
+
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._kept_s = self._clock()
 
 
-def _restore(files: Sequence[Path], members: Sequence[Member]) -> str:
-    """Give members the blocks that files hold; return the heat's name, empty without files."""
-    by_name = {member.name: member for member in members}
-    name = ""
-    for path in files:
-        for batch, told in _read(path):
-            name = told
-            for row in batch.to_pylist():
-                member = by_name[row["member"]]
-                member.blocks.append(_block(row))
-                member.spent_s = row["spent_s"]
-    return name
+def _number(path: Path) -> int:
+    """Return which file of its place this is."""
+    return int(path.name.split(".")[1])
 
 
-def _read(path: Path) -> Iterator[tuple[pa.RecordBatch, str]]:
-    """Yield whole batches of a stream that may break off anywhere, each with the heat's name."""
+def _read(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Return the heat and the blocks of a stream that may break off anywhere, as far as it goes."""
+    heat, rows = "", []
     try:
         with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
-            if not stream.schema.equals(SCHEMA):  # of another version
-                return
-            name = (stream.schema.metadata or {})[NAME_KEY].decode()
-            for batch in stream:
-                yield batch, name
+            if stream.schema.equals(SCHEMA):  # not of another version
+                heat = (stream.schema.metadata or {})[NAME_KEY].decode()
+                for batch in stream:
+                    rows += batch.to_pylist()
     except (OSError, pa.ArrowInvalid, KeyError):
-        return
+        pass  # it ends here
+    return heat, rows
 
 
-def _row(member: Member, block: TimedBlock) -> dict[str, Any]:
+def _row(block: TimedBlock) -> dict[str, Any]:
     samples = block.samples
     disturbance = samples.disturbance
     return {
-        "member": member.name, "spent_s": member.spent_s, "round": block.round,
-        "block": block.block, "position": block.position, "at_s": block.at_s,
+        "round": block.round, "block": block.block, "position": block.position, "at_s": block.at_s,
         "seconds": samples.seconds, "loops": samples.loops, "process": samples.process,
     } | {name: getattr(disturbance, name) for name in DISTURBANCE_FIELDS}  # fmt: skip
 

@@ -65,24 +65,24 @@ class Plan:
 class Lineup:
     """Cells of a task to be timed together: those that a frontier compares.
 
-    `references` are their baselines that have their results already. Not `whole`, it is the rest of
-    a heat that was interrupted.
+    `references` are their baselines that have their results already.
     """
 
     task: str
     cells: tuple[Cell, ...]
     references: tuple[Cell, ...] = ()
-    whole: bool = True
 
     @property
-    def name(self) -> str:
-        """A name for people and for the samples: task, device, seed, threads, batch.
-
-        The rest of an interrupted heat is another heat: its rounds are other rounds.
-        """
+    def place(self) -> str:
+        """What the cells share: task, device, seed, threads, batch."""
         _, *shared = self.cells[0].place
-        rest = [] if self.whole else [f"last-{len(self.cells)}"]
-        return "/".join([self.task, *map(str, shared), *rest])
+        return "/".join([self.task, *map(str, shared)])
+
+
+def heat_name(place: str, used: Collection[str]) -> str:
+    """Return a name for the next heat at a place: no two heats have the same rounds."""
+    names = (place if number == 1 else f"{place}/heat-{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in used)
 
 
 def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
@@ -249,4 +249,4 @@ def _make_lineup(task: str, cells: Sequence[Cell], finished: Collection[str]) ->
         for cell in cells
         if cell.technique == BASELINE and cell.model in models and cell.id in finished
     )
-    return Lineup(task, todo, references, whole=len(todo) == len(cells))
+    return Lineup(task, todo, references)

@@ -26,7 +26,7 @@ from harness.measure.machine import (
 )
 from harness.measure.roofline import Roofs
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
-from harness.store import Run
+from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.conclude import (
     conclude,
@@ -39,11 +39,11 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Lineup, Plan, plan_lineups
+from harness.sweep.plan import Lineup, Plan, heat_name, plan_lineups
 from harness.sweep.progress import Progress
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
-from harness.sweep.tables import control_id, examples_table, samples_table
+from harness.sweep.tables import examples_table, samples_table
 from harness.sweep.variants import (
     Prepared,
     Variant,
@@ -84,6 +84,7 @@ class Sweep:
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         self._done = run.finished() - run.ended_as(["partial", *retry])
+        self._heats = {row["heat"] for row in run.read("cells", ["heat"]).to_pylist()}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> None:
@@ -186,21 +187,22 @@ class Sweep:
             elif kept:
                 self._keep(with_problem(record, found.problem))
         roofs = self._roofs(first.device, first.threads)
-        crew = Crew(self.shop, known_answers, seats)
+        crew = Crew(self.shop, heat.place, known_answers, seats)
         self.progress.phase(f"{place}: memory of {len(heat.cells)} cells")
         crew.measure_memory()
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
-        for number, (group, processes) in enumerate(crew.groups()):
-            name = heat.name if number == 0 else f"{heat.name}/part-{number + 1}"
+        for group, processes in crew.groups():
             self.progress.phase(f"{place}: timing {len(group)} cells")
             wanted = sum(seat.kept for seat in group)
             seconds = self.allowance.seconds_per_cell(
                 wanted, len(group) + 1, self.plan.grid.budget.max_seconds_per_cell
             )
+            name = heat_name(heat.place, self._heats)
             seed = shuffle_seed(self.run.run_id, name)
             timed = crew.run(name, group, processes, seed, seconds)
+            self._heats.add(timed.name)
             self.allowance.note(wanted, timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             concluded = self._keep_heat(timed, roofs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA
-from harness.store import CONTROL_PREFIX
 from harness.sweep.heat import Member, TimedBlock
 from harness.sweep.seat import Seat
 
@@ -38,11 +36,6 @@ def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
     yield from (("disturbed", bool(found.cause)), ("cause", found.cause))
     for name in ("lost_s", "switches", "others", "frequency_hz"):
         yield name, getattr(found, name)
-
-
-def control_id(heat: str) -> str:
-    """Return what the control's samples of a heat are kept under, in place of a cell's id."""
-    return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
 
 
 def examples_table(seat: Seat) -> pa.Table:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.grid import BASELINE, Cell
 from harness.grid_file import built_in_grids, parse_grid, read_grid
-from harness.sweep.plan import Plan, Technique, plan_lineups
+from harness.sweep.plan import Plan, Technique, heat_name, plan_lineups
 
 AXES = st.fixed_dictionaries(
     {
@@ -103,7 +103,7 @@ def test_cells_of_one_task_share_a_heat_with_the_baselines_of_their_models(axes)
         models = list(dict.fromkeys(cell.model for cell in heat.cells))
         assert len(models) == len(set(axes["models"]))
         assert [c.model for c in heat.cells if c.technique == BASELINE] == models
-        assert heat.name.startswith("digits/")
+        assert heat.place.startswith("digits/")
 
 
 @given(AXES, st.data())
@@ -123,8 +123,18 @@ def test_what_is_left_of_a_run_still_meets_its_baselines(axes, data):
             (baseline,) = (c for c in present if c.place == cell.place and c.technique == BASELINE)
             assert (baseline in heat.references) == (baseline.id in finished)
         assert len({cell.id for cell in present}) == len(present)
-    whole = {heat.name for heat in list_heats(grid, (), tasks)}
-    assert all((heat.name in whole) == heat.whole for heat in heats), "no name is used again"
+    assert len({heat.place for heat in heats}) == len(heats)
+
+
+@given(st.lists(st.sampled_from(["a/cpu/0/1/8", "a/cpu/0/1/1"]), max_size=9))
+def test_no_two_heats_have_the_same_name(places):
+    used = set()
+    for place in places:
+        name = heat_name(place, used)
+        assert name not in used
+        assert name.startswith(place)
+        used.add(name)
+    assert set(places) <= used, "the first at a place has its name"
 
 
 def test_an_exclusion_is_applied_and_counted():

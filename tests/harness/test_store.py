@@ -26,7 +26,7 @@ from harness.record import (
     schema,
 )
 from harness.stats import Estimate
-from harness.store import PARTS, Run, list_runs, open_run, read_cells, results_folder
+from harness.store import PARTS, Run, control_id, list_runs, open_run, read_cells, results_folder
 
 SAMPLES_EACH, EXAMPLES_EACH = 7, 4
 METRIC_COLUMNS = [column for metric in METRICS for column in metric.columns()]
@@ -373,18 +373,23 @@ def test_a_part_that_cannot_be_written_is_an_error_with_its_place(run):
 # Samples of the control, q-values
 
 
-def test_the_controls_samples_have_no_row_and_stay(run):
+def test_the_controls_samples_have_no_row_and_stay_as_long_as_a_row_is_of_their_heat(run):
     add(run, 1)
+    run.add_row(make_record(run, 1).under(heat="heat"))
     samples = make_samples(make_cell(1))
     place = samples.schema.get_field_index("cell_id")
-    control = samples.set_column(place, "cell_id", pa.array(["control-abc"] * samples.num_rows))
-    run.add_control("control-abc", control)
+    ids = pa.array([control_id("heat")] * samples.num_rows)
+    run.add_control(control_id("heat"), samples.set_column(place, "cell_id", ids))
     for _ in range(2):  # compacting twice is compacting once
         run.compact()
         ids = pd.read_parquet(run.folder / "samples.parquet")["cell_id"]
-        assert (ids == "control-abc").sum() == SAMPLES_EACH
+        assert (ids == control_id("heat")).sum() == SAMPLES_EACH
         assert ids.nunique() == 2
     assert run.finished() == {make_cell(1).id}
+    again = make_record(run, 1).under(heat="heat/heat-2")
+    run.add(again, make_samples(again.cell), make_examples(again.cell))
+    run.compact()
+    assert set(pd.read_parquet(run.folder / "samples.parquet")["cell_id"]) == run.finished()
 
 
 def test_q_values_are_written_when_the_run_is_joined(run):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,21 +155,6 @@ def test_p_values_are_corrected_over_the_grid(
     assert compared["latency_ratio_q_value"].max() == compared["latency_ratio_p_value"].max()
     (baseline,) = cells[cells["technique"] == "baseline"].to_dict("records")
     assert np.isnan(baseline["latency_ratio_q_value"])
-
-
-def test_the_rest_of_an_interrupted_heat_is_a_heat_of_its_own(
-    launcher: Any, net: str, tmp_path: Path
-) -> None:
-    from harness.grid_file import parse_grid
-    from harness.sweep.plan import plan_lineups, resolve
-
-    plan = resolve(
-        parse_grid({"grid": {"models": [net], "techniques": TECHNIQUES}}, "t"), launcher, "t"
-    )
-    ((whole,),) = plan_lineups(plan, set())
-    ((rest,),) = plan_lineups(plan, {whole.cells[0].id, whole.cells[1].id})
-    assert rest.references == whole.cells[:1]
-    assert rest.name != whole.name
 
 
 def test_models_of_one_task_are_timed_in_one_heat_each_against_its_own_baseline(

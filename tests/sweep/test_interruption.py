@@ -35,9 +35,9 @@ def net():
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, models: str = MODELS) -> subprocess.Popen[str]:
     (folder / "grid.toml").write_text(GRID)
-    (folder / "own.py").write_text(MODELS)
+    (folder / "own.py").write_text(models)
     return subprocess.Popen(
         [*COMMAND, "run", "grid.toml"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -123,6 +123,42 @@ def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, comman
     blocks = samples.groupby(["cell_id", "block"])["seconds"].apply(tuple)
     assert not set(blocks) & {tuple(seconds) for seconds in before["seconds"]}
     assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
+
+
+def test_the_others_go_on_in_their_heat_where_one_has_failed(
+    tmp_path: Path, command: Command
+) -> None:
+    fragile = """
+from pathlib import Path
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+    def forward(self, x):
+        if self.linear.weight.dtype == torch.bfloat16 and Path("break").exists():
+            raise RuntimeError("broken")
+        return self.linear(x)
+def net():
+    return Net(), torch.randn(4, 64)
+"""
+    runner = start(tmp_path, fragile)
+    wait_for_rounds(tmp_path, runner, 5)
+    (tmp_path / "break").touch()
+    time.sleep(1)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
+    cells = pd.read_parquet(run.folder / "cells.parquet").set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "partial", "bf16": "failed"}
+    assert "broken" in cells.loc["bf16", "message"]
+    blocks = read_journals(tmp_path / "results")
+    assert command("resume").returncode == 3, "what failed is not tried again"
+    cells = pd.read_parquet(run.folder / "cells.parquet").set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "failed"}
+    assert cells["heat"].nunique() == 1
+    check_samples(run, blocks)
 
 
 def test_a_killed_run_loses_a_second_of_timing_at_most(tmp_path: Path, command: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,7 +19,8 @@ from harness.measure.timing import Block
 from harness.sweep.heat import INTERRUPTION, Member, Stop, TimedBlock, run_heat
 from harness.sweep.journal import Journal
 
-VARIANTS = ["v1", "v2"]
+PLACE = "digits/cpu/0/1/8"
+VARIANTS = {name: f"variant of {name}" for name in "abcd"}
 STOP = Stop(relative_ci=0.0, max_seconds_per_cell=1e9, least_rounds=10, most_rounds=40)
 
 
@@ -32,7 +34,7 @@ class Clock:
         return self.now
 
 
-def make_members(clock: Clock, names: str = "abc", seed: int = 0) -> list[Member]:
+def make_members(clock: Clock, names: Sequence[str] = "abc", seed: int = 0) -> list[Member]:
     """Members whose blocks take 0.1 s and hold random samples, some disturbed."""
     generator = np.random.default_rng(seed)
 
@@ -64,18 +66,18 @@ def equal(first: list[TimedBlock], second: list[TimedBlock]) -> bool:
 
 
 def take_up(
-    folder: Path, clock: Clock, rounds: int, names: str = "abc", seed: int = 0
+    folder: Path, clock: Clock, rounds: int, names: Sequence[str] = "abc", seed: int = 0
 ) -> list[Member]:
     """Run a heat for so many more rounds, then interrupt it."""
     members = make_members(clock, names, seed)
-    with Journal(folder, "the heat", members, VARIANTS, clock) as journal:
+    with Journal(folder, PLACE, "the heat", members, VARIANTS, clock) as journal:
         left = count(rounds - 1, -1)
 
         def after_round() -> bool:
             journal.keep()
             return next(left) <= 0
 
-        run_heat(members, STOP, 1, clock, after_round)
+        run_heat(members, STOP, 1, journal.left, clock, after_round)
     return members
 
 
@@ -135,7 +137,7 @@ def test_what_was_timed_is_durable_a_second_later(tmp_path: Path) -> None:
     clock = Clock()
     members = make_members(clock)
     seen: list[tuple[float, float]] = []
-    with Journal(tmp_path, "the heat", members, VARIANTS, clock) as journal:
+    with Journal(tmp_path, PLACE, "the heat", members, VARIANTS, clock) as journal:
 
         def after_round() -> bool:
             journal.keep()
@@ -144,29 +146,73 @@ def test_what_was_timed_is_durable_a_second_later(tmp_path: Path) -> None:
             copy.mkdir()
             for file in tmp_path.glob("*.arrows"):
                 (copy / file.name).write_bytes(file.read_bytes())
-            with Journal(copy, "", others, VARIANTS, clock):
+            with Journal(copy, PLACE, "", others, VARIANTS, clock):
                 pass
             kept = max((b.at_s for m in others for b in m.blocks), default=0.0)
             seen.append((clock.now, kept))
             return False
 
-        run_heat(members, replace(STOP, most_rounds=30), 1, clock, after_round)
+        run_heat(members, replace(STOP, most_rounds=30), 1, journal.left, clock, after_round)
     assert all(now - kept <= 1.0 + 3 * 0.1 + 0.11 for now, kept in seen)
 
 
-def test_a_heat_of_other_cells_has_a_journal_of_its_own(tmp_path: Path) -> None:
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    takes=st.lists(
+        st.tuples(st.sets(st.sampled_from("abcd"), min_size=1), st.integers(1, 7)),
+        min_size=1, max_size=5,
+    ),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_whoever_left_the_others_go_on_in_the_same_heat(
+    tmp_path_factory: pytest.TempPathFactory, takes: list[tuple[set[str], int]], seed: int
+) -> None:
+    """As after a failure, which has its row and is not measured again, or with --retry failed."""
+    folder = tmp_path_factory.mktemp("journal")
     clock = Clock()
-    take_up(tmp_path, clock, 3, "abc")
-    other = take_up(tmp_path, clock, 2, "abd")
-    assert all(len(member.rounds()) == 2 for member in other)
-    mixed = list("abc")
-    random.Random(0).shuffle(mixed)
-    again = take_up(tmp_path, clock, 1, "".join(mixed))
-    assert all(len(member.rounds()) == 4 for member in again), "in whatever order"
-    changed = make_members(clock)
-    with Journal(tmp_path, "the heat", changed, ["v1", "v3"], clock) as journal:
-        assert journal.name == "the heat"
-    assert not any(member.blocks for member in changed), "a model that has changed is another"
+    known: dict[str, list[TimedBlock]] = {}
+    for names, rounds in takes:
+        mixed = ["control", *sorted(names)]
+        random.Random(seed).shuffle(mixed)
+        members = {member.name: member for member in take_up(folder, clock, rounds, mixed, seed)}
+        beside = bool(names & known.keys())  # else the control's blocks are beside nobody's here
+        for name, member in members.items():
+            before = known.get(name, [])
+            kept = before if beside else []
+            assert equal(member.blocks[: len(kept)], kept)
+            assert len(member.blocks) >= len(kept) + rounds
+            known[name] = [*before, *member.blocks[len(kept) :]]
+    numbers = [block.block for blocks in known.values() for block in blocks]
+    assert len(numbers) == len(set(numbers)), "a number is one block's"
+
+
+def test_a_model_that_has_changed_starts_anew_beside_those_that_have_not(tmp_path: Path) -> None:
+    clock = Clock()
+    first = take_up(tmp_path, clock, 3)
+    members = make_members(clock)
+    changed = VARIANTS | {"b": "another"}
+    with Journal(tmp_path, PLACE, "the heat", members, changed, clock) as journal:
+        assert [len(member.rounds()) for member in members] == [3, 0, 3]
+        assert equal(journal.left, first[1].blocks)
+    everything = dict.fromkeys("abc", "another")
+    members = make_members(clock)
+    with Journal(tmp_path, PLACE, "the heat", members, everything, clock) as journal:
+        assert not any(member.blocks for member in members)
+        run_heat(members, replace(STOP, most_rounds=4), 1, journal.left, clock)
+        assert all(list(member.rounds()) == [3] for member in members), "its rounds are others"
+
+
+def test_another_place_has_a_journal_of_its_own(tmp_path: Path) -> None:
+    clock = Clock()
+    take_up(tmp_path, clock, 3)
+    members = make_members(clock)
+    with Journal(tmp_path, "elsewhere", "a heat", members, VARIANTS, clock) as journal:
+        assert journal.name == "a heat"
+    assert not any(member.blocks for member in members)
+    journal.remove()
+    assert all(len(member.rounds()) == 4 for member in take_up(tmp_path, clock, 1))
 
 
 def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
@@ -174,11 +220,11 @@ def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
 ) -> None:
     clock = Clock()
     take_up(tmp_path, clock, 3)
-    with Journal(tmp_path, "its rest", make_members(clock), VARIANTS, clock) as journal:
+    with Journal(tmp_path, PLACE, "its rest", make_members(clock), VARIANTS, clock) as journal:
         assert journal.name == "the heat"
     journal.remove()
     assert not list(tmp_path.iterdir())
-    with Journal(tmp_path, "its rest", make_members(clock), VARIANTS, clock) as journal:
+    with Journal(tmp_path, PLACE, "its rest", make_members(clock), VARIANTS, clock) as journal:
         assert journal.name == "its rest"
 
 
@@ -192,11 +238,11 @@ def test_a_file_that_is_no_journal_costs_nothing(tmp_path: Path, content: bytes)
 
 
 def test_a_heat_without_members_has_a_journal_too(tmp_path: Path) -> None:
-    with Journal(tmp_path, "empty", []) as journal:
+    with Journal(tmp_path, PLACE, "empty", [], {}) as journal:
         journal.keep(now=True)
 
 
 def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write .*resume"):
-        Journal(tmp_path / "file", "the heat", [])
+        Journal(tmp_path / "file", PLACE, "the heat", [], {})

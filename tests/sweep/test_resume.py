@@ -141,6 +141,8 @@ def test_what_failed_is_measured_again_when_asked_and_nothing_else_is(
         "cpu"
     ]
     assert len(second) == len(first) == 4
+    heats = second.xs("cpu", level="device")["heat"]
+    assert heats["own.py:moody"] != heats["own.py:steady"], "other rounds: another heat"
     command("resume", "--retry", "skipped")
     assert (rows()["started_at"] > second["started_at"]).groupby("device").all().to_dict() == {
         "cpu": False, "cuda:7": True,
