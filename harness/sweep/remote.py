@@ -13,6 +13,9 @@ from typing import IO, Any
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.worker.channel import Channel, find_deadline, time_left
 
+PROCESS_GROUP = 1 << 2
+"""PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9, which Python does not name yet."""
+
 
 class Worker:
     """One forked process: answers one request at a time.
@@ -35,6 +38,10 @@ class Worker:
         self._log = log
         self._oom_kills = count_oom_kills()
         self._paused = False
+        self._given_up = False
+        self._handle: int | None = None
+        with suppress(ProcessLookupError):  # it may have ended already
+            self._handle = os.pidfd_open(pid)
 
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """Return the answer; this process sleeps until it comes.
@@ -81,7 +88,13 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and its helpers at once, whatever they are doing."""
+        if self._given_up:
+            return
+        self._given_up = True
         self._signal(signal.SIGKILL)
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
         self._channel.close()
         self._ending.append(self)
 
@@ -90,12 +103,30 @@ class Worker:
         self._exit_code(self.pid)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the worker with its helpers, or alone before it leads a group of its own."""
+        """Signal the worker with its helpers, or alone before it leads a group of its own.
+
+        By its handle: once it has ended, its id may be another process's.
+        """
+        if self._handle is None:
+            return
         try:
-            os.killpg(self.pid, number)
+            signal.pidfd_send_signal(self._handle, number, None, PROCESS_GROUP)
         except ProcessLookupError:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+            self._signal_alone(number)
+        except OSError:  # a kernel before 6.9 knows no groups here
+            if self._signal_alone(0):
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, number)
+                self._signal_alone(number)
+
+    def _signal_alone(self, number: int) -> bool:
+        """Signal the worker itself, with 0 not at all; tell whether it is there."""
+        assert self._handle is not None
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _explain_death(self, operation: str) -> WorkerFailure:
         code = self._exit_code(self.pid)
