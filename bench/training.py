@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conventions import IGNORED
+from bench.data.splits import Dataset, Split
 from bench.errors import Refusal
 from bench.subject import Recipe, Subject, evaluating
 from bench.tasks import first_tensor, predict, task_loss
@@ -26,15 +27,21 @@ ACTIVATIONS = (
 """Modules that recipes know as activations."""
 
 
-def train(subject: Subject, way: list[float] | None = None) -> Subject:
+def train(subject: Subject, way: list[float] | None = None, device: str = "cpu") -> Subject:
     """Return the subject trained by its recipe on its train split; as it is where it has none.
 
-    `way` is given the quality on the tune split after each epoch.
+    `way` is given the quality on the tune split after each epoch. What was trained on another
+    device comes back from it, with a note.
     """
     if subject.recipe is None or subject.data is None:
         return subject
     made = dataclasses.replace(subject, module=copy.deepcopy(subject.module))
-    examples = subject.data.train
+    if device != "cpu":
+        made = dataclasses.replace(
+            made, module=made.module.to(device), data=_move(subject.data, device)
+        )
+    assert made.data is not None
+    examples = made.data.train
 
     def note() -> None:
         if way is not None:
@@ -42,7 +49,18 @@ def train(subject: Subject, way: list[float] | None = None) -> Subject:
 
     fit(made.module, examples.inputs, (examples.labels,), task_loss, subject.recipe,
         after_epoch=note)  # fmt: skip
-    return made
+    if device == "cpu":
+        return made
+    home = dataclasses.replace(made, module=made.module.to("cpu"), data=subject.data)
+    return home.with_note(f"trained on {device}")
+
+
+def _move(data: Dataset, device: str) -> Dataset:
+    """Return a data set whose splits that training looks at are on a device."""
+    train, tune = (
+        Split(split.inputs.to(device), split.labels.to(device)) for split in (data.train, data.tune)
+    )
+    return dataclasses.replace(data, train=train, tune=tune)
 
 
 def finetune(

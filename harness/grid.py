@@ -168,6 +168,16 @@ class Measure(Strict):
     flush_cache: bool = False
 
 
+class Prepare(Strict):
+    """The `[prepare]` table: with how many threads, and where models are trained.
+
+    One thread trains small models fastest, and makes training the same on every machine.
+    """
+
+    device: Device = "cpu"
+    threads: Count = 1
+
+
 class Training(Strict):
     """The `[training]` table: when a training has arrived."""
 
@@ -182,6 +192,7 @@ class Grid(Strict):
     training: Training = Training()
     exclude: Annotated[tuple[Exclude, ...], Field(strict=False)] = ()
     budget: Budget = Budget()
+    prepare: Prepare = Prepare()
     measure: Measure = Measure()
 
     def product(self) -> tuple[Cell, ...]:
@@ -197,6 +208,10 @@ class Grid(Strict):
             )
         )  # fmt: skip
         return tuple(seen)
+
+    def used_devices(self) -> tuple[str, ...]:
+        """Return the devices that something runs on."""
+        return tuple(dict.fromkeys((*self.grid.devices, self.prepare.device)))
 
     def expand(self) -> tuple[Cell, ...]:
         """Return the cells to measure, heats together, each heat led by its baseline."""

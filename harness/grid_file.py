@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import suggest
 from harness.errors import UserError
-from harness.grid import BASELINE, Axes, Budget, Exclude, Grid, Measure, Training
+from harness.grid import BASELINE, Axes, Budget, Exclude, Grid, Measure, Prepare, Training
 from harness.paths import read_path
 
 BUILT_IN_GRIDS = Path(__file__).parent.parent / "bench" / "grids"
@@ -154,7 +154,7 @@ def _format_place(location: Iterable[int | str]) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "grid": Axes, "exclude": Exclude, "budget": Budget, "measure": Measure,
-        "training": Training,
+        "training": Training, "prepare": Prepare,
     }  # fmt: skip
     table = tables[str(location[0])] if location else Grid
     return list(table.model_fields)
@@ -184,6 +184,9 @@ EXAMPLES = {
     "task": 'task = "training" before the first table',
     "training": "[training] with target = 0.9",
     "training.target": "target = 0.9",
+    "prepare": "[prepare] with threads = 2",
+    "prepare.device": 'device = "cuda"',
+    "prepare.threads": "threads = 2",
     "measure": "[measure] with pin = false",
     "measure.wait_policy": 'wait_policy = "passive"',
     "measure.pin": "pin = false",

@@ -191,9 +191,13 @@ class Record:
         row: dict[str, Any] = dict.fromkeys(schema().names)
         row |= {name: getattr(self, name) for name, _ in IDENTITY if hasattr(self, name)}
         row |= {**self.cell.axes(), "cell_id": self.cell.id}
-        row |= {name: value for name, value in self.metrics.items() if isfinite(value)}
-        row |= self.conditions
+        known = {**self.metrics, **self.conditions}
+        row |= {name: value for name, value in known.items() if not _is_unknown(value)}
         return row
+
+
+def _is_unknown(value: Any) -> bool:
+    return isinstance(value, float) and not isfinite(value)
 
 
 def schema() -> pa.Schema:

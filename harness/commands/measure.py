@@ -94,7 +94,7 @@ def run(
         launcher = stack.enter_context(Launcher(wanted.measure.wait_policy))
         plan = resolve(wanted, launcher, where)
         stack.enter_context(
-            hold_machine(plan.grid.grid.devices, launcher, err.print, wait=not no_wait)
+            hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait)
         )
         facts = {
             "plan": plan.to_json(),
@@ -146,7 +146,7 @@ def resume(
     _return_to(Path(facts["cwd"]), plan.grid)
     with (
         Launcher(plan.grid.measure.wait_policy) as launcher,
-        hold_machine(plan.grid.grid.devices, launcher, err.print, wait=not no_wait),
+        hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait),
     ):
         _sweep(plan, found, launcher, folder, how, as_json, tuple(retry or ()))
 

@@ -20,6 +20,7 @@ class Steps:
     """How a variant is made: by what is built again where it cannot be serialized.
 
     base: the variant that `technique` was applied to, or empty for a model with its recipes.
+    device: where the model is trained.
     """
 
     model: str = ""
@@ -28,6 +29,7 @@ class Steps:
     base: str = ""
     technique: str = ""
     seed: int = 0
+    device: str = "cpu"
 
 
 built: dict[Steps, Subject] = {}

@@ -42,8 +42,9 @@ FORMAT = 4
 
 
 def prepare_base(
-    model: str, recipes: list[str], seed: int, token: str, batch: int | None = None
-) -> dict[str, Any]:
+    model: str, recipes: list[str], seed: int, token: str, batch: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
     """Return the facts of a trained model: `variant`, `prepare_s`, `task`, `notes`.
 
     With `batch` it is trained in that batch, and `tune_quality` tells after each epoch how good it
@@ -51,7 +52,7 @@ def prepare_base(
     cannot be told by its content is kept for this run only, by `token`.
     """
     begin = time.perf_counter()
-    steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed)
+    steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed, device=device)
     module = factory_module("model", model)
     subject, changes = _watch(lambda: build_base(steps), is_users(module))
     changed = _tell(changes)
@@ -67,13 +68,13 @@ def prepare_base(
         subject = subject.with_note(f"prepared anew in every run: {why}")
     key = digest(
         code_version(), content, model, recipes, seed, torch.__version__, torch.get_num_threads(),
-        data, batch, read_global_settings(),
+        data, batch, read_global_settings(), torch.device(device).type,
     )  # fmt: skip
     way: list[float] = []
 
     def make() -> tuple[Subject, str]:
         seed_everything(seed, "train")
-        return train(subject, None if batch is None else way), data
+        return train(subject, None if batch is None else way, device), data
 
     making = _Making(key, steps, subject.task(model), begin=begin, way=way, changed=changed)
     return _keep(making, make)

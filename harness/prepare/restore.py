@@ -54,7 +54,7 @@ def _rebuild(facts: dict[str, Any]) -> Subject:
             _restore_state(subject.module, variant_folder(variant) / "state.pt")
         elif facts["trained"] and not steps.base:
             seed_everything(steps.seed, "train")
-            subject = train(subject)
+            subject = train(subject, device=steps.device)
         _restored[variant] = built[steps] = dataclasses.replace(subject, data=None)
     return _restored[variant]
 

@@ -78,6 +78,6 @@ def _draw_panel(axes: Axes, cells: pd.DataFrame, roofs: dict[str, Any]) -> None:
 
 def _types(cells: pd.DataFrame, roofs: dict[str, Any]) -> list[str]:
     """The types in which the cells' products ran, as far as their roofs are known."""
-    used = {name.strip() for text in cells["dtype_in_effect"].dropna() for name in text.split(",")}
+    used = {name.strip() for text in cells["dtype_in_effect"].dropna() for name in text.split("+")}
     known = roofs["flops_per_s"]
     return [name for name in known if name in used] or ["float32"]

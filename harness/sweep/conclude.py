@@ -155,6 +155,7 @@ def with_disturbance(record: Record, member: Member, processors: int) -> Record:
     """Return the record with what disturbed its blocks, and a warning if it had too few cores."""
     found = [block.samples.disturbance for block in member.blocks]
     wall_s = sum(one.wall_s for one in found) or float("nan")
+    stolen_s = sum(one.stolen_s for one in found)
     threads = record.cell.threads
     crowded = [one for one in found if one.others + threads > processors]
     warnings = list(record.conditions.get("warnings", ()))
@@ -165,8 +166,8 @@ def with_disturbance(record: Record, member: Member, processors: int) -> Record:
         disturbed_share=float(np.mean([bool(one.cause) for one in found])),
         throttled_by=sorted({reason for one in found for reason in one.throttled_by}),
         oversubscribed=beside or any(text.startswith("oversubscribed") for text in warnings),
-        others_processors=max(0.0, sum(one.others_s for one in found) / wall_s),
-        stolen_share=max(0.0, sum(one.stolen_s for one in found) / wall_s / processors),
+        others_processors=float(np.maximum(0.0, sum(one.others_s for one in found) / wall_s)),
+        stolen_share=float(np.maximum(0.0, stolen_s / wall_s / processors)),
         warnings=warnings,
     )
 

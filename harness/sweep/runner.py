@@ -162,8 +162,12 @@ class Sweep:
                 prepared[variant] = Prepared(problem=problem)
 
     def _prepare(self, cell: Cell) -> Prepared:
+        device = self.plan.grid.prepare.device
+        probed = self.hardware.probe(device)
+        if not isinstance(probed, dict):
+            raise probed
         with ExitStack() as stack:
-            worker = self.shop.hire(stack, cell=cell)
+            worker = self.shop.hire(stack, device, cell)
             token = str(self.run.folder.resolve())
             facts = prepare_variant(worker, self.plan, cell, token)
             return count_variant(worker, self.plan, cell, facts)
@@ -269,13 +273,14 @@ class Sweep:
             self.run.run_id,
             cell,
             "measured",
+            task=self.plan.tasks.get(cell.model, cell.model),
             realization=self.plan.techniques[cell.technique].realization,
             git_commit=self.commit,
             started_at=now,
         ).under(environment=json.dumps(environment, sort_keys=True))
 
     def _describe(self, record: Record, found: Prepared) -> Record:
-        described = replace(record, task=found.task or record.cell.model)
+        described = replace(record, task=found.task or record.task)
         return describe_variant(described, found, self.plan.grid.training.target)
 
     def _keep(

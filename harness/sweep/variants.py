@@ -15,8 +15,6 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, imports_of
 from harness.sweep.remote import Worker
 
-PREPARE_THREADS = 1
-"""One thread trains small models fastest, and makes training the same on every machine."""
 Variant = tuple[str, str, int]
 
 
@@ -51,7 +49,8 @@ def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[
     """
     steps = [] if cell.technique == BASELINE else list(split_pipeline(cell.technique))
     recipes = steps[: plan.techniques[cell.technique].recipes]
-    common = {"seed": cell.seed, "threads": PREPARE_THREADS, "token": token}
+    prepare = plan.grid.prepare
+    common = {"seed": cell.seed, "threads": prepare.threads, "token": token}
     batch = cell.batch if cell.runtime == TRAINING else None
     timeout_s = plan.grid.budget.prepare_timeout_s
     facts: dict[str, Any] = worker.call(
@@ -60,6 +59,7 @@ def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[
         model=cell.model,
         recipes=recipes,
         batch=batch,
+        device=prepare.device,
         **common,
     )
     for step in steps[len(recipes) :]:

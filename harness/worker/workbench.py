@@ -97,11 +97,11 @@ class Workbench:
 
     def prepare_base(
         self, model: str, recipes: list[str], seed: int, threads: int, token: str,
-        batch: int | None = None,
+        batch: int | None = None, device: str = "cpu",
     ) -> dict[str, Any]:  # fmt: skip
         """Build and train a model, or find it in the cache; return its facts."""
         torch.set_num_threads(threads)
-        return make.prepare_base(model, recipes, seed, token, batch)
+        return make.prepare_base(model, recipes, seed, token, batch, device)
 
     def prepare_step(
         self, base: str, step: str, seed: int, threads: int, token: str

@@ -55,6 +55,40 @@ def test_l2_finds_the_ridge_solution_and_l1_the_soft_threshold() -> None:
     assert torch.allclose(lasso.weight[0], torch.tensor([1.75, -0.75, 0.0]), atol=0.01)
 
 
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.as_tensor(self.second(self.first(inputs))).sum(1)
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "cuda"])
+def test_a_model_is_trained_on_the_device_that_is_asked_for_and_comes_back(device: str) -> None:
+    """The processor by its other name goes the same way as a card."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA card here")
+    subject, _ = line()
+    torch.manual_seed(0)
+    tied = Subject(Tied(), subject.inputs, subject.data, Recipe(epochs=5))
+    ways: list[list[float]] = [[], []]
+    here, there = train(tied, ways[0]), train(tied, ways[1], device)
+    assert there.notes == (f"trained on {device}",)
+    assert here.notes == ()
+    assert there.data is tied.data
+    assert there.module.first.weight is there.module.second.weight
+    for mine, theirs in zip(here.module.parameters(), there.module.parameters(), strict=True):
+        assert theirs.device.type == "cpu"
+        assert torch.allclose(mine, theirs, atol=1e-3)
+    assert ways[1] == pytest.approx(ways[0], abs=1e-3)
+    untrained = Subject(nn.Linear(3, 1), subject.inputs)
+    assert train(untrained, device="cuda") is untrained, "there is nothing to train"
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(name: str) -> None:
     subject = untrained("digits-mlp")

@@ -62,6 +62,13 @@ def test_the_roofline_shows_each_explained_cell_under_its_roofs() -> None:
     assert draw_rooflines(make_frame([timed(1.0)]).measured, ROOFS, "a title") is None
 
 
+def test_a_cell_of_two_types_has_the_roofs_of_both() -> None:
+    mixed = timed(1e-4, arithmetic_intensity=5.0, dtype_in_effect="float32+int8")
+    figure = draw_rooflines(make_frame([mixed]).measured, ROOFS, "a title")
+    assert figure is not None
+    assert {text.get_text() for text in figure.axes[0].texts} == {"float32", "int8"}
+
+
 def test_what_a_device_gives_and_takes_by_batch_has_a_line_for_each_device() -> None:
     rows = [timed(0.1 * batch, batch=batch, device=device, energy_j=2.0 * batch,
                   peak_memory_bytes=2**20 * batch)

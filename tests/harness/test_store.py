@@ -145,6 +145,18 @@ def test_a_cell_that_was_not_measured_has_a_reason_and_no_metrics(run, status):
     assert len(pd.read_parquet(run.folder / "cells.parquet")) == 1
 
 
+@pytest.mark.parametrize("unknown", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_known_is_empty_and_not_a_number_above_all_others(run, unknown):
+    """NaN would be greater than any number to a database that reads the file."""
+    record = make_record(run, 1).measured(latency_s=unknown, accuracy=0.5)
+    run.add_row(record.under(machine_speed=unknown, drift=0.1, stolen_share=unknown))
+    row = run.read("cells")
+    assert [row[name].null_count for name in ("latency_s", "machine_speed", "stolen_share")] == [
+        1
+    ] * 3
+    assert (row["drift"].to_pylist(), row["accuracy"].to_pylist()) == ([0.1], [0.5])
+
+
 def test_a_record_with_an_unknown_metric_or_condition_is_refused(run):
     record = make_record(run, 1)
     with pytest.raises(ValueError, match="no such column: latency_ms"):

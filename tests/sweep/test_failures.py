@@ -213,3 +213,28 @@ def test_a_device_that_fails_instead_of_refusing_costs_its_cells_only(tmp_path: 
             examined = examine(launcher, (), lambda _: None)
             assert examined.devices["cuda"] == message
             assert isinstance(examined.devices["cpu"], dict)
+
+
+TELLS_THREADS = """
+import torch
+from torch import nn
+def net():
+    return nn.Linear(4, torch.get_num_threads(), bias=False), torch.randn(2, 4)
+"""
+
+
+def test_a_card_for_preparing_that_is_not_there_is_the_cells_reason(
+    measure: Callable[..., pd.DataFrame],
+) -> None:
+    cells = measure(models=["digits-mlp(width=4)"], prepare={"device": "cuda:7"})
+    assert cells["status"].tolist() == ["skipped"]
+    assert "no CUDA device" in cells["message"][0] or "cuda:7" in cells["message"][0]
+
+
+def test_preparing_has_the_threads_that_are_asked_for(
+    measure: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(TELLS_THREADS)
+    for threads in (1, 2):
+        cells = measure(models=[f"{tmp_path}/own.py:net"], prepare={"threads": threads})
+        assert cells["params"].tolist() == [threads * 4]
