@@ -181,10 +181,8 @@ class Scenario:
             self.blocks.add((row.heat, row.block, row.member, tuple(row.seconds)))
         for run in self.results.iterdir():
             json.loads((run / "run.json").read_text())
-            for file in run.rglob("*.parquet"):
+            for file in [*run.glob("*.parquet"), *run.glob("parts/*.parquet")]:
                 with suppress(FileNotFoundError):  # joined meanwhile
-                    if file.name.startswith("."):
-                        continue
                     frame = pd.read_parquet(file)
                     if file.name.endswith("cells.parquet"):
                         self.failed |= set(frame[frame["status"] == "failed"]["cell_id"])
