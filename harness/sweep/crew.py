@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.measure.disturbance import read_stall_s
+from harness.sweep.answers import Answers, KnownAnswers
 from harness.sweep.heat import (
     INTERRUPTION,
     Member,
@@ -22,12 +23,9 @@ from harness.sweep.heat import (
 from harness.sweep.journal import Journal
 from harness.sweep.pack import need_of, pack
 from harness.sweep.remote import Worker, alternate
-from harness.sweep.seat import Answers, Seat, TimedHeat, find_baseline
+from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout, find_standings
-
-KnownAnswers = dict[tuple[str, str, str], dict[int, Answers]]
-"""Answers by (variant, device, runtime), then by batch."""
 
 CONTROL = "control"
 ADJACENT_BLOCK_S = 0.2
@@ -210,17 +208,18 @@ class Crew:
 
         Nor do most batches; the worker checks that before it repeats the whole test split.
         """
-        cell = seat.cell
+        cell, known = seat.cell, self._known_answers
         place = (seat.variant, cell.device, cell.runtime)
-        known = self._known_answers.setdefault(place, {})
-        if cell.batch not in known:
-            other = next(iter(known.values()), None)
-            found = worker.call(
+        answers = known.find(place, cell.batch)
+        if answers is None:
+            other = known.find_other(place)
+            found: Answers | None = worker.call(
                 "answers", self.shop.grid.budget.timeout_s, variant=seat.variant, batch=cell.batch,
                 known=None if other is None else other["outputs"],
             )  # fmt: skip
-            known[cell.batch] = other if found is None and other is not None else found
-        return known[cell.batch]
+            answers = found if found is not None else other or {}
+            known.keep(place, cell.batch, answers)
+        return answers
 
 
 class _Guest:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.conventions import IGNORED
 from harness import scores
-from harness.sweep.seat import Answers
+from harness.sweep.answers import Answers
 
 
 def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:

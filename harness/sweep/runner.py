@@ -28,13 +28,14 @@ from harness.measure.roofline import Roofs
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
+from harness.sweep.answers import KnownAnswers
 from harness.sweep.conclude import (
     conclude,
     has_blocks,
     own_mistake,
     with_problem,
 )
-from harness.sweep.crew import Crew, KnownAnswers
+from harness.sweep.crew import Crew
 from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
@@ -103,7 +104,7 @@ class Sweep:
 
     def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
-        known_answers: KnownAnswers = {}
+        known_answers = KnownAnswers()
         prepared: dict[Variant, Prepared] = {}
         for heat in heats:
             cells = self._skip_impossible(heat.cells)
@@ -210,6 +211,8 @@ class Sweep:
             self.allowance.note(wanted, timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             concluded = self._keep_heat(timed, roofs)
+            for seat in group:
+                seat.let_go()
             if self.interruption.asked:
                 raise KeyboardInterrupt
             source = self.hardware.facts_of(first.device).get("energy")

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.rounds import find_slowness
 from harness.stats import Estimate
+from harness.sweep.answers import Answers
 from harness.sweep.heat import Member, latencies, process_spread
 from harness.sweep.journal import Journal
-
-Answers = dict[str, np.ndarray]
 
 
 @dataclass
@@ -41,6 +38,10 @@ class Seat:
         cell = self.cell
         return {"variant": self.variant, "device": cell.device, "runtime": cell.runtime,
                 "threads": cell.threads, "batch": cell.batch}  # fmt: skip
+
+    def let_go(self) -> None:
+        """Forget blocks and answers, which are kept in the store by now."""
+        self.member, self.answers, self.traffic = None, {}, None
 
 
 @dataclass(frozen=True)
