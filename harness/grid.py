@@ -210,8 +210,9 @@ class Grid(Strict):
         return tuple(seen)
 
     def used_devices(self) -> tuple[str, ...]:
-        """Return the devices that something runs on."""
-        return tuple(dict.fromkeys((*self.grid.devices, self.prepare.device)))
+        """Return the devices of the cells, and the card on which models are trained."""
+        card = () if self.prepare.device == "cpu" else (self.prepare.device,)
+        return tuple(dict.fromkeys((*self.grid.devices, *card)))
 
     def expand(self) -> tuple[Cell, ...]:
         """Return the cells to measure, heats together, each heat led by its baseline."""

@@ -91,10 +91,12 @@ class Run:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise UserError(
                     f"The run {self.run_id} is being measured by another process."
                 ) from None
+            except OSError:  # a file system without locks
+                pass
             for folder in (self.folder, self.folder / PARTS):
                 remove_leftovers(folder)
             yield

@@ -37,7 +37,7 @@ def print_event(event: str, **facts: Any) -> None:
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone; what is measured is kept all the same
+    except OSError:  # the reader has gone, or its disk is full; what is measured is kept
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123  # as long as the process lives
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import suppress
 from math import isfinite
 from typing import Any
 
@@ -15,11 +16,22 @@ from rich.text import Text
 for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):  # not where a test or an embedder has replaced it
         stream.reconfigure(errors="replace")  # a terminal that cannot show × or µ shows a ?
+
+
+class Heedless(Console):
+    """A console that does not mind when nobody can be told: a terminal that is gone, a full log."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print if that is possible."""
+        with suppress(OSError):
+            super().print(*objects, **how)
+
+
 # Names are printed as they are: they may look like markup or like an emoji's code.
 _plain: Any = {"highlight": False, "markup": False, "emoji": False}
 # A file or pipe has no width: nothing is cut there.
 out = Console(width=None if sys.stdout.isatty() else 1_000, **_plain)
-err = Console(stderr=True, soft_wrap=True, **_plain)
+err = Heedless(stderr=True, soft_wrap=True, **_plain)
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:

@@ -256,8 +256,11 @@ def read_stall_s() -> float:
 
 
 def read_frequency_hz() -> float:
-    """Return the clock of the processor this thread last ran on; NaN where it is not shown."""
-    processor = max(os.sched_getaffinity(0))
+    """Return the clock of the processor this thread is pinned to; NaN where either is unknown."""
+    mine = os.sched_getaffinity(0)
+    if len(mine) > 1:  # it may have run on any of them, and an idle one's clock is low
+        return float("nan")
+    (processor,) = mine
     text = _read(f"/sys/devices/system/cpu/cpu{processor}/cpufreq/scaling_cur_freq")
     return float(text) * 1e3 if text.strip().isdigit() else float("nan")
 

@@ -84,7 +84,12 @@ def _size(path: Path) -> int:
 def _delete(path: Path) -> int:
     size = _size(path)
     try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            doomed = path if path.name.startswith(MAKING) else path.with_name(MAKING + path.name)
+            path.rename(doomed)  # half deleted, it would stand in the way of a new one
+            shutil.rmtree(doomed)
+        else:
+            path.unlink()
     except OSError:  # another user's
         return 0
     return size

@@ -44,8 +44,10 @@ def read_behaviour(variant: str) -> Behaviour:
 
 
 def read_facts(variant: str) -> dict[str, Any]:
-    """Return what is known of a prepared variant."""
-    facts: dict[str, Any] = json.loads((variant_folder(variant) / "facts.json").read_text())
+    """Return what is known of a prepared variant, which is used now."""
+    path = variant_folder(variant) / "facts.json"
+    mark_used(path)
+    facts: dict[str, Any] = json.loads(path.read_text())
     return facts
 
 
@@ -65,7 +67,8 @@ def mapped_bytes(variant: str) -> int:
 
 def save_subject(subject: Subject, path: Path) -> None:
     """Write a subject so that any worker can load it that has imported the same files."""
-    torch.save(subject, path, pickle_module=cloudpickle)
+    with path.open("wb") as file:  # by a path, a full disk would be PyTorch's own complaint
+        torch.save(subject, file, pickle_module=cloudpickle)
 
 
 def store_dataset(data: Dataset) -> str:

@@ -29,7 +29,7 @@ from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.prepare.build import Steps, apply_step, build_base, built, factory_module
 from harness.prepare.content import Unkeyable
-from harness.prepare.evict import MAKING, mark_used
+from harness.prepare.evict import MAKING
 from harness.prepare.footprint import ENVIRONMENT, Footprint
 from harness.prepare.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
 from harness.prepare.restore import load_subject
@@ -141,7 +141,6 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     """
     folder = variant_folder(making.key)
     if (folder / "facts.json").is_file():
-        mark_used(folder / "facts.json")
         return read_facts(making.key)
     subject, data = make()
     way = making.way
@@ -168,8 +167,10 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
             subject = subject.with_note(f"built again in each process: {why}")
         facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
         (temporary / "facts.json").write_text(json.dumps(facts))
+        if folder.is_dir() and not (folder / "facts.json").is_file():
+            shutil.rmtree(folder)  # what is left of one that somebody began to delete
         temporary.replace(folder)
-    except OSError:  # another run was faster; its result is the same
+    except OSError:  # another run was faster, and its result is the same; or the disk is full
         if not (folder / "facts.json").is_file():
             raise
     finally:
@@ -192,6 +193,7 @@ def _save(subject: Subject, folder: Path, why: str) -> str:
     except OSError:
         raise
     except Exception as error:
+        _raise_full_disk(error)
         (folder / SUBJECT).unlink(missing_ok=True)
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if not why:
@@ -201,10 +203,23 @@ def _save(subject: Subject, folder: Path, why: str) -> str:
             "state": subject.module.state_dict(),
             "buffers": dict(subject.module.named_buffers()),
         }
-        torch.save(state, folder / "state.pt")
-    except Exception:  # then training is repeated, with the same seed
+        with (folder / "state.pt").open("wb") as file:
+            torch.save(state, file)
+    except Exception as error:  # then training is repeated, with the same seed
+        _raise_full_disk(error)
         (folder / "state.pt").unlink(missing_ok=True)
     return why
+
+
+def _raise_full_disk(error: BaseException | None) -> None:
+    """Raise the OSError at the root of an error, if there is one.
+
+    PyTorch's writer covers it with a complaint of its own, as if the content were to blame.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            raise error
+        error = error.__cause__ or error.__context__
 
 
 def digest(*parts: Any) -> str:

@@ -84,15 +84,23 @@ class Crew:
         return [([ready[name] for name in names], processes) for names, processes in found]
 
     def run(
-        self, name: str, seats: Sequence[Seat], processes: int, seed: int, seconds_per_cell: float
-    ) -> TimedHeat:
-        """Time the seats in a heat; a seat without a member has a problem that says why."""
+        self, name: str, seats: Sequence[Seat], processes: int, seed: int,
+        allow: Callable[[float], float],
+    ) -> TimedHeat:  # fmt: skip
+        """Time the seats in a heat; a seat without a member has a problem that says why.
+
+        `allow` tells how long each may be timed, once they are loaded, by what a block takes beside
+        its timing, as a multiple of it.
+        """
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
-        stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
         self._order.seed(seed)
         with ExitStack() as stack:
+            begin = time.monotonic()
             for seat in seats:
                 self._seat(seat, stack, processes)
+            load_s = (time.monotonic() - begin) / len(seats)
+            seconds_per_cell = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
+            stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
             variants = {seat.member.name: seat.variant for seat in seats if seat.member}
@@ -116,6 +124,8 @@ class Crew:
             with self.shop.interruption.after_the_round():
                 run_heat([*members, control], stop, seed, journal.left, after_round=after_round)
             took_s = time.monotonic() - began_s
+            if self.shop.interruption.asked:
+                _forgive([*members, control])
             share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
         return TimedHeat(
@@ -185,10 +195,12 @@ class Crew:
 
     def _control(self, cell: Cell, stack: ExitStack, processes: int) -> Member:
         """Return the control workload as a member that stays as long as any other."""
-        workers = [self.shop.hire(stack, cell.device) for _ in range(max(1, processes))]
+        workers: list[Worker] = []
         control = Member(CONTROL, self._blocks_of(workers), follows=True, stopped_by="the others")
         try:
-            for worker in workers:
+            for _ in range(max(1, processes)):
+                worker = self.shop.hire(stack, cell.device)
+                workers.append(worker)
                 worker.call(
                     "load_control", self.shop.grid.budget.timeout_s,
                     device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
@@ -220,6 +232,16 @@ class Crew:
             answers = found if found is not None else other or {}
             known.keep(place, cell.batch, answers)
         return answers
+
+
+def _forgive(members: Sequence[Member]) -> None:
+    """Take what the end of a run did to its workers for an interruption.
+
+    Batch systems and service managers signal every process of a run, not the runner alone.
+    """
+    for member in members:
+        if isinstance(member.problem, WorkerFailure) and member.problem.kind == "killed":
+            member.problem, member.stopped_by = None, INTERRUPTION
 
 
 class _Guest:

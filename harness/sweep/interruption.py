@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,4 +45,5 @@ class Interruption:
         if not self._waits or self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._tell("Ending with this round. Once more to leave at once; nothing is lost by it.")
+        with suppress(OSError):  # the terminal may be what is gone
+            self._tell("Ending with this round. Once more to leave at once; nothing is lost by it.")

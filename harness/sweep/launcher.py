@@ -102,7 +102,11 @@ class Server:
             message = self._receive(START_TIMEOUT_S)
         if message is None:
             raise WorkerFailure("crash", f"the worker server does not answer. {self.last_words()}")
-        return Worker(message["pid"], Channel(ours), log, self.exit_code, self._ending)
+        self._exits.pop(message["pid"], None)  # of one that had this id long ago
+        try:
+            return Worker(message["pid"], Channel(ours), log, self.exit_code, self._ending)
+        except OSError as error:  # its end of the channel closes, and it ends
+            raise WorkerFailure("exception", f"a worker cannot be started: {error}") from None
 
     def open_template(self, imports: Imports) -> Server:
         """Return a fork that has imported files and serves in its turn."""

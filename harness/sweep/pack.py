@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 WORKER_BYTES = 200 * 2**20
@@ -73,33 +73,38 @@ def pack(
     family after the other, in each the largest first. A cell that does not fit even alone with its
     company is measured in a group of its own, not together: one process after the other.
     """
-    groups: list[dict[str, Need]] = []
+    groups: list[set[str]] = []
+    totals: list[Need] = []
     apart = []
     for name in _by_family(needs, company):
-        wanted = {one: needs[one] for one in (company.get(name, name), name)}
-        if not _total(always, wanted).fits(room):
+        wanted = dict.fromkeys((company.get(name, name), name))
+        if not _total(always, needs, wanted).fits(room):
             apart.append(Group(tuple(wanted), together=False))
             continue
-        fitting = (group for group in groups if _total(always, group | wanted).fits(room))
-        group = next(fitting, None)
-        if group is None:
-            groups.append(wanted)
+        for number, group in enumerate(groups):
+            total = _total(totals[number], needs, wanted.keys() - group)
+            if total.fits(room):
+                group.update(wanted)
+                totals[number] = total
+                break
         else:
-            group.update(wanted)
-    order = list(needs)
-    together = [Group(tuple(sorted(group, key=order.index)), True) for group in groups]
+            groups.append(set(wanted))
+            totals.append(_total(always, needs, wanted))
+    order = {name: number for number, name in enumerate(needs)}
+    together = [Group(tuple(sorted(group, key=order.__getitem__)), True) for group in groups]
     return [*together, *apart]
 
 
 def _by_family(needs: Mapping[str, Need], company: Mapping[str, str]) -> list[str]:
     """The names in the order in which they are packed; a baseline with company comes with it."""
-    leaders = list(dict.fromkeys(company.get(name, name) for name in needs))
+    names = dict.fromkeys(company.get(name, name) for name in needs)
+    leaders = {name: number for number, name in enumerate(names)}
     accompanied = set(company.values())
 
     def order(name: str) -> tuple[float, ...]:
         need = needs[name]
         return (
-            leaders.index(company.get(name, name)),
+            leaders[company.get(name, name)],
             -need.card_bytes,
             -need.host_bytes - need.shared_bytes,
         )
@@ -107,5 +112,5 @@ def _by_family(needs: Mapping[str, Need], company: Mapping[str, str]) -> list[st
     return sorted((name for name in needs if name not in accompanied), key=order)
 
 
-def _total(always: Need, group: Mapping[str, Need]) -> Need:
-    return sum(group.values(), start=always)
+def _total(before: Need, needs: Mapping[str, Need], names: Iterable[str]) -> Need:
+    return sum((needs[name] for name in names), start=before)

@@ -141,7 +141,7 @@ class Worker:
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL and count_oom_kills() > self._oom_kills:
             return WorkerFailure("out-of-memory", f"the kernel ended the worker during {operation}")
-        if -code == signal.SIGKILL:
+        if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             return WorkerFailure("killed", f"somebody ended the worker ({name}) during {operation}")
         return WorkerFailure("crash", f"the worker crashed ({name}) during {operation}. {said}")
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Lineup, Plan, heat_name, plan_lineups
-from harness.sweep.progress import Progress
+from harness.sweep.progress import Progress, without_fail
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.tables import examples_table, samples_table
@@ -79,9 +80,9 @@ class Sweep:
         self.shop = Shop(
             launcher, plan.grid, memory_bytes, self.hardware,
             self._journals / fingerprint(self.hardware.machine),  # another's blocks are others
-            self.interruption, progress,
+            self.interruption, without_fail(progress),
         )  # fmt: skip
-        self.progress = progress
+        self.progress = self.shop.progress
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         self._done = run.finished() - run.ended_as(["partial", *retry])
@@ -94,7 +95,8 @@ class Sweep:
         tasks = list(plan_lineups(self.plan, self._done))
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)
-        self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells)
+        variants = {variant_of(cell) for heats in tasks for heat in heats for cell in heat.cells}
+        self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells, len(variants))
         try:
             for heats in tasks:
                 self._measure_task(heats)
@@ -158,7 +160,8 @@ class Sweep:
                 continue
             self.progress.phase(f"preparing {cell.model}: {cell.technique}")
             try:
-                prepared[variant] = self._prepare(cell)
+                with self.allowance.preparing():
+                    prepared[variant] = self._prepare(cell)
             except (WorkerFailure, WorkerRefusal) as problem:
                 prepared[variant] = Prepared(problem=problem)
 
@@ -191,7 +194,9 @@ class Sweep:
                 seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
                 self._keep(with_problem(record, found.problem))
-        roofs = self._roofs(first.device, first.threads)
+        with self.allowance.once():
+            roofs = self._roofs(first.device, first.threads)
+        self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
         self.progress.phase(f"{place}: memory of {len(heat.cells)} cells")
         crew.measure_memory()
@@ -201,14 +206,19 @@ class Sweep:
         for group, processes in crew.groups():
             self.progress.phase(f"{place}: timing {len(group)} cells")
             wanted = sum(seat.kept for seat in group)
-            seconds = self.allowance.seconds_per_cell(
-                wanted, len(group) + 1, self.plan.grid.budget.max_seconds_per_cell
+            if not wanted:  # baselines alone, whose cells have all failed
+                continue
+            allow = partial(
+                self.allowance.seconds_per_cell,
+                wanted,
+                len(group) + 1,
+                self.plan.grid.budget.max_seconds_per_cell,
             )
             name = heat_name(heat.place, self._heats)
             seed = shuffle_seed(self.run.run_id, name)
-            timed = crew.run(name, group, processes, seed, seconds)
+            timed = crew.run(name, group, processes, seed, allow)
             self._heats.add(timed.name)
-            self.allowance.note(wanted, timed.took_s)
+            self.allowance.note_timed(timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             concluded = self._keep_heat(timed, roofs)
             for seat in group:
@@ -295,6 +305,7 @@ class Sweep:
             EXAMPLES_SCHEMA.empty_table() if examples is None else examples,
         )
         self._done.add(record.cell.id)
+        self.allowance.note_done()
         self.progress.done(record)
 
 

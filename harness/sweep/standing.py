@@ -15,7 +15,7 @@ from harness.sweep.seat import Seat, find_baseline
 LOOK_EVERY_S = 1.0
 LOOK_SHARE = 0.01
 """The largest share of the timing that looking at it may take, as long as that is not for ever."""
-LOOK_AT_LEAST_EVERY_S = 10.0
+LOOK_AT_LEAST_EVERY_S = 60.0
 UNKNOWN = Estimate(float("nan"))
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from bench.cache import cache_folder
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
@@ -65,8 +66,11 @@ def find_places(devices: Collection[str], launcher: Launcher) -> set[str]:
 @contextmanager
 def _hold(path: Path, alone: bool, tell: Callable[[str], None], wait: bool) -> Iterator[None]:
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    file = _open(path)
+    if file is None:  # no room here: as if nobody else were
+        yield
+        return
+    with file:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,10 +82,19 @@ def _hold(path: Path, alone: bool, tell: Callable[[str], None], wait: bool) -> I
             fcntl.flock(file, kind)
         except OSError:  # no locks here: as if nobody else were
             pass
-        file.truncate(0)
-        file.write(json.dumps(_describe_self()))
-        file.flush()
+        with suppress(OSError):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps(_describe_self()).encode())
         yield
+
+
+def _open(path: Path) -> IO[str] | None:
+    """Open a lock's file, another user's to read only; None where that cannot be done."""
+    for mode in ("a+", "r"):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open(mode)
+    return None
 
 
 def _describe_self() -> dict[str, str | int]:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 FORK, TRAIN, TEMPLATE, READY, UNFIT = b"fork", b"train", b"template", b"ready", b"unfit"
+ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""By which a run is asked to end."""
 LONGEST_MESSAGE = 2**16
 DEEPEST_ORPHANS = 100
 """Generations of helpers' helpers that are ended with their worker."""
@@ -31,6 +33,8 @@ DEEPEST_ORPHANS = 100
 def main(descriptor: int) -> None:
     """Serve the runner on a socket until it closes."""
     control = socket.socket(fileno=descriptor)
+    for number in ENDINGS:  # who ends the whole run signals us too; the runner has yet to conclude
+        signal.signal(number, signal.SIG_IGN)
     preload()
     control.send(READY)
     serve_forks(control)
@@ -201,6 +205,8 @@ def become_worker(control: socket.socket, channel: int, log: int) -> None:
     from harness.worker.channel import Channel
     from harness.worker.serve import serve
 
+    for number in ENDINGS:  # what it starts may be ended in this way
+        signal.signal(number, signal.SIG_DFL)
     die_with_parent()
     become_reaper()  # its helpers stay its own until it ends
     os.setpgid(0, 0)  # with its helpers it is paused and ended as one

@@ -137,6 +137,17 @@ def test_no_two_heats_have_the_same_name(places):
     assert set(places) <= used, "the first at a place has its name"
 
 
+def test_a_run_needs_the_devices_of_its_cells_and_the_card_it_trains_on():
+    def used(devices, prepare):
+        tables = {"grid": {"models": ["one"], "devices": devices}, "prepare": prepare}
+        return parse_grid(tables, "a test").used_devices()
+
+    assert used(["cuda"], {}) == ("cuda",), "the host stays free for runs on other cards"
+    assert used(["cpu"], {}) == ("cpu",)
+    assert used(["cpu"], {"device": "cuda:1"}) == ("cpu", "cuda:1")
+    assert used(["cuda"], {"device": "cuda"}) == ("cuda",)
+
+
 def test_an_exclusion_is_applied_and_counted():
     grid = make_grid(
         models=["one", "two"], techniques=["a", "b"], devices=["cpu", "cuda"], threads=[1, 2],

@@ -423,3 +423,14 @@ def test_what_a_killed_writer_left_is_removed_by_who_measures_further(run):
     with run.lock():
         assert not list(run.folder.rglob("*.tmp"))
     assert (run.folder / "run.json").is_file()
+
+
+@pytest.mark.parametrize("error", [OSError(38, "no locks here"), OSError(37, "none left")])
+def test_a_file_system_without_locks_can_be_measured_to(run, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with run.lock():
+        add(run, 1)
+    assert run.finished() == {make_cell(1).id}

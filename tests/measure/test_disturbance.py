@@ -19,6 +19,7 @@ from harness.measure.disturbance import (
     Watch,
     count_others,
     lost_time_s,
+    read_frequency_hz,
     read_machine_time,
     read_stall_s,
 )
@@ -263,3 +264,17 @@ def test_what_the_kernel_shows_can_be_read_here() -> None:
     assert read_machine_time().busy_s > 0
     stalled_s = read_stall_s()
     assert isnan(stalled_s) or stalled_s >= 0
+
+
+def test_a_thread_that_may_run_anywhere_has_no_clock_that_is_known() -> None:
+    """Another processor's, idle and so low, would look like a clock held back."""
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("one processor only")
+    assert isnan(read_frequency_hz())
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        shown = Path(f"/sys/devices/system/cpu/cpu{min(mine)}/cpufreq/scaling_cur_freq").exists()
+        assert isnan(read_frequency_hz()) != shown
+    finally:
+        os.sched_setaffinity(0, mine)

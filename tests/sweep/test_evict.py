@@ -74,6 +74,25 @@ def test_what_a_kill_left_half_made_goes_and_what_is_being_made_stays(tmp_path: 
     assert (dead.exists(), alive.exists()) == (False, True)
 
 
+def test_what_is_deleted_is_out_of_the_way_before_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in between leaves what the next trimming takes, and nothing under the old name."""
+    old = add(tmp_path, "variants", "old", 100, 9)
+
+    def die(_: Path) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr("shutil.rmtree", die)
+    trim_cache(tmp_path, 0)
+    assert not old.exists()
+    (left,) = (tmp_path / "variants").iterdir()
+    monkeypatch.undo()
+    os.utime(left / "facts.json", (0, 0))
+    assert trim_cache(tmp_path, 10**9) == 100
+    assert not left.exists()
+
+
 def test_an_empty_cache_and_none_at_all_are_small_enough(tmp_path: Path) -> None:
     assert trim_cache(tmp_path, 0) == trim_cache(tmp_path / "nowhere", 0) == 0
     mark_used(tmp_path / "nowhere")

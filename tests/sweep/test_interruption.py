@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from kills import read_journals
 
@@ -159,6 +160,40 @@ def net():
     assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "failed"}
     assert cells["heat"].nunique() == 1
     check_samples(run, blocks)
+
+
+def test_a_signal_to_every_process_of_a_run_ends_it_as_one_to_the_runner_does(
+    tmp_path: Path, command: Command
+) -> None:
+    """As service managers, batch systems and a host that is shut down send it."""
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    everybody = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
+    assert len(everybody) > 4
+    for process in everybody:
+        process.send_signal(signal.SIGTERM)
+    _, said = runner.communicate(timeout=60)
+    assert runner.returncode == 130, said
+    run = open_run(tmp_path / "results", None)
+    assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"partial"}
+    blocks = read_journals(tmp_path / "results")
+    assert command("resume").returncode == 0
+    assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
+    check_samples(run, blocks)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_log_that_cannot_be_written_costs_no_cell(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "grid.toml").write_text(GRID.replace("2.5", "0.1"))
+    (tmp_path / "own.py").write_text(MODELS)
+    with Path("/dev/full").open("w") as full:
+        subprocess.run(
+            [*COMMAND, "run", "grid.toml", *options], cwd=tmp_path, timeout=120, check=False,
+            stderr=full, stdout=full if options else subprocess.DEVNULL,
+        )  # fmt: skip
+    run = open_run(tmp_path / "results", None)
+    assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
+    assert run.facts()["state"] == "finished"
 
 
 def test_a_killed_run_loses_a_second_of_timing_at_most(tmp_path: Path, command: Command) -> None:

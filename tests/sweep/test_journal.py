@@ -228,6 +228,25 @@ def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
         assert journal.name == "its rest"
 
 
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(share=st.floats(0, 1), rounds=st.integers(1, 20))
+def test_a_tail_of_zeros_as_after_a_power_cut_costs_what_it_covers(
+    tmp_path_factory: pytest.TempPathFactory, share: float, rounds: int
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    clock = Clock()
+    whole = take_up(folder, clock, rounds)
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    cut = int(share * len(content)) // 512 * 512
+    file.write_bytes(content[:cut] + bytes(len(content) - cut))
+    for before, after in zip(whole, take_up(folder, clock, 1), strict=True):
+        kept = after.blocks[: len(after.rounds()) - 1]
+        assert equal(kept, before.blocks[: len(kept)])
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", bytes(10_000)])
 def test_a_file_that_is_no_journal_costs_nothing(tmp_path: Path, content: bytes) -> None:
     clock = Clock()

@@ -75,7 +75,7 @@ def test_a_cell_that_could_not_be_loaded_or_failed_later_says_why() -> None:
 
 
 @pytest.mark.parametrize(("cost_s", "least_s", "most_s"), [(0.0, 1.0, 1.3), (0.05, 5.0, 5.4),
-                                                          (3.0, 10.0, 13.4)])  # fmt: skip
+                                                          (3.0, 60.0, 63.4)])  # fmt: skip
 def test_looks_are_a_second_apart_or_as_rare_as_they_are_costly(
     cost_s: float, least_s: float, most_s: float
 ) -> None:
@@ -88,11 +88,11 @@ def test_looks_are_a_second_apart_or_as_rare_as_they_are_costly(
         now += cost_s
 
     lookout = Lookout(tell, clock=lambda: now)
-    for _ in range(1_000):
+    for _ in range(2_000):
         lookout.look()
         now += 0.2  # a round
     gaps = np.diff(told).round(6)
     assert told[0] == 0.0, "the first round is worth a look"
     assert least_s <= gaps.min() and gaps.max() <= most_s
-    assert cost_s > 0.1 or cost_s * len(told) <= 0.011 * now
+    assert cost_s > 0.6 or cost_s * len(told) <= 0.011 * now
     assert gaps.max() <= LOOK_AT_LEAST_EVERY_S + cost_s + 0.4

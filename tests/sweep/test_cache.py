@@ -1,0 +1,76 @@
+"""The cache holds whole variants or none, on a full disk and after a kill, and knows their use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.prepare.evict import SPARED_S
+from harness.prepare.kept import read_facts, variant_folder
+from harness.sweep.launcher import Launcher
+
+pytestmark = pytest.mark.workers
+
+FULL_DISK = """
+import resource, signal, sys
+import torch
+from pathlib import Path
+from torch import nn
+import paretogrid
+paretogrid.claim_names()
+from bench.subject import Subject
+from harness.prepare.make import _save
+
+class Odd(nn.Linear):
+    def __reduce__(self):
+        raise TypeError("not to be serialized")
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+kind = {"plain": nn.Linear, "odd": Odd}[sys.argv[2]]
+subject = Subject(kind(1000, 1000), (torch.zeros(2, 1000),))
+try:
+    print("kept", _save(subject, Path(sys.argv[1]), ""))
+except OSError as error:
+    print("full", error.errno)
+"""
+
+
+def prepare(launcher: Launcher, model: str = "digits-mlp(width=4)") -> str:
+    with launcher.worker() as worker:
+        facts = worker.call(
+            "prepare_base", 60, model=model, recipes=[], seed=0, token="a test", threads=1
+        )
+    return str(facts["variant"])
+
+
+@pytest.mark.parametrize("kind", ["plain", "odd"])
+def test_a_disk_that_is_full_is_not_a_model_that_cannot_be_serialized(
+    tmp_path: Path, kind: str
+) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("full"), done.stdout + done.stderr
+
+
+def test_a_variant_that_somebody_began_to_delete_is_prepared_again(launcher: Launcher) -> None:
+    variant = prepare(launcher, "digits-mlp(width=5)")
+    (variant_folder(variant) / "facts.json").unlink()
+    assert prepare(launcher, "digits-mlp(width=5)") == variant
+    assert read_facts(variant)["trained"]
+
+
+def test_a_variant_that_is_loaded_is_used(launcher: Launcher) -> None:
+    """A run of days loads what it has prepared at its start: another's trimming must spare it."""
+    variant = prepare(launcher)
+    facts = variant_folder(variant) / "facts.json"
+    long_ago = time.time() - 2 * SPARED_S
+    os.utime(facts, (long_ago, long_ago))
+    with launcher.worker() as worker:
+        worker.call("inspect", 60, variant=variant)
+    assert facts.stat().st_mtime > time.time() - SPARED_S
