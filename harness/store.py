@@ -111,7 +111,7 @@ class Run:
         text = json.dumps(facts, indent=1, sort_keys=True)
         _write(self.folder / "run.json", lambda path: path.write_text(text))
 
-    def add(self, record: Record, samples: pa.Table, examples: pa.Table) -> None:
+    def add(self, record: Record, samples: pa.Table, examples: pa.Table | None) -> None:
         """Keep a cell's result; it is durable when this returns."""
         parts = self.folder / PARTS
         try:
@@ -119,7 +119,7 @@ class Run:
         except OSError as error:
             raise UserError(f"Cannot write {parts}: {error.strerror}.") from None
         for table_name, table in (("samples", samples), ("examples", examples)):
-            if table.num_rows:
+            if table is not None and table.num_rows:
                 _write_table(table, parts / f"{record.cell.id}.{table_name}.parquet")
         self.add_row(record)
 

@@ -15,6 +15,7 @@ from harness.commands.options import (
     ReportsOption,
     ResultsOption,
     RunsArgument,
+    how_to_go_on,
 )
 from harness.console.decisions import (
     answer_json,
@@ -22,7 +23,7 @@ from harness.console.decisions import (
     print_recommendations,
     recommendation_json,
 )
-from harness.console.streams import out, print_json, print_rows
+from harness.console.streams import err, out, print_json, print_rows
 from harness.decide.answer import answer
 from harness.decide.condition import read_condition
 from harness.decide.frame import GROUP, Frame
@@ -30,6 +31,7 @@ from harness.decide.frontier import Objective, find_objective
 from harness.decide.recommend import recommend as choose
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
+from harness.sweep.recover import recover
 
 
 def _note_order(context: typer.Context, parameter: typer.CallbackParam, names: Any) -> Any:
@@ -144,7 +146,15 @@ def write_report(source: Source, reports: Path) -> Path:
 def _open(names: list[str] | None, results: str | None, prices: Path | None) -> Source:
     root = store.results_folder(results)
     wanted: list[str | None] = [*names] if names else [None]
-    return load_source([store.open_run(root, name) for name in wanted], prices)
+    runs = [store.open_run(root, name) for name in wanted]
+    for run in runs:
+        found = recover(run)
+        if found:
+            err.print(
+                f"{run.run_id} was ended while cells were timed: {found} have results of what was "
+                f"timed until then. `{how_to_go_on(run, results)}` goes on."
+            )
+    return load_source(runs, prices)
 
 
 def _objectives(context: typer.Context, frame: Frame) -> list[Objective]:

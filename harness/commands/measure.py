@@ -26,6 +26,7 @@ from harness.commands.options import (
     ReportsOption,
     ResultsOption,
     RunArgument,
+    how_to_go_on,
 )
 from harness.console.decisions import print_answers
 from harness.console.events import print_event
@@ -105,7 +106,7 @@ def run(
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
         }
         made = store.Run.create(store_folder, name, facts)
-        how = _how_to_go_on(made, results, reports)
+        how = how_to_go_on(made, results, reports)
         _sweep(plan, made, launcher, reports, how, as_json)
 
 
@@ -139,7 +140,7 @@ def resume(
     plan = Plan.from_json(facts["plan"])
     if not mixed:
         _require_same_machine(facts.get("machine", {}))
-    how = _how_to_go_on(found, results, reports)
+    how = how_to_go_on(found, results, reports)
     folder = reports.resolve()
     found = store.Run(found.folder.resolve())
     _check_folders(found.folder, folder)
@@ -159,13 +160,6 @@ def _require_same_machine(known: dict[str, Any]) -> None:
             f"The run began on another machine: {'; '.join(differences)}. Its other cells would "
             "not compare with those measured here. Begin a new run, or resume with --mixed."
         )
-
-
-def _how_to_go_on(made: store.Run, results: str | None, reports: Path) -> str:
-    """Return the command that resumes a run, with the folders that were named."""
-    options = [] if results is None else ["--results", results]
-    options += [] if reports == REPORTS else ["--reports", str(reports)]
-    return shlex.join(["paretogrid", "resume", made.run_id, *options])
 
 
 def _check_folders(results: Path, reports: Path) -> None:
@@ -217,7 +211,7 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
 
 
 def _sweep(
-    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how_to_go_on: str,
+    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, go_on: str,
     as_json: bool, retry: Sequence[Retried] = (),
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
@@ -231,7 +225,7 @@ def _sweep(
                 runner.Sweep(plan, made, launcher, progress, retry, interruption).measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            err.print(f"Interrupted. Go on with: {how_to_go_on}")
+            err.print(f"Interrupted. Go on with: {go_on}")
         made.compact()
         made.write_facts({**made.facts(), "state": state})
     freed = trim_cache(cache_folder(), read_limit())
@@ -251,7 +245,7 @@ def _sweep(
         counts = statuses.value_counts().to_dict()
         print_event("end", state=state, cells=counts, report=page, exit_code=int(code))
     if code == ExitCode.SOME_FAILED:
-        err.print(f"What failed is measured again by: {how_to_go_on} --retry failed")
+        err.print(f"What failed is measured again by: {go_on} --retry failed")
     if code != ExitCode.FINE:
         sys.exit(code)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.paths import read_path
+from harness.store import Run
 
 FILE: Any = {"parser": read_path, "metavar": "FILE"}
 """Of options and arguments that are files; `~` is the home folder in all of them."""
@@ -30,3 +32,10 @@ NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="End at once if another run is timing here.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def how_to_go_on(made: Run, results: str | None, reports: Path = REPORTS) -> str:
+    """Return the command that resumes a run, with the folders that were named."""
+    options = [] if results is None else ["--results", results]
+    options += [] if reports == REPORTS else ["--reports", str(reports)]
+    return shlex.join(["paretogrid", "resume", made.run_id, *options])

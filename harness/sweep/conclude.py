@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
@@ -18,6 +19,7 @@ from harness.record import Record, Status
 from harness.sweep.heat import Member, compare
 from harness.sweep.judge import doubt_answers, judge_answers
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
+from harness.sweep.tables import examples_table
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
@@ -49,19 +51,50 @@ def conclude(
         stalled_share=timed.stalled_share,
         machine_speed=timed.machine_speed,
         interval_reached=latency.relative_half_width <= budget.relative_ci,
-        test_examples=len(seat.answers.get("labels", ())) or None,
     )
     if timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     baseline = find_baseline(timed.seats, seat.cell)
-    wanted = baseline.answers if baseline else {}
-    record = record.measured(**judge_answers(seat.answers, wanted))
-    doubts = doubt_answers(seat.answers, wanted)
-    record = record.under(warnings=[*record.conditions.get("warnings", ()), *doubts])
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
         ratio = compare(seat.member, baseline.member, timed.process_spread)
         record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return with_explanation(record, seat, roofs)
+
+
+def conclude_kept(
+    timed: TimedHeat, budget: Budget, roofs: Roofs | None, processors: int
+) -> Iterator[tuple[Seat, Record, pa.Table | None]]:
+    """Yield the seats of a heat that are to be kept and have something, with record and examples.
+
+    A mistake of ours costs a cell, not the others.
+    """
+    for seat in timed.seats:
+        if not seat.kept or (timed.interrupted and not has_blocks(seat)):
+            continue
+        try:
+            record = conclude(timed, seat, budget, roofs, processors)
+            yield seat, record, examples_table(seat)
+        except Exception as mistake:
+            yield seat, with_problem(seat.record, own_mistake(mistake)), None
+
+
+def judge_seats(seats: Sequence[Seat]) -> None:
+    """Add to each seat's record how good its answers are, beside its baseline's."""
+    for seat in seats:
+        if seat.member is None:
+            continue
+        baseline = find_baseline(seats, seat.cell)
+        wanted = baseline.answers if baseline else {}
+        try:
+            record = seat.record.measured(**judge_answers(seat.answers, wanted))
+            doubts = doubt_answers(seat.answers, wanted)
+        except Exception as mistake:  # ours: it costs this cell, not the others
+            seat.member, seat.problem = None, own_mistake(mistake)
+            continue
+        seat.record = record.under(
+            warnings=[*record.conditions.get("warnings", ()), *doubts],
+            test_examples=len(seat.answers.get("labels", ())) or None,
+        )
 
 
 def has_blocks(seat: Seat) -> bool:

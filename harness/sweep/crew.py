@@ -13,7 +13,9 @@ from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.measure.disturbance import read_stall_s
 from harness.sweep.answers import Answers, KnownAnswers
+from harness.sweep.conclude import judge_seats
 from harness.sweep.heat import (
+    CONTROL,
     INTERRUPTION,
     Member,
     Samples,
@@ -22,12 +24,12 @@ from harness.sweep.heat import (
 )
 from harness.sweep.journal import Journal
 from harness.sweep.pack import need_of, pack
+from harness.sweep.recover import note_seats
 from harness.sweep.remote import Worker, alternate
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout, find_standings
 
-CONTROL = "control"
 ADJACENT_BLOCK_S = 0.2
 """Cells too big to be alive together pay for a load with every block: the blocks are longer."""
 
@@ -99,6 +101,7 @@ class Crew:
             for seat in seats:
                 self._seat(seat, stack, processes)
             load_s = (time.monotonic() - begin) / len(seats)
+            judge_seats(seats)
             seconds_per_cell = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
             stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
             control = self._control(seats[0].cell, stack, processes)
@@ -107,6 +110,8 @@ class Crew:
             journal = stack.enter_context(
                 Journal(self.shop.journal, self.place, name, [*members, control], variants)
             )
+
+            note_seats(journal, self.place, seats, processes)
 
             def tell() -> None:
                 standings = find_standings(seats, control, seconds_per_cell)

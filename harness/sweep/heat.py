@@ -20,6 +20,8 @@ from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
 INTERRUPTION = "interruption"
+CONTROL = "control"
+"""The name of the control among the members."""
 CHECK_EVERY_ROUNDS = 5
 CHECK_EVERY_SHARE = 0.05
 """A look at all rounds comes after so many more of them: its cost stays a share of the timing."""

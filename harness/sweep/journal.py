@@ -11,6 +11,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,19 @@ class Journal:
         self, folder: Path, place: str, name: str, members: Sequence[Member],
         variants: Mapping[str, str], clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        key = hashlib.sha256(place.encode()).hexdigest()[:16]
-        known = sorted(folder.glob(f"{key}.*.arrows"), key=_number)
+        known = find_files(folder, place)
         self._members = members
         self._variants = variants
         self._clock = clock
-        self.name, self._files, self.left = self._restore(known, name)
+        restored = restore(known, name, members, variants)
+        self.name, self.left, self._files = restored.name, restored.left, restored.files
         self._kept = {member.name: len(member.blocks) for member in members}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{key}.{_number(known[-1]) + 1 if known else 0}.arrows"
-            self._files.append(path)
-            self._file = path.open("wb")
+            number = _number(known[-1]) + 1 if known else 0
+            self.path = folder / f"{_key(place)}.{number}.arrows"
+            self._files.append(self.path)
+            self._file = self.path.open("wb")
             self._stream = pa.ipc.new_stream(
                 self._file, SCHEMA.with_metadata({NAME_KEY: self.name.encode()})
             )
@@ -100,7 +102,8 @@ class Journal:
             return
         rows = []
         for member in self._members:
-            told = {"variant": self._variant(member), "spent_s": member.spent_s}
+            variant = self._variants.get(member.name, "")  # the control has none
+            told = {"variant": variant, "spent_s": member.spent_s}
             fresh = member.blocks[self._kept[member.name] :]
             rows += [{"member": member.name} | told | _row(block) for block in fresh]
             self._kept[member.name] = len(member.blocks)
@@ -112,46 +115,66 @@ class Journal:
             raise _cannot_write(self._files[-1], error) from None
 
     def remove(self) -> None:
-        """Take the journal away: what it holds has become results."""
+        """Take the journal away, with what stands beside it: what it holds has become results."""
         for path in self._files:
-            path.unlink(missing_ok=True)
-
-    def _variant(self, member: Member) -> str:
-        return self._variants.get(member.name, "")  # the control has none
-
-    def _restore(
-        self, known: Sequence[Path], name: str
-    ) -> tuple[str, list[Path], list[TimedBlock]]:
-        """Give members what they have timed; return the heat's name, files, and other blocks."""
-        wanted = {(member.name, self._variant(member)): member for member in self._members}
-        heats: dict[str, list[dict[str, Any]]] = {name: []}
-        files: dict[str, list[Path]] = {name: []}
-        for path in known:
-            heat, rows = _read(path)
-            heats.setdefault(heat, []).extend(rows)
-            files.setdefault(heat, []).append(path)
-
-        def theirs(heat: str) -> int:
-            cells = [(row["member"], row["variant"]) for row in heats[heat] if row["variant"]]
-            return sum(cell in wanted for cell in cells)
-
-        chosen = max(heats, key=theirs)  # the first, which is named, where no cell has any
-        if not theirs(chosen):
-            wanted = {}  # the control's are beside nobody's
-        left = []
-        for row in heats[chosen]:
-            member = wanted.get((row["member"], row["variant"]))
-            if member is None:
-                left.append(_block(row))
-            else:
-                member.blocks.append(_block(row))
-                member.spent_s = row["spent_s"]
-        return chosen, files[chosen], left
+            for one in path.parent.glob(f"{path.stem}.*"):
+                one.unlink(missing_ok=True)
 
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._kept_s = self._clock()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a place's journals hold of some members: their heat, its files, the blocks of others."""
+
+    name: str
+    files: list[Path]
+    left: list[TimedBlock]
+
+
+def find_files(folder: Path, place: str) -> list[Path]:
+    """Return the files of a place, in the order in which they were written."""
+    return sorted(folder.glob(f"{_key(place)}.*.arrows"), key=_number)
+
+
+def restore(
+    known: Sequence[Path], name: str, members: Sequence[Member], variants: Mapping[str, str]
+) -> Restored:
+    """Give members what they have timed of their variant in the heat that has most of it.
+
+    `name` is the heat's where no cell has any.
+    """
+    wanted = {(member.name, variants.get(member.name, "")): member for member in members}
+    heats: dict[str, list[dict[str, Any]]] = {name: []}
+    files: dict[str, list[Path]] = {name: []}
+    for path in known:
+        heat, rows = _read(path)
+        heats.setdefault(heat, []).extend(rows)
+        files.setdefault(heat, []).append(path)
+
+    def theirs(heat: str) -> int:
+        cells = [(row["member"], row["variant"]) for row in heats[heat] if row["variant"]]
+        return sum(cell in wanted for cell in cells)
+
+    chosen = max(heats, key=theirs)  # the first, which is named, where no cell has any
+    if not theirs(chosen):
+        wanted = {}  # the control's are beside nobody's
+    left = []
+    for row in heats[chosen]:
+        member = wanted.get((row["member"], row["variant"]))
+        if member is None:
+            left.append(_block(row))
+        else:
+            member.blocks.append(_block(row))
+            member.spent_s = row["spent_s"]
+    return Restored(chosen, files[chosen], left)
+
+
+def _key(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def _number(path: Path) -> int:

@@ -30,12 +30,7 @@ from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.answers import KnownAnswers
-from harness.sweep.conclude import (
-    conclude,
-    has_blocks,
-    own_mistake,
-    with_problem,
-)
+from harness.sweep.conclude import conclude_kept, own_mistake, with_problem
 from harness.sweep.crew import Crew
 from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
@@ -45,7 +40,7 @@ from harness.sweep.plan import Lineup, Plan, heat_name, plan_lineups
 from harness.sweep.progress import Progress, without_fail
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
-from harness.sweep.tables import examples_table, samples_table
+from harness.sweep.tables import samples_table
 from harness.sweep.variants import (
     Prepared,
     Variant,
@@ -242,14 +237,8 @@ class Sweep:
         concluded = []
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
-        for seat in timed.seats:
-            if not seat.kept or (timed.interrupted and not has_blocks(seat)):
-                continue
-            try:
-                record = conclude(timed, seat, self.plan.grid.budget, roofs, self.processors)
-                examples = examples_table(seat)
-            except Exception as mistake:  # ours: it costs this cell, not the others
-                record, examples = with_problem(seat.record, own_mistake(mistake)), None
+        budget = self.plan.grid.budget
+        for seat, record, examples in conclude_kept(timed, budget, roofs, self.processors):
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples)
             seat.record, seat.kept = record, False

@@ -58,7 +58,7 @@ def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) ->
 
 def check_samples(run: Run, blocks: pd.DataFrame) -> None:
     """Every block that was on disk is among the samples, once, and none has another's number."""
-    samples = pd.read_parquet(run.folder / "samples.parquet")
+    samples = run.read("samples").to_pandas()
     samples["member"] = samples["cell_id"].where(
         ~samples["cell_id"].str.startswith("control-"), "control"
     )
@@ -180,6 +180,37 @@ def test_a_signal_to_every_process_of_a_run_ends_it_as_one_to_the_runner_does(
     assert command("resume").returncode == 0
     assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
     check_samples(run, blocks)
+
+
+def test_what_a_killed_run_had_timed_is_results_without_going_on(
+    tmp_path: Path, command: Command
+) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 20)
+    assert command("report").returncode == 0, "it is being measured: what is finished is shown"
+    runner.kill()
+    runner.communicate(timeout=60)
+    blocks = read_journals(tmp_path / "results")
+    run = open_run(tmp_path / "results", None)
+    told = command("report")
+    assert told.returncode == 0, told.stderr
+    assert f"paretogrid resume {run.run_id}" in told.stderr
+    cells = run.read("cells").to_pandas()
+    assert set(cells["status"]) == {"partial"}
+    assert (cells["latency_s_low"] < cells["latency_s_high"]).all()
+    assert (cells["peak_memory_bytes"] > 0).all()
+    assert cells.set_index("technique").loc["bf16", "fidelity"] > 0.9
+    assert run.facts()["state"] == "interrupted"
+    page = (tmp_path / "reports" / run.run_id / "report.md").read_text()
+    assert "2 of 2 cells were interrupted" in page
+    assert "nan" not in page.lower()
+    check_samples(run, blocks)
+    again = command("report")
+    assert "resume" not in again.stderr, "they are known by now"
+    assert command("resume").returncode == 0
+    assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
+    check_samples(run, blocks)
+    assert command("report").stderr == ""
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

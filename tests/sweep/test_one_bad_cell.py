@@ -16,7 +16,7 @@ import pytest
 
 from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
-from harness.sweep import runner
+from harness.sweep import conclude, runner
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
@@ -39,20 +39,30 @@ def test_a_mistake_of_ours_about_a_cell_is_told_and_the_others_go_on(
 ) -> None:
     file = tmp_path / "nets.py"
     file.write_text(NETS)
-    judged = runner.conclude
+    right = conclude.conclude
 
     def fails(timed: Any, seat: Any, *rest: Any) -> Any:
         if seat.cell.technique == "bf16":
             raise ZeroDivisionError("of our making")
-        return judged(timed, seat, *rest)
+        return right(timed, seat, *rest)
 
-    monkeypatch.setattr(runner, "conclude", fails)
+    monkeypatch.setattr(conclude, "conclude", fails)
     cells = measure(models=[f"{file}:small"], techniques=["bf16", "int8-dynamic"])
     rows = cells.set_index("technique")
     assert rows.loc["bf16", "failure_kind"] == "internal"
     assert "ZeroDivisionError: of our making" in rows.loc["bf16", "message"]
     assert "report" in rows.loc["bf16", "message"]
     assert list(rows.loc[["baseline", "int8-dynamic"], "status"]) == ["measured"] * 2
+
+
+def test_a_mistake_of_ours_about_answers_is_each_cell_s_that_has_them(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.setattr(conclude, "judge_answers", lambda *_: 1 / 0)
+    cells = measure(models=[f"{tmp_path}/nets.py:small"], techniques=["bf16"])
+    assert set(cells["failure_kind"]) == {"internal"}
+    assert cells["message"].str.contains("ZeroDivisionError").all()
 
 
 CHECKED = """

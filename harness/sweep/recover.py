@@ -1,0 +1,118 @@
+"""Recover: results of what a run had timed when it was killed, without measuring further.
+
+Beside a heat's journal stands what was known of its cells when it began. Neither needs the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from harness.durable import write_durably
+from harness.errors import UserError
+from harness.grid import Cell
+from harness.record import Record
+from harness.store import Run, control_id
+from harness.sweep.conclude import conclude_kept
+from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
+from harness.sweep.journal import FOLDER, Journal, find_files, restore
+from harness.sweep.plan import Plan
+from harness.sweep.seat import Seat, TimedHeat
+from harness.sweep.tables import samples_table
+
+ENDING = ".seats"
+"""Of the note beside each file of a journal."""
+
+
+def note_seats(journal: Journal, place: str, seats: Sequence[Seat], processes: int) -> None:
+    """Note beside a journal what is known of those who are about to be timed."""
+    noted = [
+        {"cell": seat.cell.axes(), "variant": seat.variant, "kept": seat.kept,
+         "record": _plain(seat.record)}
+        for seat in seats if seat.member
+    ]  # fmt: skip
+    told = {"place": place, "heat": journal.name, "processes": processes, "seats": noted}
+    text = json.dumps(told, default=_number)
+    write_durably(journal.path.with_suffix(ENDING), lambda path: path.write_text(text))
+
+
+def recover(run: Run) -> int:
+    """Make partial results of the heats that a run has left; return of how many cells.
+
+    None while the run is being measured, or where it cannot be written.
+    """
+    notes = _latest(sorted(run.folder.glob(f"{FOLDER}/*/*{ENDING}")))
+    if not notes:
+        return 0
+    try:
+        with run.lock():
+            found = sum(_recover_heat(run, note) for note in notes)
+            if found:
+                run.write_facts({**run.facts(), "state": "interrupted"})
+    except UserError:
+        return 0
+    return found
+
+
+def _recover_heat(run: Run, note: Path) -> int:
+    told, facts = json.loads(note.read_text()), run.facts()
+    seats = [_seat(one, run.run_id) for one in told["seats"]]
+    control = Member(CONTROL, _never, follows=True, stopped_by=INTERRUPTION)
+    members = [seat.member for seat in seats if seat.member]
+    variants = {seat.cell.id: seat.variant for seat in seats}
+    known = find_files(note.parent, told["place"])
+    restored = restore(known, told["heat"], [*members, control], variants)
+    took_s = max((block.at_s for member in members for block in member.blocks), default=0.0)
+    timed = TimedHeat(
+        restored.name, seats, control, told["processes"], took_s, float("nan"), interrupted=True
+    )
+    kept = _count_samples(run, timed.name)
+    budget = Plan.from_json(facts["plan"]).grid.budget
+    found = 0
+    for seat, record, _ in conclude_kept(timed, budget, None, facts["machine"]["processors"]):
+        if record.conditions.get("samples", 0) > kept.get(seat.cell.id, 0):
+            run.add(record, samples_table(seat.cell.id, timed.name, seat.member), None)
+            found += 1
+    if found:
+        name = control_id(timed.name)
+        run.add_control(name, samples_table(name, timed.name, control))
+    return found
+
+
+def _latest(notes: Iterable[Path]) -> list[Path]:
+    """The last note of each place: it is of whom the run had measured last."""
+    latest: dict[tuple[Path, str], Path] = {}
+    for note in sorted(notes, key=lambda path: int(path.name.split(".")[1])):
+        latest[note.parent, note.name.split(".")[0]] = note
+    return [*latest.values()]
+
+
+def _count_samples(run: Run, heat: str) -> dict[str, int]:
+    """Return of how many samples the results of a heat's cells are."""
+    rows = run.read("cells", ["heat", "samples"]).to_pylist()
+    return {row["cell_id"]: row["samples"] or 0 for row in rows if row["heat"] == heat}
+
+
+def _seat(told: dict[str, Any], run_id: str) -> Seat:
+    cell = Cell(**told["cell"])
+    record = Record(**told["record"] | {"run_id": run_id, "cell": cell})
+    member = Member(cell.id, _never, family=cell.model, stopped_by=INTERRUPTION)
+    return Seat(cell, told["variant"], record, told["kept"], member=member)
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    told = {one.name: getattr(record, one.name) for one in fields(record)}
+    del told["cell"], told["run_id"]
+    return told | {"metrics": dict(record.metrics), "conditions": dict(record.conditions)}
+
+
+def _number(value: Any) -> Any:
+    """Return a number of NumPy's as Python's."""
+    return value.item()
+
+
+def _never() -> Samples:
+    raise AssertionError("nothing is timed here")
