@@ -57,7 +57,8 @@ def describe_standings(standings: Sequence[Standing]) -> str:
     expected = max((one.expected for one in timed if isfinite(one.expected)), default=0.0)
     widest += f", ±{text.format_width(expected)} expected" if widest and expected else ""
     rounds = max(one.rounds for one in timed)
-    return f"so far, of {rounds} rounds: {', '.join([*named, *more])}{widest}"
+    so_far = f"so far, of {rounds} rounds" if rounds else "warmed up"
+    return f"{so_far}: {', '.join([*named, *more])}{widest}"
 
 
 def _latency(one: Standing) -> str:

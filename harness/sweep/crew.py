@@ -100,6 +100,7 @@ class Crew:
             begin = time.monotonic()
             for seat in seats:
                 self._seat(seat, stack, processes)
+                self.shop.progress.standings(name, find_standings(seats))
             load_s = (time.monotonic() - begin) / len(seats)
             judge_seats(seats)
             seconds_per_cell = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
@@ -115,7 +116,7 @@ class Crew:
 
             def tell() -> None:
                 standings = find_standings(seats, control, seconds_per_cell)
-                self.shop.progress.standings(journal.name, standings)
+                self.shop.progress.standings(name, standings)
 
             lookout = Lookout(tell)
 
@@ -171,7 +172,7 @@ class Crew:
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
                 return
-            seat.traffic = loaded["traffic"]
+            seat.traffic, seat.pace_s = loaded["traffic"], loaded["pace_s"]
             seat.record = seat.record.measured(**loaded["metrics"]).under(**loaded["conditions"])
             if processes:
                 stack.push(visit.pop_all())

@@ -108,6 +108,8 @@ class Sweep:
             if not cells:
                 continue
             try:
+                with self.allowance.once():
+                    self._roofs(cells[0].device, cells[0].threads)
                 self._prepare_missing([*heat.references, *cells], prepared)
                 self._measure_heat(replace(heat, cells=tuple(cells)), prepared, known_answers)
             except UserError:  # what was measured cannot be written: there is no going on
@@ -189,8 +191,7 @@ class Sweep:
                 seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
                 self._keep(with_problem(record, found.problem))
-        with self.allowance.once():
-            roofs = self._roofs(first.device, first.threads)
+        roofs = self._roofs(first.device, first.threads)
         self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
         self.progress.phase(f"{place}: memory of {len(heat.cells)} cells")

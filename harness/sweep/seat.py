@@ -30,6 +30,8 @@ class Seat:
     member: Member | None = None
     answers: Answers = field(default_factory=dict)
     traffic: Traffic | None = None
+    pace_s: float = float("nan")
+    """What a call took when it was warmed up: the first that is known of its latency."""
     problem: WorkerFailure | WorkerRefusal | None = None
 
     @property

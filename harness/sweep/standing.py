@@ -46,10 +46,14 @@ class Standing:
 
 
 def find_standings(
-    seats: Sequence[Seat], control: Member, seconds_per_cell: float = float("nan")
+    seats: Sequence[Seat], control: Member | None = None, seconds_per_cell: float = float("nan")
 ) -> list[Standing]:
-    """Return how each seat of a heat stands; a cell that was not timed yet has NaN."""
-    members = [*(seat.member for seat in seats if seat.member), control]
+    """Return how each seat of a heat stands.
+
+    A cell that was not timed yet has the pace of its warm-up, without an interval, or NaN.
+    """
+    members = [seat.member for seat in seats if seat.member]
+    members += [] if control is None else [control]
     found, spread = latencies(members), process_spread(members)
     standings = []
     for seat in seats:
@@ -59,15 +63,16 @@ def find_standings(
             baseline = find_baseline(seats, seat.cell)
             if baseline is not None and baseline is not seat and baseline.member is not None:
                 ratio = compare(member, baseline.member, spread).estimate
+        latency = found.get(seat.cell.id, Estimate(seat.pace_s))
         standings.append(
             Standing(
                 seat.cell,
-                found.get(seat.cell.id, UNKNOWN),
+                latency,
                 ratio,
                 0 if member is None else len(member.rounds()),
                 "" if member is None else member.stopped_by,
                 "" if problem is None else str(problem),
-                expect(found.get(seat.cell.id, UNKNOWN), member, seconds_per_cell),
+                expect(latency, member, seconds_per_cell),
             )
         )
     return standings
