@@ -95,6 +95,13 @@ def test_a_row_says_how_a_cell_stands(stopped_by: str, ratio: float, words: str)
     assert row.rstrip().endswith(words) or words in row
 
 
+def test_a_heat_that_is_loading_says_what_was_warmed_up() -> None:
+    one = standing("t", 1.0)
+    warm = Standing(one.cell, Estimate(0.002), Estimate(nan), 0, "")
+    assert describe_standings([warm]) == "warmed up: t 2.00 ms"
+    assert "nan" not in render([warm], 5)
+
+
 def test_events_are_lines_of_valid_json_whatever_is_unknown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -52,6 +52,19 @@ def test_each_model_is_held_against_its_own_baseline() -> None:
     assert ratios[3] == pytest.approx(0.5, rel=0.02)
 
 
+def test_what_was_warmed_up_has_its_pace_and_no_interval_until_it_is_timed() -> None:
+    warm, cold, timed_too = seat("warm", 1e-3, 0), seat("cold", 1e-3, 0), seat("baseline", 1e-3, 9)
+    warm.pace_s = timed_too.pace_s = 0.5
+    cold.member = None  # not loaded yet
+    found = find_standings([warm, cold, timed_too])
+    assert found[0].latency.value == 0.5
+    assert np.isnan(found[0].latency.relative_half_width)
+    assert np.isnan(found[1].latency.value)
+    assert found[2].latency.value == pytest.approx(1e-3, rel=0.02)
+    assert [one.verdict for one in found] == ["", "", ""]
+    assert find_standings([]) == []
+
+
 @pytest.mark.parametrize("rounds", [0, 1, 5, 6])
 def test_before_there_are_enough_rounds_nothing_is_decided(rounds: int) -> None:
     seats = [seat("baseline", 1e-3, rounds), seat("half", 5e-4, rounds)]
