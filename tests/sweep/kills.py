@@ -92,8 +92,7 @@ class Scenario:
                     runner.wait(2.0)
             self._look()
             if runner.poll() is not None:
-                self._check_words(runner)
-                self._look()  # also at what it wrote last
+                self._see_off(runner)
                 runner = self._start("resume", *self.random.choice(([], ["--retry", "failed"])))
         self._end(runner)
         self._check_the_end()
@@ -187,16 +186,18 @@ class Scenario:
                     if file.name.endswith("cells.parquet"):
                         self.failed |= set(frame[frame["status"] == "failed"]["cell_id"])
 
-    def _check_words(self, runner: subprocess.Popen[str]) -> None:
+    def _see_off(self, runner: subprocess.Popen[str]) -> None:
+        """Check the words of a runner that ends, and look at what it wrote last."""
         said = runner.communicate()[1]
         # Python itself may be interrupted before it has come to the command.
         assert "Traceback" not in said or "paretogrid.py" not in said, said
+        self._look()
 
     def _end(self, runner: subprocess.Popen[str]) -> None:
         """Let it end by itself; then resume what is left, and what failed."""
-        self._check_words(runner)
+        self._see_off(runner)
         again = self._start("resume", "--retry", "failed")
-        self._check_words(again)
+        self._see_off(again)
         assert again.wait() == 0, shlex.join(map(str, again.args))
 
     def _check_the_end(self) -> None:
