@@ -111,7 +111,9 @@ class Run:
         text = json.dumps(facts, indent=1, sort_keys=True)
         _write(self.folder / "run.json", lambda path: path.write_text(text))
 
-    def add(self, record: Record, samples: pa.Table, examples: pa.Table | None) -> None:
+    def add(
+        self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None
+    ) -> None:
         """Keep a cell's result; it is durable when this returns."""
         parts = self.folder / PARTS
         try:

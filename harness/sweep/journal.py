@@ -86,7 +86,7 @@ class Journal:
             )
             self._sync()
         except OSError as error:
-            raise _cannot_write(folder, error) from None
+            raise cannot_write(folder, error) from None
 
     def __enter__(self) -> Journal:
         return self
@@ -112,7 +112,7 @@ class Journal:
                 self._stream.write_batch(_checked(pa.RecordBatch.from_pylist(rows, schema=CONTENT)))
             self._sync()
         except OSError as error:
-            raise _cannot_write(self._files[-1], error) from None
+            raise cannot_write(self._files[-1], error) from None
 
     def remove(self) -> None:
         """Take the journal away, with what stands beside it: what it holds has become results."""
@@ -237,7 +237,8 @@ def _block(row: dict[str, Any]) -> TimedBlock:
     return TimedBlock(row["round"], row["block"], row["position"], row["at_s"], samples)
 
 
-def _cannot_write(place: Path, error: OSError) -> UserError:
+def cannot_write(place: Path, error: OSError) -> UserError:
+    """Return what to say where what is timed cannot be kept."""
     return UserError(
         f"Cannot write {place}: {error.strerror or error}. What was timed before is kept; "
         "`paretogrid resume` goes on from there."

@@ -18,7 +18,7 @@ from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
-from harness.sweep.journal import FOLDER, Journal, find_files, restore
+from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, restore
 from harness.sweep.plan import Plan
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.tables import samples_table
@@ -36,7 +36,11 @@ def note_seats(journal: Journal, place: str, seats: Sequence[Seat], processes: i
     ]  # fmt: skip
     told = {"place": place, "heat": journal.name, "processes": processes, "seats": noted}
     text = json.dumps(told, default=_number)
-    write_durably(journal.path.with_suffix(ENDING), lambda path: path.write_text(text))
+    note = journal.path.with_suffix(ENDING)
+    try:
+        write_durably(note, lambda path: path.write_text(text))
+    except OSError as error:  # as where the journal itself cannot be written
+        raise cannot_write(note, error) from None
 
 
 def recover(run: Run) -> int:
@@ -74,7 +78,7 @@ def _recover_heat(run: Run, note: Path) -> int:
     found = 0
     for seat, record, _ in conclude_kept(timed, budget, None, facts["machine"]["processors"]):
         if record.conditions.get("samples", 0) > kept.get(seat.cell.id, 0):
-            run.add(record, samples_table(seat.cell.id, timed.name, seat.member), None)
+            run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
             found += 1
     if found:
         name = control_id(timed.name)

@@ -26,7 +26,7 @@ from harness.measure.machine import (
     git_commit,
 )
 from harness.measure.roofline import Roofs
-from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record
+from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.answers import KnownAnswers
@@ -289,11 +289,7 @@ class Sweep:
     def _keep(
         self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None
     ) -> None:
-        self.run.add(
-            record,
-            SAMPLES_SCHEMA.empty_table() if samples is None else samples,
-            EXAMPLES_SCHEMA.empty_table() if examples is None else examples,
-        )
+        self.run.add(record, samples, examples)
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)

@@ -77,7 +77,7 @@ def write(folder: Path, cells: int, samples: int) -> None:
     run = Run.create(folder, "scale", {**facts, "state": "finished"})
     metrics = [column for metric in METRICS for column in metric.columns()]
     conditions = [name for name, _ in CONDITIONS]
-    heats: dict[str, int] = {}
+    heats: set[str] = set()
     for number, row in enumerate(make_cells(cells).to_dict("records")):
         cell = Cell(**{name: row[name] for name in AXES})
         record = Record(
@@ -86,9 +86,9 @@ def write(folder: Path, cells: int, samples: int) -> None:
             conditions=pick(row, conditions),
         )  # fmt: skip
         drawn = draw_samples(cell.id, row["heat"], row["latency_s"], samples, number)
-        run.add(record, drawn, pa.table({}))
+        run.add(record, drawn)
         if row["heat"] not in heats:
-            heats[row["heat"]] = number
+            heats.add(row["heat"])
             name = control_id(row["heat"])
             run.add_control(name, draw_samples(name, row["heat"], 1e-4, samples, -number + 10**6))
     run.write_facts({**run.facts(), "run_id": run.run_id})

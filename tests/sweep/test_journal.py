@@ -18,6 +18,7 @@ from harness.measure.disturbance import Disturbance
 from harness.measure.timing import Block
 from harness.sweep.heat import INTERRUPTION, Member, Stop, TimedBlock, run_heat
 from harness.sweep.journal import Journal
+from harness.sweep.recover import note_seats
 
 PLACE = "digits/cpu/0/1/8"
 VARIANTS = {name: f"variant of {name}" for name in "abcd"}
@@ -259,6 +260,20 @@ def test_a_file_that_is_no_journal_costs_nothing(tmp_path: Path, content: bytes)
 def test_a_heat_without_members_has_a_journal_too(tmp_path: Path) -> None:
     with Journal(tmp_path, PLACE, "empty", [], {}) as journal:
         journal.keep(now=True)
+
+
+def test_a_note_that_cannot_be_written_ends_the_run_as_the_journal_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.sweep.recover.write_durably", refuse)
+    with (
+        Journal(tmp_path, PLACE, "the heat", [], {}) as journal,
+        pytest.raises(UserError, match=r"Cannot write .*No space left.*resume"),
+    ):
+        note_seats(journal, PLACE, [], 2)
 
 
 def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
