@@ -105,9 +105,12 @@ def run(
             "cwd": str(Path.cwd()),
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
         }
+        interruption = Interruption(err.print)
+        stack.enter_context(interruption.heard())
+        interruption.hold()
         made = store.Run.create(store_folder, name, facts)
         how = how_to_go_on(made, results, reports)
-        _sweep(plan, made, launcher, reports, how, as_json)
+        _sweep(plan, made, launcher, reports, how, as_json, interruption)
 
 
 def read_time_s(text: str) -> float:
@@ -149,7 +152,9 @@ def resume(
         Launcher(plan.grid.measure.wait_policy) as launcher,
         hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait),
     ):
-        _sweep(plan, found, launcher, folder, how, as_json, tuple(retry or ()))
+        interruption = Interruption(err.print)
+        with interruption.heard():
+            _sweep(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
 
 
 def _require_same_machine(known: dict[str, Any]) -> None:
@@ -212,16 +217,17 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
 
 def _sweep(
     plan: Plan, made: store.Run, launcher: Launcher, reports: Path, go_on: str,
-    as_json: bool, retry: Sequence[Retried] = (),
+    as_json: bool, interruption: Interruption, retry: Sequence[Retried] = (),
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
     if as_json:
         print_event("run", run_id=made.run_id, results=str(made.folder))
     with made.lock():
-        interruption, state = Interruption(err.print), "finished"
+        state = "finished"
         try:
+            interruption.release()
             made.write_facts({**made.facts(), "state": "running"})
-            with show_progress(as_json) as progress, interruption.heard():
+            with show_progress(as_json) as progress:
                 runner.Sweep(plan, made, launcher, progress, retry, interruption).measure()
         except KeyboardInterrupt:
             state = "interrupted"

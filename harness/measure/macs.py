@@ -17,25 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.tasks import find_tensors
+from harness.measure.dispatch import OperatorMode
 from harness.measure.formulas import aten, find_formulas, is_harmless
 
 OUTSIDE = "outside PyTorch"
 
 
-class MacCounter(TorchDispatchMode):
+class MacCounter(OperatorMode):
     """Adds up the multiply-accumulates of what runs, and remembers which operators ran.
 
     seen: operators, and whether each only made a view. unknown: those that may multiply and have no
     formula. shares, unknown_in: by whose name was the last of `owners` then.
     """
 
-    supports_higher_order_operators = True
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.macs = 0.0
         self._places: Counter[int] = Counter()
         self._lifted: set[int] = set()

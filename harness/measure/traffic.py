@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.measure.dispatch import OperatorMode
 from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
@@ -44,11 +44,11 @@ def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
     return Traffic(counter.bytes_moved, counter.operators, dict(counter.products))
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(OperatorMode):
     """Adds up what every operator reads and writes."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.bytes_moved = 0
         self.operators = 0
         self.products: dict[str, float] = defaultdict(float)

@@ -17,7 +17,7 @@ class Interruption:
     def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
         self.asked = False
         self._tell = tell
-        self._waits = False
+        self._waits = self._held = False
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -32,6 +32,16 @@ class Interruption:
             for number in heard:
                 signal.signal(number, before[number])
 
+    def hold(self) -> None:
+        """Let signals wait until `release`: what is being made could not be gone on with yet."""
+        self._held = True
+
+    def release(self) -> None:
+        """Take signals again; raise KeyboardInterrupt if one has come since `hold`."""
+        self._held = False
+        if self.asked:
+            raise KeyboardInterrupt
+
     @contextmanager
     def after_the_round(self) -> Iterator[None]:
         """Let the first signal only be noted in `asked`: who times cells looks after each round."""
@@ -42,6 +52,9 @@ class Interruption:
             self._waits = False
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self._held:
+            self.asked = True
+            return
         if not self._waits or self.asked:
             raise KeyboardInterrupt
         self.asked = True

@@ -205,10 +205,14 @@ class Launcher:
         self._templates.clear()
 
     def preload_training(self) -> None:
-        """Let the server import what preparing needs, so that workers need not."""
+        """Let the server and its templates import what training needs, so that workers need not."""
+        if self._trains:
+            return
         self._trains = True
         self._wait_until_ready()
-        self._server.ask(b"train")
+        for server in (self._server, *self._templates.values()):
+            with suppress(WorkerFailure):  # it is gone, and its successor will be asked
+                server.ask(b"train")
 
     def start_worker(self, imports: Imports = NOTHING) -> Worker:
         """Return a fresh worker that has imported the user's files.

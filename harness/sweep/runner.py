@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bench.spec import find_files
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import Cell
 from harness.measure.machine import (
@@ -86,7 +87,8 @@ class Sweep:
 
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
-        self.launcher.preload_training()
+        if not all(map(find_files, self.plan.grid.grid.models)):
+            self.launcher.preload_training()  # of the built-in ones it is known that they learn
         tasks = list(plan_lineups(self.plan, self._done))
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)
@@ -171,6 +173,8 @@ class Sweep:
             worker = self.shop.hire(stack, device, cell)
             token = str(self.run.folder.resolve())
             facts = prepare_variant(worker, self.plan, cell, token)
+            if facts["trained"]:
+                self.launcher.preload_training()  # for techniques that train further
             return count_variant(worker, self.plan, cell, facts)
 
     def _measure_heat(

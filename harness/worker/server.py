@@ -121,19 +121,16 @@ def preload() -> None:
 
 
 def preload_training() -> None:
-    """Let an optimizer and a dispatch mode import what they import late.
+    """Import what an optimizer imports when it makes its first step.
 
     Two seconds in every worker otherwise. Nothing is computed, so no thread starts.
     """
     import torch
+    import torch._dynamo
     import torch_pruning
-
-    from harness.measure.macs import MacCounter
 
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.empty(1))])
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)
-    with MacCounter():
-        torch.empty(1)
     settle()
     del torch_pruning
 
