@@ -1,6 +1,7 @@
 """Shared by all tests: a cache of their own, one worker server, and the command."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,20 @@ from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
 
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
+
+
+def start_command(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start `paretogrid` in a folder. It hears what nohup or a shell made this process ignore."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    try:
+        return subprocess.Popen(
+            [*COMMAND, *arguments], cwd=folder, text=True, **{**pipes, **options}
+        )
+    finally:
+        for number, action in zip(numbers, ours, strict=True):
+            signal.signal(number, action)
 
 
 STARTERS = {"launcher", "measure", "command"}

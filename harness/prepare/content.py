@@ -261,6 +261,7 @@ FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
     ((staticmethod, classmethod), lambda walk, one: walk.visit(one.__func__)),
     (functools.cached_property, lambda walk, one: walk.visit(one.func)),
     (types.BuiltinFunctionType, Walk.feed_builtin),
+    (types.ModuleType, lambda walk, one: walk.say(one.__name__)),
     (BY_NAME, lambda walk, one: walk.say(getattr(one, "__qualname__", "") or one.__name__)),
 )
 """How kinds of objects are fed, the first that fits."""

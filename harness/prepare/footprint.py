@@ -23,16 +23,21 @@ from harness.prepare.sources import digest_globals
 from harness.prepare.users import is_users, is_users_file
 
 ENVIRONMENT = "the environment"
+COMPILER = "torch._dynamo"
+"""Imported by an optimizer's first step, it wraps functions of PyTorch's that do what they did."""
 PATCHABLE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
              types.MethodDescriptorType, types.WrapperDescriptorType, property, staticmethod,
              classmethod)  # fmt: skip
+Owners = dict[str, tuple[Any, dict[str, Any]]]
+"""Modules and classes by name, each with what it held when it was read."""
 
 
 class Footprint:
     """The state of a process when it is taken.
 
     Use as a context manager around what may change something: it sees the user's modules that are
-    imported meanwhile as they are when their import ends.
+    imported meanwhile as they are when their import ends, and what PyTorch changes in itself when
+    it imports its compiler is nobody's doing.
     """
 
     def __init__(self) -> None:
@@ -41,12 +46,24 @@ class Footprint:
         self.globals = {name: digest_globals(name) for name in _user_modules()}
 
     def __enter__(self) -> Footprint:
-        self._finder = _Finder(self.globals)
+        self._finder = _Finder(self)
         sys.meta_path.insert(0, self._finder)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.meta_path.remove(self._finder)
+
+    def excuse(self, plain: dict[str, Any], owners: Owners) -> None:
+        """Take what has changed since these were read as if it had been so from the beginning."""
+        for name, value in read_plain().items():
+            if self.plain[name] == plain[name]:
+                self.plain[name] = value
+        for owner, (module, before) in owners.items():
+            _, known = self.owners.get(owner, (module, before))
+            now = vars(module)
+            for name in before.keys() | now.keys():
+                if before.get(name) is not now.get(name) and known.get(name) is before.get(name):
+                    known[name] = now.get(name)
 
     def compare(self) -> dict[str, Any]:
         """Return what has changed since, by name, with what it is now."""
@@ -73,9 +90,9 @@ def read_plain() -> dict[str, Any]:
     }
 
 
-def read_owners() -> dict[str, tuple[Any, dict[str, Any]]]:
+def read_owners() -> Owners:
     """Return all installed modules and their classes by name, each with what it holds now."""
-    owners: dict[str, tuple[Any, dict[str, Any]]] = {}
+    owners: Owners = {}
     for name, module in [*sys.modules.items()]:
         if not isinstance(module, types.ModuleType) or is_users(name):
             continue
@@ -87,7 +104,7 @@ def read_owners() -> dict[str, tuple[Any, dict[str, Any]]]:
     return owners
 
 
-def _find_patches(owners: dict[str, tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
+def _find_patches(owners: Owners) -> dict[str, Any]:
     """What was replaced, taken away, or put into a class, or by a user's own into a module."""
     found = {}
     for owner, (known, old) in owners.items():
@@ -98,13 +115,21 @@ def _find_patches(owners: dict[str, tuple[Any, dict[str, Any]]]) -> dict[str, An
             continue
         before, after = _patchable(old), _patchable(now)
         for name in before.keys() | after.keys():
-            if after.get(name) is before.get(name):
+            if after.get(name) is before.get(name) or _is_watched_step(after.get(name)):
                 continue
             made_by = str(getattr(after.get(name), "__module__", ""))
             users = made_by in sys.modules and is_users(made_by)
             if name in before or owner not in sys.modules or users:
                 found[f"{owner}.{name}"] = after.get(name)
     return found
+
+
+def _is_watched_step(value: Any) -> bool:
+    """Tell whether PyTorch has put its profiler around an optimizer's step, as with any first one.
+
+    Source: torch.optim.Optimizer.profile_hook_step.
+    """
+    return isinstance(value, types.FunctionType) and getattr(value, "hooked", False) is True
 
 
 def _patchable(held: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,24 +142,30 @@ def _user_modules() -> list[str]:
 
 
 class _Finder(MetaPathFinder):
-    """Notes the globals of a user's module as they are when its import ends."""
+    """Notes what imports do that are none of the user's changes."""
 
-    def __init__(self, known: dict[str, str]) -> None:
-        self.known = known
+    def __init__(self, footprint: Footprint) -> None:
+        self.footprint = footprint
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a module is, to be noted if it is the user's; the others' are not found."""
+        """Return where a module of the user's or the compiler is; the others' are not found."""
         spec = PathFinder.find_spec(name, path, target)
-        loader = spec.loader if spec is not None and is_users_file(spec.origin) else None
+        watched = spec is not None and (is_users_file(spec.origin) or name == COMPILER)
+        loader = spec.loader if spec is not None and watched else None
         if not isinstance(loader, SourceLoader):
             return None  # the others' to find
         run = loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
-            run(module)
-            self.known[name] = digest_globals(name)
+            if name == COMPILER:
+                plain, owners = read_plain(), read_owners()
+                run(module)
+                self.footprint.excuse(plain, owners)
+            else:
+                run(module)
+                self.footprint.globals[name] = digest_globals(name)
 
         loader.exec_module = exec_module  # type: ignore[method-assign]  # of this spec only
         return spec

@@ -125,14 +125,11 @@ def preload_training() -> None:
 
     Two seconds in every worker otherwise. Nothing is computed, so no thread starts.
     """
-    import torch
     import torch._dynamo
     import torch_pruning
 
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.empty(1))])
-    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)
     settle()
-    del torch_pruning
+    del torch, torch_pruning
 
 
 def settle() -> None:

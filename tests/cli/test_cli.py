@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import COMMAND
+from tests.conftest import start_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 STRANGER = """
@@ -170,10 +170,7 @@ def test_the_doctor_needs_a_thread(
 
 @pytest.mark.parametrize("delay_s", [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8])
 def test_ctrl_c_while_the_command_starts_shows_no_traceback(tmp_path: Path, delay_s: float) -> None:
-    running = subprocess.Popen(
-        [*COMMAND, "list", "models"], cwd=tmp_path, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    running = start_command(tmp_path, "list", "models", stdout=subprocess.DEVNULL)
     time.sleep(delay_s)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1]

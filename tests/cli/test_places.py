@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
 
@@ -155,10 +155,10 @@ def test_an_interrupted_run_prints_a_command_that_resumes_it_where_it_was_moved(
 ) -> None:
     here = tmp_path / "here"
     write_project(here)
-    runner = subprocess.Popen(
-        [*COMMAND, "run", "--model", "net.py:net", "--batch", "1", "--batch", "4", "--batch", "8",
-         "--threads", "1", "--max-seconds-per-cell", "2", "--results", "my out"],
-        cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    runner = start_command(
+        here, "run", "--model", "net.py:net", "--batch", "1", "--batch", "4", "--batch", "8",
+        "--threads", "1", "--max-seconds-per-cell", "2", "--results", "my out",
+        stdout=subprocess.DEVNULL,
     )  # fmt: skip
     while not list(here.glob("my out/*/parts/*.cells.parquet")):
         assert runner.poll() is None

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from harness.grid import BASELINE
 from harness.store import CONTROL_PREFIX, Run, open_run
-from tests.conftest import COMMAND
+from tests.conftest import start_command
 
 GRID = """
 [grid]
@@ -99,15 +99,11 @@ class Scenario:
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         self.started_at = time.time()
-        return subprocess.Popen(
-            [*COMMAND, *arguments, "--results", str(self.results)],
-            cwd=self.folder,
+        return start_command(
+            self.folder, *arguments, "--results", str(self.results),
             env={**os.environ, "PARETOGRID_CACHE": str(self.folder / "cache")},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+            stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
 
     def _wait_for(self, runner: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S

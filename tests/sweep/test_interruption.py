@@ -14,7 +14,7 @@ import pytest
 from kills import read_journals
 
 from harness.store import Run, open_run
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
 
@@ -39,10 +39,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def start(folder: Path, models: str = MODELS) -> subprocess.Popen[str]:
     (folder / "grid.toml").write_text(GRID)
     (folder / "own.py").write_text(models)
-    return subprocess.Popen(
-        [*COMMAND, "run", "grid.toml"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    return start_command(folder, "run", "grid.toml")
 
 
 def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) -> pd.DataFrame:

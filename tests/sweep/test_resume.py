@@ -11,7 +11,7 @@ import pytest
 
 from harness.store import open_run
 from harness.sweep.launcher import Launcher
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
 
@@ -65,13 +65,7 @@ def test_a_closed_launcher_leaves_no_worker() -> None:
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(SMALL)
     (tmp_path / "own.py").write_text(MODELS)
-    runner = subprocess.Popen(
-        [*COMMAND, "run", "grid.toml"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    runner = start_command(tmp_path, "run", "grid.toml")
     while not list(tmp_path.glob("results/*/parts/*.cells.parquet")):
         assert runner.poll() is None
         time.sleep(0.05)

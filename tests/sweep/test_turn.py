@@ -17,6 +17,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.sweep.turn import take_turn
+from tests.conftest import start_command
 
 pytestmark = pytest.mark.workers
 
@@ -104,10 +105,9 @@ def test_who_waits_can_be_interrupted(
     tmp_path: Path, own_cache: Path, number: signal.Signals
 ) -> None:
     with held(own_cache / "turns", "cpu"):
-        waiting = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paretogrid", "run", "--model", "digits-mlp(width=4)"],
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        waiting = start_command(
+            tmp_path, "run", "--model", "digits-mlp(width=4)", stdout=subprocess.DEVNULL
+        )
         assert waiting.stderr is not None
         assert "Waiting for it" in next(itertools.dropwhile(
             lambda line: "Waiting" not in line, waiting.stderr

@@ -201,6 +201,37 @@ def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
     )
 
 
+# What PyTorch changes in itself when something is first trained or compiled is not the user's.
+LEARNS = """
+import torch
+from torch import nn
+
+def net():
+    model, x = nn.Linear(8, 8), torch.randn(2, 8)
+    optimizer = torch.optim.OPTIMIZER(model.parameters(), lr=0.01)
+    torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    def closure():
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    return model, x
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "LBFGS", "RMSprop"])
+def test_a_function_that_trains_its_model_is_not_called_again_in_each_worker(
+    tmp_path: Path, optimizer: str
+) -> None:
+    file = write(tmp_path, "learns.py", LEARNS.replace("OPTIMIZER", optimizer))
+    imports = Imports(folders=(str(tmp_path),), files=(file,))
+    with Launcher() as launcher, launcher.worker(imports) as worker:
+        facts = worker.call("prepare_base", 60, model=f"{file}:net", recipes=[], seed=0,
+                            token="a test", threads=1)  # fmt: skip
+    assert facts["changed"] == ""
+    assert facts["rebuilt"] is False
+
+
 # What a model holds that a second run has to see, each with what it changes in the MACs.
 CHANGES = {
     "the inputs": ("return nn.Conv1d(1, 1, 3, bias=False), torch.randn(1, 1, VALUE)", 3),
