@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if starts or item.path.parent.name in ("cli", "browser"):
             item.add_marker("workers")
     # The longest first: at the end short ones fill the gaps of two processes.
-    items.sort(key=lambda item: item.get_closest_marker("workers") is None)
+    long = ("workers", "slow")
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, long)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,6 +60,9 @@ def one_thread_beside_others() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the machine is the same in each
+        (folder.parents[1] / "roofs").mkdir(exist_ok=True)
+        (folder / "roofs").symlink_to(folder.parents[1] / "roofs")
     before = os.environ.get("PARETOGRID_CACHE")
     os.environ["PARETOGRID_CACHE"] = str(folder)
     yield folder

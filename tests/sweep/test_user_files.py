@@ -719,7 +719,8 @@ def test_helpers_that_a_model_starts_end_with_its_worker(
     file = write(tmp_path, "child.py", CHILD.replace("MARK", mark))
     assert only(measure(models=[f"{file}:{name}"]))["status"] == "measured"
     for _ in range(100):
-        left = [p for p in psutil.process_iter() if any(mark in word for word in p.cmdline())]
+        commands = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+        left = [command for command in commands if any(mark in word for word in command)]
         if not left:
             return
         time.sleep(0.1)
