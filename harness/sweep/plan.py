@@ -90,6 +90,8 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     axes = grid.grid
     plugins = list(axes.plugins)
     with launcher.worker() as worker:
+        if has_built_ins(grid):
+            launcher.preload_training()  # the server does that while its worker answers
         worker.call("bring_in", RESOLVE_TIMEOUT_S, folders=[str(Path.cwd())], plugins=[], files=[])
         for number, file in enumerate(plugins):  # before all else: their mistakes are theirs
             place = f"plugins[{number}]"
@@ -195,6 +197,11 @@ def imports_of(grid: Grid, cell: Cell) -> Imports:
     parents = (str(read_path(file).resolve().parent) for file in (*files, *plugins))
     folders = dict.fromkeys((*parents, str(Path.cwd())))
     return Imports(tuple(folders), plugins, tuple(dict.fromkeys(files)))
+
+
+def has_built_ins(grid: Grid) -> bool:
+    """Tell whether a model is from no file: those that are built in are trained."""
+    return not all(map(find_files, grid.grid.models))
 
 
 def user_files(grid: Grid) -> list[str]:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.spec import find_files
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import Cell
 from harness.measure.machine import (
@@ -37,7 +36,7 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Lineup, Plan, heat_name, plan_lineups
+from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups
 from harness.sweep.progress import Progress, without_fail
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
@@ -87,8 +86,8 @@ class Sweep:
 
     def measure(self) -> None:
         """Measure every cell that has no result yet, heat by heat; keep each at once."""
-        if not all(map(find_files, self.plan.grid.grid.models)):
-            self.launcher.preload_training()  # of the built-in ones it is known that they learn
+        if has_built_ins(self.plan.grid):
+            self.launcher.preload_training()
         tasks = list(plan_lineups(self.plan, self._done))
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)

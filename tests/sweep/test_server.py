@@ -6,6 +6,7 @@ import pytest
 
 from harness.sweep.launcher import NOTHING, Imports, Launcher
 from harness.sweep.remote import Worker
+from harness.worker.server import holds_card
 
 pytestmark = pytest.mark.workers
 
@@ -59,3 +60,47 @@ def test_a_worker_imports_nothing_late_when_it_trains(launcher: Launcher) -> Non
         train(worker, 4)  # the data are in the cache from now on
     with launcher.worker() as worker:
         assert train(worker, 5) < 2 * train(worker, 6), "the first costs what the second does"
+
+
+ASKS = """
+import os
+import torch
+from torch import nn
+
+THERE = torch.cuda.is_available()
+CHECK = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")
+
+def net():
+    assert CHECK == "1", "CUDA is started by the question whether there is a card"
+    assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ, "it is ours alone"
+    if THERE:
+        torch.ones(1, device="cuda")
+    return nn.Linear(2, 2), torch.randn(1, 2)
+"""
+
+
+def test_a_file_that_asks_for_a_card_when_it_is_imported_does_not_start_cuda(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    (tmp_path / "asks.py").write_text(ASKS)
+    imports = Imports(folders=(str(tmp_path),), files=(str(tmp_path / "asks.py"),))
+    with launcher.worker(imports) as worker:
+        worker.call("prepare_base", 60, model=f"{tmp_path}/asks.py:net", recipes=[], seed=0,
+                    token="a test", threads=1)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("opened", "holds"),
+    [
+        ([], False),
+        (["/dev/null", "socket:[17]"], False),
+        (["/dev/nvidiactl", "/dev/nvidia0"], False),  # NVML's
+        (["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0"], True),
+    ],
+)
+def test_a_process_in_which_cuda_was_started_is_not_forked(
+    tmp_path: Path, opened: list[str], holds: bool
+) -> None:
+    for number, path in enumerate(opened):
+        (tmp_path / str(number)).symlink_to(path)
+    assert holds_card(tmp_path) is holds
