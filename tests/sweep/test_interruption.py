@@ -24,7 +24,7 @@ models = ["own.py:net"]
 techniques = ["bf16"]
 threads = [1]
 [budget]
-max_seconds_per_cell = 1.5
+max_seconds_per_cell = 2.5
 relative_ci = 0.0001
 """
 MODELS = """
