@@ -23,17 +23,9 @@ COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 
 
 def start_command(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start `paretogrid` in a folder. It hears what nohup or a shell made this process ignore."""
+    """Start `paretogrid` in a folder."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    ours = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    try:
-        return subprocess.Popen(
-            [*COMMAND, *arguments], cwd=folder, text=True, **{**pipes, **options}
-        )
-    finally:
-        for number, action in zip(numbers, ours, strict=True):
-            signal.signal(number, action)
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, text=True, **{**pipes, **options})
 
 
 STARTERS = {"launcher", "measure", "command"}
@@ -55,6 +47,14 @@ def one_thread_beside_others() -> None:
     """Threads of two test processes would wait for each other's, spinning."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_we_start_hears_signals() -> None:
+    """What nohup or a shell made us ignore, we go on ignoring, and children start afresh."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
