@@ -86,11 +86,11 @@ def measure(launcher: Launcher, tmp_path: Path) -> Callable[..., pd.DataFrame]:
     def run(
         budget: dict[str, Any] | None = None, task: str = "inference",
         training: dict[str, Any] | None = None, prepare: dict[str, Any] | None = None,
-        **axes: Any,
+        instrument: dict[str, Any] | None = None, **axes: Any,
     ) -> pd.DataFrame:  # fmt: skip
         quick = {"max_seconds_per_cell": 0.3, "relative_ci": 0.01, **(budget or {})}
         tables = {"grid": axes, "budget": quick, "task": task, "training": training or {},
-                  "prepare": prepare or {}}  # fmt: skip
+                  "prepare": prepare or {}, "measure": instrument or {}}  # fmt: skip
         grid = parse_grid(tables, "the test")
         plan = resolve(grid, launcher, "the test")
         made = Run.create(tmp_path / "results", "test", {"plan": plan.to_json()})
