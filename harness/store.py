@@ -106,6 +106,22 @@ class Run:
         facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         return facts
 
+    def state(self) -> str:
+        """Return "running", "finished" or "interrupted", as one that was killed is, too."""
+        noted = str(self.facts().get("state", ""))
+        return "interrupted" if noted == "running" and not self._is_measured() else noted
+
+    def _is_measured(self) -> bool:
+        """Tell whether a process holds the run; where that cannot be known, take it for granted."""
+        try:
+            with (self.folder / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Note the facts of the run."""
         text = json.dumps(facts, indent=1, sort_keys=True)

@@ -111,7 +111,7 @@ def _run_row(found: store.Run) -> dict[str, Any]:
     facts = found.facts()
     return {
         "name": found.run_id,
-        "state": facts.get("state", ""),
+        "state": found.state(),
         "cells": len(found.finished()),
         "created_at": facts.get("created_at", ""),
     }

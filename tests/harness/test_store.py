@@ -363,7 +363,11 @@ def test_a_second_process_cannot_write_to_a_run_that_is_being_measured(run):
 
     with run.lock():
         assert try_to_lock() == f"The run {run.run_id} is being measured by another process."
+        assert run.state() == "running"
+    assert run.state() == "interrupted", "whoever measured it is gone"
     assert try_to_lock() == "locked"
+    run.write_facts({**run.facts(), "state": "finished"})
+    assert run.state() == "finished"
 
 
 def test_a_run_cannot_be_written_under_a_file(tmp_path):
