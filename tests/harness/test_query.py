@@ -44,7 +44,7 @@ def test_runs_cells_and_samples_are_views_over_all_runs(root: Path) -> None:
     assert found["least"].tolist() == pytest.approx([0.1, 1.1])
     joined = query(root, """
         SELECT c.threads, count(*) AS n FROM samples s JOIN cells c USING (run_id, cell_id)
-        JOIN runs r USING (run_id) WHERE r.state = 'running' GROUP BY 1 ORDER BY 1
+        JOIN runs r USING (run_id) WHERE r.state = 'interrupted' GROUP BY 1 ORDER BY 1
     """)  # fmt: skip
     assert joined["n"].tolist() == [6, 6]
     assert query(root, "SELECT machine->>'cores' AS c FROM runs")["c"].tolist() == ["2", "2"]
