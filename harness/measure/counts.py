@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
@@ -14,6 +14,9 @@ from torch.nn.utils import parametrize
 from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.storages import Storages, find_parts
+from harness.measure.work import Work, is_proportional
+
+Call = tuple[Program, tuple[Tensor, ...]]
 
 
 @dataclass
@@ -110,13 +113,43 @@ def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, lis
     and backward, for one example. A MAC is one multiplication and one addition: half of what
     `torch.utils.flop_counter` counts. Fused attention is counted by its parts.
     """
-    training = isinstance(program, TrainingStep)
-    few = inputs if training else tuple(value[:1] for value in inputs)
+    few = inputs if isinstance(program, TrainingStep) else tuple(value[:1] for value in inputs)
+    macs, unknown = _count_call(program, few)
+    return macs / len(few[0]), sorted(unknown)
+
+
+def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[str]]:
+    """Return the multiply-accumulates of calls of any number of examples; what is not counted.
+
+    `call_of` gives a program and inputs of so many examples, of `least` or more. Three calls are
+    counted, or two where the second takes more in proportion to its examples; what a model refuses
+    is left out. Raises what its last call raised where it takes none of them.
+    """
+    counted: dict[int, float] = {}
+    unknown: set[str] = set()
+    refused: Exception | None = None
+    for examples in range(least, least + 3):
+        try:
+            program, inputs = call_of(examples)
+            macs, uncounted = _count_call(program, inputs)
+        except Exception as error:  # it takes certain numbers of examples only
+            refused = error
+            continue
+        counted[len(inputs[0])] = macs
+        unknown |= uncounted
+        if unknown or is_proportional(counted):
+            break
+    if refused is not None and not counted:
+        raise refused
+    return Work(tuple(counted.items())), sorted(unknown)
+
+
+def _count_call(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, set[str]]:
+    """Return a call's multiply-accumulates, NaN where an operator could not be counted."""
     counter = MacCounter()
-    with torch.set_grad_enabled(training):
-        count_call(counter, ready(program), few)
-    macs = float("nan") if counter.unknown else counter.macs / len(few[0])
-    return macs, sorted(counter.unknown)
+    with torch.set_grad_enabled(isinstance(program, TrainingStep)):
+        count_call(counter, ready(program), inputs)
+    return float("nan") if counter.unknown else counter.macs, counter.unknown
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from bench.spec import split_pipeline
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, TRAINING, Cell
 from harness.layer import Layer
+from harness.measure.work import Work
 from harness.record import Record
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, imports_of
@@ -28,6 +29,7 @@ class Prepared:
     variant: str = ""
     task: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    work: Work | None = None
     uncounted_ops: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tune_quality: tuple[float, ...] = ()
@@ -77,6 +79,7 @@ def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any])
         variant=facts["variant"],
         task=facts["task"],
         metrics={**counted["metrics"], "prepare_s": facts["prepare_s"]},
+        work=counted["work"],
         uncounted_ops=tuple(counted["uncounted_ops"]),
         notes=tuple(facts["notes"]),
         tune_quality=tuple(facts["tune_quality"]),
@@ -87,6 +90,8 @@ def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any])
 
 def describe_variant(record: Record, found: Prepared, target: float | None) -> Record:
     """Return the record with what is known of its variant, and the epoch that reached a target."""
+    if found.work is not None:
+        record = record.measured(macs=found.work.for_one(record.cell.batch))
     record = record.measured(**found.metrics).under(
         uncounted_ops=list(found.uncounted_ops), notes=list(found.notes)
     )

@@ -28,7 +28,7 @@ from harness.measure.page_cache import cached_share
 from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
-from harness.measure.runtimes import like_strides
+from harness.measure.runtimes import TRAINING, like_strides, take_batch
 from harness.prepare import imports, kept, make
 from harness.prepare.lookup import look_up_model, look_up_technique
 from harness.prepare.restore import load_subject
@@ -221,14 +221,23 @@ class Workbench:
         """Return parameters, bytes and multiply-accumulates of a variant; note its behaviour."""
         loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
         inputs = tuple(like_strides(value.clone(), value) for value in loaded.inputs)
-        macs, uncounted = counts.count_macs(loaded.program, loaded.inputs)
+
+        def call_of(examples: int) -> counts.Call:
+            if runtime != TRAINING:
+                return loaded.program, take_batch(loaded.inputs, examples)
+            one = open_variant(variant, "cpu", runtime, examples)
+            return one.program, one.inputs
+
+        least = COUNTED_EXAMPLES if runtime == TRAINING else 1  # batch norms learn from two
+        work, uncounted = counts.count_work(call_of, least)
         kept.keep_behaviour(variant, try_out(loaded.module, inputs))
         found = counts.count_weights(loaded.module)
         found["disk_bytes"] = counts.disk_bytes(loaded.module)
         if found["params"] == 0 and any(name.startswith(OUTSIDE) for name in uncounted):
             found = {}  # its weights are where it computes
         return {
-            "metrics": found | {"macs": macs},
+            "metrics": found,
+            "work": work,
             "uncounted_ops": uncounted,
             "mapped_bytes": kept.mapped_bytes(variant),
         }
