@@ -15,7 +15,7 @@ from harness.commands.options import (
     ReportsOption,
     ResultsOption,
     RunsArgument,
-    how_to_go_on,
+    how_to,
 )
 from harness.console.decisions import (
     answer_json,
@@ -152,7 +152,7 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
         if found:
             err.print(
                 f"{run.run_id} was ended while cells were timed: {found} have results of what was "
-                f"timed until then. `{how_to_go_on(run, results)}` goes on."
+                f"timed until then. `{how_to('resume', run, results)}` goes on."
             )
     return load_source(runs, prices)
 

@@ -6,11 +6,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
@@ -26,7 +27,7 @@ from harness.commands.options import (
     ReportsOption,
     ResultsOption,
     RunArgument,
-    how_to_go_on,
+    how_to,
 )
 from harness.console.decisions import print_answers
 from harness.console.events import print_event
@@ -34,7 +35,7 @@ from harness.console.outcome import print_outcome
 from harness.console.progress import show_progress
 from harness.console.streams import err
 from harness.decide.answer import answer
-from harness.decide.sources import load_source
+from harness.decide.sources import Source, load_source
 from harness.decide.units import SCALES
 from harness.errors import ExitCode, UserError
 from harness.grid import LONGEST_S, Grid
@@ -48,6 +49,7 @@ from harness.sweep import runner
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
+from harness.sweep.recover import find_notes
 from harness.sweep.turn import hold_machine
 
 TIME_UNITS = SCALES["s"] | {"m": 60}
@@ -109,7 +111,7 @@ def run(
         stack.enter_context(interruption.heard())
         interruption.hold()
         made = store.Run.create(store_folder, name, facts)
-        how = how_to_go_on(made, results, reports)
+        how = partial(how_to, made=made, results=results, reports=reports)
         _sweep(plan, made, launcher, reports, how, as_json, interruption)
 
 
@@ -143,7 +145,7 @@ def resume(
     plan = Plan.from_json(facts["plan"])
     if not mixed:
         _require_same_machine(facts.get("machine", {}))
-    how = how_to_go_on(found, results, reports)
+    how = partial(how_to, made=found, results=results, reports=reports)
     folder = reports.resolve()
     found = store.Run(found.folder.resolve())
     _check_folders(found.folder, folder)
@@ -216,49 +218,88 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
 
 
 def _sweep(
-    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, go_on: str,
+    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
     as_json: bool, interruption: Interruption, retry: Sequence[Retried] = (),
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
+
+    def tell(phase: str) -> None:
+        if as_json:
+            print_event("phase", phase=phase)
+        else:
+            err.print(f"  {phase}")
+
     if as_json:
         print_event("run", run_id=made.run_id, results=str(made.folder))
     with made.lock():
-        state = "finished"
+        state, failures = "finished", 0
         try:
             interruption.release()
             made.write_facts({**made.facts(), "state": "running"})
             with show_progress(as_json) as progress:
-                runner.Sweep(plan, made, launcher, progress, retry, interruption).measure()
+                sweep = runner.Sweep(plan, made, launcher, progress, retry, interruption)
+                failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            err.print(f"Interrupted. Go on with: {go_on}")
-        made.compact()
+            err.print(f"Interrupted. Go on with: {how('resume')}")
         made.write_facts({**made.facts(), "state": state})
+        try:
+            tell("joining what was measured")
+            made.compact()
+        except KeyboardInterrupt:
+            _leave(how, state)
     freed = trim_cache(cache_folder(), read_limit())
     if freed:
         err.print(f"The cache was full: {freed / 1e9:.1f} GB that were used longest ago are gone "
                   f"({LIMIT} sets its size).")  # fmt: skip
-    statuses, page = pd.Series(dtype=str), None
-    if made.finished() or state == "finished":
-        source = load_source([made])
-        page = write_report(source, reports)
-        statuses = source.frame.cells["status"]
-        if not as_json:
+    try:
+        source, page = _write_page(made, reports, how, state, tell)
+    except KeyboardInterrupt:
+        _leave(how, state)
+    if source is not None and page is not None and not as_json:
+        with suppress(OSError, SystemExit):  # as rich ends where nobody reads
             print_answers(source.frame, answer(source.frame, noise=source.noise))
             print_outcome(source.frame, made, page)
-    code = _exit_code(state, statuses)
+    statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
+    code = _exit_code(state, statuses, failures)
     if as_json:
         counts = statuses.value_counts().to_dict()
         print_event("end", state=state, cells=counts, report=page, exit_code=int(code))
     if code == ExitCode.SOME_FAILED:
-        err.print(f"What failed is measured again by: {go_on} --retry failed")
+        err.print(f"What failed is measured again by: {how('resume')} --retry failed")
     if code != ExitCode.FINE:
         sys.exit(code)
 
 
-def _exit_code(state: str, statuses: pd.Series) -> ExitCode:
+def _leave(how: Callable[[str], str], state: str) -> NoReturn:
+    """Say that all results are kept though no report was written, and end."""
+    err.print(f"{'Everything is measured' if state == 'finished' else 'What was timed is kept'}; "
+              f"the report is not written. Write it with: {how('report')}")  # fmt: skip
+    sys.exit(ExitCode.INTERRUPTED)
+
+
+def _write_page(
+    made: store.Run,
+    reports: Path,
+    how: Callable[[str], str],
+    state: str,
+    tell: Callable[[str], None],
+) -> tuple[Source | None, Path | None]:
+    """Write the report, unless nothing was timed; return what it is of and where it is."""
+    if not made.finished() and state != "finished":
+        if find_notes(made):
+            err.print(f"What was timed becomes results with: {how('report')}")
+        return None, None
+    tell("writing the report")
+    source = load_source([made])
+    return source, write_report(source, reports)
+
+
+def _exit_code(state: str, statuses: pd.Series, failures: int) -> ExitCode:
+    """Return how it went; a failure may have left no row, where there was a partial one."""
     if state == "interrupted":
         return ExitCode.INTERRUPTED
     if not statuses.isin(TIMED).any():
         return ExitCode.NOTHING_MEASURED
-    return ExitCode.SOME_FAILED if (statuses == "failed").any() else ExitCode.FINE
+    failed = failures or (statuses == "failed").any()
+    return ExitCode.SOME_FAILED if failed else ExitCode.FINE

@@ -34,8 +34,8 @@ NoWaitOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def how_to_go_on(made: Run, results: str | None, reports: Path = REPORTS) -> str:
-    """Return the command that resumes a run, with the folders that were named."""
+def how_to(command: str, made: Run, results: str | None, reports: Path = REPORTS) -> str:
+    """Return the command that does something with a run, with the folders that were named."""
     options = [] if results is None else ["--results", results]
     options += [] if reports == REPORTS else ["--reports", str(reports)]
-    return shlex.join(["paretogrid", "resume", made.run_id, *options])
+    return shlex.join(["paretogrid", command, made.run_id, *options])

@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import suppress
 from math import isfinite
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -18,20 +18,48 @@ for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal that cannot show × or µ shows a ?
 
 
-class Heedless(Console):
-    """A console that does not mind when nobody can be told: a terminal that is gone, a full log."""
+class Heedless(io.TextIOBase):
+    """Standard error for who does not mind when nobody can be told.
 
-    def print(self, *objects: Any, **how: Any) -> None:
-        """Print if that is possible."""
+    A terminal may be closed, a pipe's reader gone, a log's disk full. Whatever rich draws there, a
+    live table too, goes through this.
+    """
+
+    @property
+    def stream(self) -> Any:
+        """Standard error itself: rich puts a stand-in of its own there that prints to us."""
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    def write(self, text: str) -> int:
+        """Write if that is possible."""
         with suppress(OSError):
-            super().print(*objects, **how)
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if that is possible."""
+        with suppress(OSError):
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        """Return standard error's own descriptor."""
+        return int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # of what is written to, now
+        """The encoding of what is written to."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
 
 
 # Names are printed as they are: they may look like markup or like an emoji's code.
 _plain: Any = {"highlight": False, "markup": False, "emoji": False}
 # A file or pipe has no width: nothing is cut there.
 out = Console(width=None if sys.stdout.isatty() else 1_000, **_plain)
-err = Heedless(stderr=True, soft_wrap=True, **_plain)
+err = Console(file=cast(IO[str], Heedless()), soft_wrap=True, **_plain)
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:

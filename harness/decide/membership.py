@@ -88,6 +88,7 @@ def measure_hypervolume(
 ) -> Hypervolume:
     """Return the share of the box between worst and best values that the frontier dominates.
 
+    What is drawn beyond the box counts as its edge, and the interval contains the share.
     Source: Zitzler and Thiele, IEEE Transactions on Evolutionary Computation 1999 (moocore).
     """
     names = [objective.name for objective in objectives]
@@ -97,13 +98,14 @@ def measure_hypervolume(
     span = np.where(worst > best, worst - best, 1.0)
 
     def share(values: Floats) -> float:
-        scaled = np.ascontiguousarray((values * signs - best) / span)
+        scaled = np.ascontiguousarray(np.clip((values * signs - best) / span, 0.0, None))
         return float(moocore.hypervolume(scaled, ref=np.ones(len(names))))
 
     volumes = [share(drawn[:, :, n]) for n in range(drawn.shape[2])]
     low, high = np.quantile(volumes, [0.025, 0.975])
     reference = dict(zip(names, (worst * signs).tolist(), strict=True))
-    return Hypervolume(share(points), float(low), float(high), reference)
+    measured = share(points)
+    return Hypervolume(measured, min(float(low), measured), max(float(high), measured), reference)
 
 
 def _find_dominating(drawn: Floats, members: int, maximise: Sequence[bool]) -> NDArray[np.int64]:

@@ -75,7 +75,7 @@ def format_probability(value: float) -> str:
 
 def format_width(share: float) -> str:
     """Return an interval's relative half-width: 0.021 is "2.1 %"; nothing where it is unknown."""
-    return f"{share * 100:.2g} %" if isfinite(share) else ""
+    return f"{round_to(share * 100, 2)} %" if isfinite(share) else ""
 
 
 def format_points(difference: float) -> str:

@@ -33,7 +33,7 @@ class Interruption:
                 signal.signal(number, before[number])
 
     def hold(self) -> None:
-        """Let signals wait until `release`: what is being made could not be gone on with yet."""
+        """Let signals wait until `release`: what is being made cannot be left half done."""
         self._held = True
 
     def release(self) -> None:
@@ -44,10 +44,14 @@ class Interruption:
 
     @contextmanager
     def after_the_round(self) -> Iterator[None]:
-        """Let the first signal only be noted in `asked`: who times cells looks after each round."""
+        """Let the first signal only be noted in `asked`: who times cells looks after each round.
+
+        Those that come when the last round has ended wait for `release`, and for the results.
+        """
         self._waits = True
         try:
             yield
+            self.hold()
         finally:
             self._waits = False
 

@@ -43,12 +43,17 @@ def note_seats(journal: Journal, place: str, seats: Sequence[Seat], processes: i
         raise cannot_write(note, error) from None
 
 
+def find_notes(run: Run) -> list[Path]:
+    """Return the notes of heats that were begun and have not ended."""
+    return sorted(run.folder.glob(f"{FOLDER}/*/*{ENDING}"))
+
+
 def recover(run: Run) -> int:
     """Make partial results of the heats that a run has left; return of how many cells.
 
     None while the run is being measured, or where it cannot be written.
     """
-    notes = _latest(sorted(run.folder.glob(f"{FOLDER}/*/*{ENDING}")))
+    notes = _latest(find_notes(run))
     if not notes:
         return 0
     try:

@@ -26,7 +26,7 @@ from harness.measure.machine import (
     git_commit,
 )
 from harness.measure.roofline import Roofs
-from harness.record import Record
+from harness.record import TIMED, Record
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.answers import KnownAnswers
@@ -80,12 +80,17 @@ class Sweep:
         self.progress = self.shop.progress
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
-        self._done = run.finished() - run.ended_as(["partial", *retry])
+        self._partial = run.ended_as(["partial"])
+        self._done = run.finished() - self._partial - run.ended_as(retry)
+        self._failures = 0
         self._heats = {row["heat"] for row in run.read("cells", ["heat"]).to_pylist()}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
-    def measure(self) -> None:
-        """Measure every cell that has no result yet, heat by heat; keep each at once."""
+    def measure(self) -> int:
+        """Measure every cell that has no result yet, heat by heat; return how many failed.
+
+        Each is kept at once.
+        """
         if has_built_ins(self.plan.grid):
             self.launcher.preload_training()
         tasks = list(plan_lineups(self.plan, self._done))
@@ -96,9 +101,11 @@ class Sweep:
         try:
             for heats in tasks:
                 self._measure_task(heats)
-            shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
+            if not self.run.ended_as(["partial"]):
+                shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
         finally:
             self.launcher.close_templates()
+        return self._failures
 
     def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
@@ -222,8 +229,7 @@ class Sweep:
             concluded = self._keep_heat(timed, roofs)
             for seat in group:
                 seat.let_go()
-            if self.interruption.asked:
-                raise KeyboardInterrupt
+            self.interruption.release()
             source = self.hardware.facts_of(first.device).get("energy")
             if source is not None:
                 self._measure_energy(crew, concluded, source, place)
@@ -292,7 +298,9 @@ class Sweep:
     def _keep(
         self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None
     ) -> None:
-        self.run.add(record, samples, examples)
+        self._failures += record.status == "failed"
+        if record.status in TIMED or record.cell.id not in self._partial:
+            self.run.add(record, samples, examples)  # what was timed outlives a failure
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -36,10 +39,10 @@ def net():
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def start(folder: Path, models: str = MODELS) -> subprocess.Popen[str]:
+def start(folder: Path, models: str = MODELS, **options: Any) -> subprocess.Popen[str]:
     (folder / "grid.toml").write_text(GRID)
     (folder / "own.py").write_text(models)
-    return start_command(folder, "run", "grid.toml")
+    return start_command(folder, "run", "grid.toml", **options)
 
 
 def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) -> pd.DataFrame:
@@ -270,3 +273,82 @@ def test_what_is_interrupted_before_anything_was_timed_has_no_report(tmp_path: P
     assert "Interrupted. Go on with: paretogrid resume" in said
     assert "Traceback" not in said
     assert not (tmp_path / "reports").exists()
+
+
+def test_who_is_impatient_is_told_how_to_see_what_was_timed(
+    tmp_path: Path, command: Command
+) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    for _ in range(2):
+        runner.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, said = runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    run = open_run(tmp_path / "results", None)
+    if not len(run.read("cells")):  # it left before the round had ended
+        assert f"What was timed becomes results with: paretogrid report {run.run_id}" in said
+        assert command("report", run.run_id).returncode == 0
+    assert set(run.read("cells").to_pandas()["status"]) == {"partial"}
+
+
+def test_a_reader_that_goes_costs_nothing(tmp_path: Path) -> None:
+    """As with `| head`, or a log's reader that dies."""
+    runner = start(tmp_path, stderr=subprocess.STDOUT)
+    assert runner.stdout is not None
+    runner.stdout.readline()
+    runner.stdout.close()
+    assert runner.wait(120) == 0
+    run = open_run(tmp_path / "results", None)
+    assert run.state() == "finished"
+    assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
+
+
+def test_a_terminal_that_is_closed_ends_the_run_with_its_results(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    runner = start(tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    wait_for_rounds(tmp_path, runner, 10)
+    os.close(ours)  # what is written now is an error
+    runner.send_signal(signal.SIGHUP)
+    assert runner.wait(60) == 130
+    run = open_run(tmp_path / "results", None)
+    assert run.state() == "interrupted"
+    assert set(run.read("cells").to_pandas()["status"]) == {"partial"}
+    assert (tmp_path / "reports" / run.run_id / "report.md").is_file()
+
+
+def test_a_resume_that_fails_leaves_what_was_timed(tmp_path: Path, command: Command) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
+    before = run.read("cells").to_pandas().set_index("cell_id")
+    blocks = read_journals(tmp_path / "results")
+    (tmp_path / "own.py").rename(tmp_path / "elsewhere.py")
+    failed = command("resume")
+    assert failed.returncode == 3, failed.stderr
+    assert "own.py" in failed.stderr
+    after = run.read("cells").to_pandas().set_index("cell_id")
+    assert set(after["status"]) == {"partial"}
+    assert after["latency_s"].to_dict() == before["latency_s"].to_dict()
+    (tmp_path / "elsewhere.py").rename(tmp_path / "own.py")
+    assert command("resume").returncode == 0
+    assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
+    check_samples(run, blocks)
+
+
+def test_who_leaves_while_the_report_is_written_is_told_how_to_write_it(tmp_path: Path) -> None:
+    runner = start(tmp_path)
+    assert runner.stderr is not None
+    told = iter(runner.stderr.readline, "")
+    assert any("writing the report" in line for line in told)
+    time.sleep(0.2)
+    runner.send_signal(signal.SIGINT)
+    said = runner.communicate(timeout=60)[1]
+    run = open_run(tmp_path / "results", None)
+    assert runner.returncode == 130
+    assert "Everything is measured; the report is not written." in said
+    assert f"paretogrid report {run.run_id}" in said
+    assert run.state() == "finished"
