@@ -49,6 +49,11 @@ def _explain(file: str, error: BaseException) -> str:
     hint = ""
     if isinstance(error, SystemExit):
         hint = " Put what is meant for the command line under `if __name__ == '__main__':`."
+    elif isinstance(error, ImportError) and "attempted relative import" in str(error):
+        hint = (
+            " A file is imported by itself and not as a part of its package: name a file beside "
+            "the package that imports the function from it."
+        )
     elif isinstance(error, ImportError) and error.name:
         top = error.name.partition(".")[0]
         folders = (Path(file).expanduser().resolve().parent, Path.cwd())

@@ -70,9 +70,14 @@ class Subject:
 def evaluating(module: Module) -> Module:
     """Return the module itself, set to evaluation mode.
 
-    Not `module.eval()`: that returns what `train` returns, and an override may return nothing.
+    Not `module.eval()`: that returns what `train` returns, and an override may return nothing. A
+    program of `torch.export` has no modes; its neighbours have.
     """
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError:
+        for part in module.children():
+            evaluating(part)
     return module
 
 

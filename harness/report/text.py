@@ -73,9 +73,18 @@ def format_probability(value: float) -> str:
     return "< 1 %" if value < 0.01 else f"{value * 100:.0f} %"
 
 
+WHOLE_FROM = 99.5
+"""Percent that two digits would write as 1e+02."""
+
+
 def format_width(share: float) -> str:
     """Return an interval's relative half-width: 0.021 is "2.1 %"; nothing where it is unknown."""
-    return f"{round_to(share * 100, 2)} %" if isfinite(share) else ""
+    if not isfinite(share):
+        return ""
+    percent = share * 100
+    return (
+        f"{percent:.0f} %" if round(percent) >= 100 else f"{percent:.2g} %"
+    )  # 1e+02 from there on
 
 
 def format_points(difference: float) -> str:

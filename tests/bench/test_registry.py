@@ -228,6 +228,11 @@ def test_a_file_that_is_not_python_is_named(write: Callable[..., str]) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("import no_such_package_here", "ModuleNotFoundError: No module named"),
         ("def net(:", "SyntaxError:"),
+        (
+            "from . import beside",
+            "ImportError: attempted relative import with no known parent "
+            "package. A file is imported by itself",
+        ),
     ],
 )
 def test_a_file_that_fails_to_import_says_why(

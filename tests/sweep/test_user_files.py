@@ -393,6 +393,11 @@ def of_a_local_class():
         def forward(self, x):
             return torch.ops.aten.mul(self.layer(x), 2.0)
     return Local(), X
+def exported():
+    batch = torch.export.Dim("batch", min=1, max=64)
+    return torch.export.export(nn.Linear(8, 8), (X,), dynamic_shapes=({0: batch},)).module(), X
+def with_an_exported_part():
+    return nn.Sequential(exported()[0], nn.Dropout()), X
 def with_a_lambda():
     module = nn.Linear(8, 8)
     module.register_forward_hook(lambda m, i, o: torch.ops.aten.mul(o, 2.0))
