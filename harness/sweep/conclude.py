@@ -52,7 +52,10 @@ def conclude(
         machine_speed=timed.machine_speed,
         interval_reached=latency.relative_half_width <= budget.relative_ci,
     )
-    if timed.control.blocks:
+    if timed.control.problem is not None:
+        lost = f"the control workload ended in the heat ({timed.control.problem}): how fast the "
+        record = with_warning(record, lost + "machine was, and whether that changed, is not known")
+    elif timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     baseline = find_baseline(timed.seats, seat.cell)
     if baseline is not None and baseline.member is not None and baseline.member.blocks:
@@ -102,6 +105,11 @@ def has_blocks(seat: Seat) -> bool:
     return seat.problem is not None or bool(
         seat.member and (seat.member.blocks or seat.member.problem)
     )
+
+
+def with_warning(record: Record, text: str) -> Record:
+    """Return the record with one more warning."""
+    return record.under(warnings=[*record.conditions.get("warnings", ()), text])
 
 
 def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Record:
@@ -168,9 +176,9 @@ def with_drift(record: Record, member: Member, control: Member) -> Record:
     """Return the record with how far the cell drifted, beyond what the machine did meanwhile.
 
     The machine's drift is that of the control's latency; a cell's is that of its ratio to the
-    control in each round, or of its latency where the control was not timed.
+    control in each round, or of its latency where the control was not timed, or not to the end.
     """
-    medians, beside = member.medians(), control.rounds()
+    medians, beside = member.medians(), {} if control.problem else control.rounds()
     shared = [number for number in medians if number in beside]
     if not shared:
         trend, machine_drift = stats.find_trend(list(medians.values())), float("nan")

@@ -112,6 +112,9 @@ class Crew:
                 Journal(self.shop.journal, self.place, name, [*members, control], variants)
             )
 
+            for seat in seats:
+                if seat.cell.id in journal.changed:
+                    self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
             note_seats(journal, self.place, seats, processes)
 
             def tell() -> None:

@@ -64,9 +64,9 @@ class Hardware:
     def speed_in(self, timed: TimedHeat, cell: Cell) -> float:
         """Return the share of its known speed at which the machine ran a heat's control.
 
-        NaN where the control was not timed. `cell`: any of the heat's.
+        NaN where the control was not timed, or ended before its time. `cell`: any of the heat's.
         """
-        if not timed.control.blocks:
+        if not timed.control.blocks or timed.control.problem is not None:
             return float("nan")
         known_as = fingerprint(self.environment(cell.device))
         place, measure = f"{cell.device}-{cell.threads}", self._grid.measure

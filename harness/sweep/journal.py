@@ -60,8 +60,8 @@ class Journal:
     """The journal of one heat, which goes on with the heat at its place that timed most of it.
 
     Opened, it gives the members what they have timed in that heat already, if it was of the same
-    variant; what `left` holds is other's or of what has changed. `name` is the heat's, as it was
-    when it was begun. Use as a context manager.
+    variant; what `left` holds is other's or of what has changed, and `changed` names the members
+    that have. `name` is the heat's, as it was when it was begun. Use as a context manager.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Journal:
         self._clock = clock
         restored = restore(known, name, members, variants)
         self.name, self.left, self._files = restored.name, restored.left, restored.files
+        self.changed = restored.changed
         self._kept = {member.name: len(member.blocks) for member in members}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,11 +129,15 @@ class Journal:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a place's journals hold of some members: their heat, its files, the blocks of others."""
+    """What a place's journals hold of some members: their heat, its files, the blocks of others.
+
+    changed: members that were timed there, but as another variant.
+    """
 
     name: str
     files: list[Path]
     left: list[TimedBlock]
+    changed: list[str]
 
 
 def find_files(folder: Path, place: str) -> list[Path]:
@@ -170,7 +175,11 @@ def restore(
         else:
             member.blocks.append(_block(row))
             member.spent_s = row["spent_s"]
-    return Restored(chosen, files[chosen], left)
+    timed = {(row["member"], row["variant"]) for rows in heats.values() for row in rows}
+    others = {name for name, variant in timed if variant != variants.get(name)}
+    names = [member.name for member in members if member.name in variants]
+    changed = [name for name in names if name in others and (name, variants[name]) not in timed]
+    return Restored(chosen, files[chosen], left, changed)
 
 
 def _key(place: str) -> str:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -118,3 +120,8 @@ def test_events_are_lines_of_valid_json_whatever_is_unknown(
     assert lines[2]["cells"][0]["latency_s"] is None
     assert lines[3]["metrics"]["latency_s_low"] is None
     assert lines[3]["message"] == 'with "quotes"\nand lines'
+    told = (Path(__file__).parents[2] / "docs/events.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w.]+)`", told))
+    lines += lines[2]["cells"]
+    said = {key.removesuffix("_low").removesuffix("_high") for line in lines for key in line}
+    assert said - named == set(), "docs/events.md tells what each is"

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from scripted import Samples
 
-from harness.grid import Cell
+from harness.errors import WorkerFailure
+from harness.grid import Budget, Cell
 from harness.record import Record
 from harness.scores import relative_fidelity
-from harness.sweep.conclude import with_drift
+from harness.sweep.conclude import conclude, with_drift
 from harness.sweep.heat import Member, TimedBlock
 from harness.sweep.judge import doubt_answers
+from harness.sweep.seat import Seat, TimedHeat
 
 ROUNDS = 40
 SLOWER = np.linspace(1.0, 1.3, ROUNDS)
@@ -55,6 +57,18 @@ def test_without_a_control_every_drift_is_the_cell_s(record: Record) -> None:
     found = with_drift(record, timed("cell", 1e-3 * SLOWER), timed("control", np.array([])))
     assert not found.conditions["settled"]
     assert np.isnan(found.conditions["machine_drift"])
+
+
+def test_a_control_that_ended_in_the_heat_tells_nothing_of_the_machine(record: Record) -> None:
+    seat = Seat(record.cell, "variant", record, True, 0.0)
+    seat.member = timed(record.cell.id, 1e-3 * SLOWER)
+    control = timed("control", np.array([2e-4]))
+    control.problem = WorkerFailure("killed", "it was ended by SIGKILL")
+    heat = TimedHeat("heat", [seat], control, 1, 1.0, 0.0)
+    found = conclude(heat, seat, Budget(), None, processors=2)
+    assert found.conditions["drift"] == pytest.approx(0.3 / 1.15, rel=0.1)
+    assert "control_latency_s" not in found.metrics
+    assert "SIGKILL): how fast the machine was" in found.conditions["warnings"][-1]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, comman
     runner.communicate(timeout=60)
     before = read_journals(tmp_path / "results")
     (tmp_path / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
-    assert command("resume").returncode == 0
+    again = command("resume")
+    assert again.returncode == 0
+    assert again.stderr.count("has changed: it is timed anew") == 2
     run = open_run(tmp_path / "results", None)
     samples = pd.read_parquet(run.folder / "samples.parquet")
     blocks = samples.groupby(["cell_id", "block"])["seconds"].apply(tuple)
