@@ -57,7 +57,7 @@ def describe_standings(standings: Sequence[Standing]) -> str:
     expected = max((one.expected for one in timed if isfinite(one.expected)), default=0.0)
     widest += f", ±{text.format_width(expected)} expected" if widest and expected else ""
     rounds = max(one.rounds for one in timed)
-    so_far = f"so far, of {rounds} rounds" if rounds else "warmed up"
+    so_far = f"so far, of {rounds} round{'s' * (rounds != 1)}" if rounds else "warmed up"
     return f"{so_far}: {', '.join([*named, *more])}{widest}"
 
 

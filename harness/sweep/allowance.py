@@ -18,6 +18,8 @@ class Allowance:
     """The time of a run, spread over its cells. Without `total_s` each cell has its own budget.
 
     What a heat does not use, later ones have: a cell is done when its interval is narrow enough.
+    `overrun_s`: how much longer than that the run will take though no cell gets more than its
+    least, as far as is known; 0 where the time is enough.
     What preparing (of each of the `variants`), memory and loading (of each cell) take is learnt as
     they are done, and kept free.
     """
@@ -33,6 +35,7 @@ class Allowance:
         self._begin = clock()
         self._begun = self._done = self._prepared = 0
         self._timed_s = self._preparing_s = self._once_s = 0.0
+        self.overrun_s = 0.0
 
     def seconds_per_cell(
         self, cells: int, members: int, own_s: float, loading: float = 0.0
@@ -50,6 +53,8 @@ class Allowance:
         left = max(cells, self._cells - self._done)
         to_come_s = self._other_s() / max(1, self._begun, self._done + cells) * (left - cells)
         to_come_s += self._preparing_s / max(1, self._prepared) * self._variants
+        least_s = LEAST_S * members * left / cells
+        self.overrun_s = max(0.0, to_come_s + least_s - left_s)
         share_s = max(0.0, left_s - to_come_s) * cells / left
         return max(LEAST_S, share_s / (ROUND_COST + loading) / max(1, members))
 

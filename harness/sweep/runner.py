@@ -83,6 +83,7 @@ class Sweep:
         self._partial = run.ended_as(["partial"])
         self._done = run.finished() - self._partial - run.ended_as(retry)
         self._failures = 0
+        self._told = False
         self._heats = {row["heat"] for row in run.read("cells", ["heat"]).to_pylist()}
         self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
@@ -204,22 +205,17 @@ class Sweep:
         roofs = self._roofs(first.device, first.threads)
         self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
-        self.progress.phase(f"{place}: memory of {len(heat.cells)} cells")
+        self.progress.phase(f"{place}: memory of {_cells(len(heat.cells))}")
         crew.measure_memory()
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
         for group, processes in crew.groups():
-            self.progress.phase(f"{place}: timing {len(group)} cells")
+            self.progress.phase(f"{place}: timing {_cells(len(group))}")
             wanted = sum(seat.kept for seat in group)
             if not wanted:  # baselines alone, whose cells have all failed
                 continue
-            allow = partial(
-                self.allowance.seconds_per_cell,
-                wanted,
-                len(group) + 1,
-                self.plan.grid.budget.max_seconds_per_cell,
-            )
+            allow = partial(self._allow, wanted, len(group) + 1)
             name = heat_name(heat.place, self._heats)
             seed = shuffle_seed(self.run.run_id, name)
             timed = crew.run(name, group, processes, seed, allow)
@@ -234,11 +230,23 @@ class Sweep:
             if source is not None:
                 self._measure_energy(crew, concluded, source, place)
 
+    def _allow(self, cells: int, members: int, loading: float) -> float:
+        """Return how long each cell of a heat may be timed; say so where the time is too short."""
+        own_s = self.plan.grid.budget.max_seconds_per_cell
+        seconds = self.allowance.seconds_per_cell(cells, members, own_s, loading)
+        if self.allowance.overrun_s > 1 and not self._told:
+            self._told = True
+            self.progress.phase(
+                f"the time is too short for this grid by {self.allowance.overrun_s:.0f} s or more: "
+                "each cell has its first rounds only"
+            )
+        return seconds
+
     def _measure_energy(self, crew: Crew, seats: Sequence[Seat], source: str, place: str) -> None:
         """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
         timed = [seat for seat in seats if seat.record.status == "measured"]
         for number, seat in enumerate(timed, 1):
-            self.progress.phase(f"{place}: energy of {number} of {len(timed)} cells")
+            self.progress.phase(f"{place}: energy of {number} of {_cells(len(timed))}")
             crew.measure_energy(seat, source)
             self.run.add_row(seat.record)
 
@@ -304,6 +312,10 @@ class Sweep:
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
 
 
 def shuffle_seed(run_id: str, heat: str) -> int:

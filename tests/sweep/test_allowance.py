@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness.commands.measure import read_time_s
 from harness.errors import UserError
-from harness.sweep.allowance import REPORT_SHARE, ROUND_COST, Allowance
+from harness.sweep.allowance import LEAST_S, REPORT_S, REPORT_SHARE, ROUND_COST, Allowance
 
 HEATS = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 5), st.floats(0.05, 1.0)), min_size=1, max_size=30
@@ -136,3 +136,21 @@ def test_a_time_is_read_in_seconds_minutes_and_hours(text: str, seconds: float) 
 def test_what_is_no_time_is_told_with_how_to_write_one(text: str) -> None:
     with pytest.raises(UserError, match=r"Write 90s, 10m or 1\.5h"):
         read_time_s(text)
+
+
+@given(st.integers(2, 50), st.floats(0.1, 10.0), st.floats(0.1, 3.0))
+def test_a_time_that_cannot_be_kept_is_known_when_the_first_heat_is_loaded(
+    heats: int, other_s: float, share: float
+) -> None:
+    """Heats of one cell, each with so much to do beside its timing."""
+    now = 0.0
+    total_s = share * heats * other_s
+    allowance = Allowance(total_s, heats, clock=lambda: now)
+    allowance.note_begun(1)
+    now += other_s
+    allowance.seconds_per_cell(1, 3, 20.0)
+    needed_s = heats * (other_s + 3 * LEAST_S) / (1 - REPORT_SHARE)
+    if needed_s < 0.99 * total_s:
+        assert allowance.overrun_s == 0
+    if needed_s > 1.25 * total_s + REPORT_S:
+        assert 0 < allowance.overrun_s < needed_s
