@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized.dynamic import Linear as Quantized
+from torch.nn.utils.parametrize import is_parametrized
 
 from bench.errors import Refusal
 from bench.registry import technique
@@ -23,15 +25,37 @@ def int8_dynamic(subject: Subject) -> Subject:
     is computed for each call. Convolutions stay in floating point. Needs no data.
     Source: PyTorch, `torch.ao.quantization.quantize_dynamic`.
     """
-    # Subclasses of nn.Linear, such as in nn.MultiheadAttention, are left as they are by PyTorch.
-    if not any(type(module) is nn.Linear for module in subject.module.modules()):
-        raise Refusal("int8-dynamic quantizes nn.Linear layers, and this model has none")
+    _require_plain_layers(subject.module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since 2.10 and still there in 2.14
         module = torch.ao.quantization.quantize_dynamic(
             nn.Sequential(copy.deepcopy(subject.module)).eval(), {nn.Linear}, torch.qint8
         )[0]  # PyTorch replaces children only, and the model itself may be a linear layer
     return dataclasses.replace(subject, module=module)
+
+
+def _require_plain_layers(module: nn.Module) -> None:
+    """Raise Refusal unless PyTorch can quantize the linear layers."""
+    # Subclasses of nn.Linear, such as in nn.MultiheadAttention, are left as they are by PyTorch.
+    plain = [part for part in module.modules() if type(part) is nn.Linear]
+    if not plain and any(isinstance(part, Quantized) for part in module.modules()):
+        raise Refusal("int8-dynamic: the linear layers of this model are quantized already")
+    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if any(map(is_parametrized, linear)):
+        raise Refusal(
+            "int8-dynamic quantizes plain nn.Linear layers; those of this model are parametrized. "
+            "Make them plain with torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    if not plain:
+        raise Refusal("int8-dynamic quantizes nn.Linear layers, and this model has none")
+    if any(not isinstance(part._parameters.get("weight"), Tensor) for part in plain):
+        raise Refusal(
+            "int8-dynamic quantizes weights that are parameters; a hook makes those of this model. "
+            "Make them plain with prune.remove or remove_weight_norm of torch.nn.utils"
+        )
+    wrong = {str(part.weight.dtype).removeprefix("torch.") for part in plain} - {"float32"}
+    if wrong:
+        raise Refusal(f"int8-dynamic quantizes layers in float32; these are in {min(wrong)}")
 
 
 @technique("bf16", stage="execution", realization="executed")

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized.dynamic import Linear as Quantized
+from torch.ao.quantization import quantize_dynamic
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 from bench import Refusal, SpecError, Subject, registry
 from bench.data import Dataset, Split, load_dataset
@@ -280,6 +283,31 @@ def test_int8_dynamic_refuses_a_model_without_linear_layers() -> None:
     ):
         with pytest.raises(Refusal, match=r"quantizes nn\.Linear layers"):
             apply("int8-dynamic", bare(module, *inputs))
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5), "prune.remove"),
+        (weight_norm(nn.Linear(4, 4)), "remove_weight_norm"),
+        (parametrizations.orthogonal(nn.Linear(4, 4)), "remove_parametrizations"),
+        (
+            nn.Sequential(nn.Linear(4, 4), parametrizations.weight_norm(nn.Linear(4, 4))),
+            "remove_parametrizations",
+        ),
+        (nn.Linear(4, 4).double(), "float32; these are in float64"),
+        (nn.Linear(4, 4).bfloat16(), "float32; these are in bfloat16"),
+        (quantize_dynamic(nn.Sequential(nn.Linear(4, 4))), "quantized already"),
+    ],
+)
+def test_int8_dynamic_refuses_layers_that_pytorch_cannot_quantize_and_says_why(
+    module: nn.Module, reason: str
+) -> None:
+    with pytest.raises(Refusal, match=reason):
+        apply("int8-dynamic", bare(module, torch.zeros(2, 4)))
+    if not any(isinstance(part, Quantized) for part in module.modules()):
+        with pytest.raises(Refusal, match=reason):
+            apply("int8-dynamic", bare(nn.Sequential(nn.ReLU(), module), torch.zeros(2, 4)))
 
 
 @pytest.mark.parametrize("model", MODELS)
