@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import traceback
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,26 @@ def answer(bench: Workbench, operation: str, arguments: dict[str, Any]) -> tuple
     except SpecError as error:
         return ("failed", "usage", str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
-        return ("failed", "out-of-memory", describe(error))
+        return ("failed", "out-of-memory", describe_shortage(error))
     except Exception as error:
-        short = any(words in str(error) for words in OUT_OF_MEMORY)
-        return ("failed", "out-of-memory" if short else "exception", describe(error))
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            return ("failed", "out-of-memory", describe_shortage(error))
+        return ("failed", "exception", describe(error))
 
 
 def describe(error: BaseException) -> str:
     """Return the exception in one line, with the place where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{told} ({Path(place.filename).name}:{place.lineno})"
+
+
+def describe_shortage(error: BaseException) -> str:
+    """Return the exception in one line, with the limit that this worker has."""
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit_bytes == resource.RLIM_INFINITY:
+        return describe(error)
+    return (
+        f"{describe(error)}. A worker may take {limit_bytes:,} bytes: max_memory_bytes in [budget]"
+    )

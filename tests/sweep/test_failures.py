@@ -84,6 +84,7 @@ def test_a_worker_that_dies_becomes_a_failed_cell_of_that_kind_and_the_rest_is_m
         (cell,) = cells[cells["model"] == name].to_dict("records")
         assert (cell["status"], cell["failure_kind"]) == ("failed", kind), cell["message"]
         assert cell["message"]
+        assert ("3,000,000,000 bytes: max_memory" in cell["message"]) == (fate == "memory")
         assert pd.isna(cell["latency_s"])
     (fine,) = cells[cells["model"] == f"{file}:net"].to_dict("records")
     assert fine["status"] == "measured"
