@@ -37,7 +37,7 @@ class Interruption:
         self._held = True
 
     def release(self) -> None:
-        """Take signals again; raise KeyboardInterrupt if one has come since `hold`."""
+        """Take signals again; raise KeyboardInterrupt if one was noted."""
         self._held = False
         if self.asked:
             raise KeyboardInterrupt

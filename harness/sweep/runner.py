@@ -125,6 +125,7 @@ class Sweep:
                 raise
             except Exception as mistake:
                 self._give_up(cells, own_mistake(mistake))
+                self.interruption.release()
 
     def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
         """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
