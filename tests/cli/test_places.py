@@ -164,7 +164,7 @@ def test_an_interrupted_run_prints_a_command_that_resumes_it_where_it_was_moved(
         assert runner.poll() is None
         time.sleep(0.05)
     runner.send_signal(signal.SIGINT)
-    told = runner.communicate()[1].splitlines()[-1]
+    told = next(line for line in runner.communicate()[1].splitlines() if "Go on with" in line)
     assert "--results 'my out'" in told
     there = here.rename(tmp_path / "there")
     elsewhere = tmp_path / "elsewhere"
