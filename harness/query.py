@@ -42,11 +42,8 @@ def query(root: Path, sql: str) -> pd.DataFrame:
 
 def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[str]) -> None:
     """Make the views, then forbid everything but reading the store's files."""
-    known = [open_run(root, name) for name in names]
-    runs = [
-        run.facts() | {"run_id": name, "state": run.state()}
-        for name, run in zip(names, known, strict=True)
-    ]
+    known = [(name, open_run(root, name)) for name in names]
+    runs = [run.facts() | {"run_id": name, "state": run.state()} for name, run in known]
     table = pd.DataFrame(
         {
             **{

@@ -137,7 +137,7 @@ def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[s
             continue
         counted[len(inputs[0])] = macs
         unknown |= uncounted
-        if unknown or is_proportional(counted):
+        if unknown or (len(counted) > 1 and is_proportional(counted)):
             break
     if refused is not None and not counted:
         raise refused

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COMPILER = "torch._dynamo"
+"""What PyTorch imports late: for `torch.compile`, and for an optimizer's first step."""
 
 
 class OperatorMode(TorchDispatchMode):

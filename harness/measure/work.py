@@ -25,7 +25,7 @@ class Work:
         calls = dict(self.counted)
         if any(map(isnan, calls.values())):
             return nan
-        if len(calls) == 1 or is_proportional(calls):
+        if is_proportional(calls):
             known, macs = self.counted[0]
             return macs / known
         total = sum(
@@ -36,5 +36,5 @@ class Work:
 
 
 def is_proportional(calls: Mapping[int, float]) -> bool:
-    """Tell whether several calls take the same for each of their examples."""
-    return len(calls) > 1 and len({macs / examples for examples, macs in calls.items()}) == 1
+    """Tell whether calls take the same for each of their examples."""
+    return len({macs / examples for examples, macs in calls.items()}) == 1

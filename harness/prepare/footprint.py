@@ -18,13 +18,12 @@ from typing import Any
 
 from torch.nn.modules import module as modules
 
+from harness.measure.dispatch import COMPILER
 from harness.measure.settings import read_global_settings
 from harness.prepare.sources import digest_globals
 from harness.prepare.users import is_users, is_users_file
 
 ENVIRONMENT = "the environment"
-COMPILER = "torch._dynamo"
-"""Imported by an optimizer's first step, it wraps functions of PyTorch's that do what they did."""
 PATCHABLE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
              types.MethodDescriptorType, types.WrapperDescriptorType, property, staticmethod,
              classmethod)  # fmt: skip
@@ -159,7 +158,7 @@ class _Finder(MetaPathFinder):
         run = loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
-            if name == COMPILER:
+            if name == COMPILER:  # it wraps functions of PyTorch's, which do what they did
                 plain, owners = read_plain(), read_owners()
                 run(module)
                 self.footprint.excuse(plain, owners)

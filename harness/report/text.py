@@ -82,9 +82,7 @@ def format_width(share: float) -> str:
     if not isfinite(share):
         return ""
     percent = share * 100
-    return (
-        f"{percent:.0f} %" if round(percent) >= 100 else f"{percent:.2g} %"
-    )  # 1e+02 from there on
+    return f"{percent:.0f} %" if percent >= WHOLE_FROM else f"{percent:.2g} %"
 
 
 def format_points(difference: float) -> str:

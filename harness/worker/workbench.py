@@ -225,7 +225,7 @@ class Workbench:
         def call_of(examples: int) -> counts.Call:
             if runtime != TRAINING:
                 return loaded.program, take_batch(loaded.inputs, examples)
-            one = open_variant(variant, "cpu", runtime, examples)
+            one = open_variant(variant, "cpu", runtime, examples)  # a step changes the weights
             return one.program, one.inputs
 
         least = COUNTED_EXAMPLES if runtime == TRAINING else 1  # batch norms learn from two
