@@ -6,20 +6,18 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from bench.cache import cache_folder
 from bench.errors import SpecError
 from harness import store
-from harness.commands.decide import write_report
+from harness.commands.carry_out import carry_out
 from harness.commands.options import (
     REPORTS,
     EventsOption,
@@ -29,27 +27,18 @@ from harness.commands.options import (
     RunArgument,
     how_to,
 )
-from harness.console.decisions import print_answers
-from harness.console.events import print_event
-from harness.console.outcome import print_outcome
-from harness.console.progress import show_progress
 from harness.console.streams import err
-from harness.decide.answer import answer
-from harness.decide.sources import Source, load_source
 from harness.decide.units import SCALES
-from harness.errors import ExitCode, UserError
+from harness.errors import UserError
 from harness.grid import LONGEST_S, Grid
 from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
-from harness.prepare.evict import LIMIT, read_limit, trim_cache
-from harness.record import TIMED
-from harness.sweep import runner
+from harness.prepare.evict import read_limit
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
-from harness.sweep.recover import find_notes
 from harness.sweep.turn import hold_machine
 
 TIME_UNITS = SCALES["s"] | {"m": 60}
@@ -112,7 +101,7 @@ def run(
         interruption.hold()
         made = store.Run.create(store_folder, name, facts)
         how = partial(how_to, made=made, results=results, reports=reports)
-        _sweep(plan, made, launcher, reports, how, as_json, interruption)
+        carry_out(plan, made, launcher, reports, how, as_json, interruption)
 
 
 def read_time_s(text: str) -> float:
@@ -156,7 +145,7 @@ def resume(
     ):
         interruption = Interruption(err.print)
         with interruption.heard():
-            _sweep(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
+            carry_out(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
 
 
 def _require_same_machine(known: dict[str, Any]) -> None:
@@ -215,91 +204,3 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
         data[table] |= keys
     wanted = parse_grid(data, "the command line")  # the file alone was right
     return wanted, name, Path(name).stem
-
-
-def _sweep(
-    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
-    as_json: bool, interruption: Interruption, retry: Sequence[Retried] = (),
-) -> None:  # fmt: skip
-    """Measure what is left of a plan, write the report, and end with the exit code."""
-
-    def tell(phase: str) -> None:
-        if as_json:
-            print_event("phase", phase=phase)
-        else:
-            err.print(f"  {phase}")
-
-    if as_json:
-        print_event("run", run_id=made.run_id, results=str(made.folder))
-    with made.lock():
-        state, failures = "finished", 0
-        try:
-            interruption.release()
-            made.write_facts({**made.facts(), "state": "running"})
-            with show_progress(as_json) as progress:
-                sweep = runner.Sweep(plan, made, launcher, progress, retry, interruption)
-                failures = sweep.measure()
-        except KeyboardInterrupt:
-            state = "interrupted"
-            err.print(f"Interrupted. Go on with: {how('resume')}")
-        made.write_facts({**made.facts(), "state": state})
-        try:
-            tell("joining what was measured")
-            made.compact()
-        except KeyboardInterrupt:
-            _leave(how, state)
-    freed = trim_cache(cache_folder(), read_limit())
-    if freed:
-        err.print(f"The cache was full: {freed / 1e9:.1f} GB that were used longest ago are gone "
-                  f"({LIMIT} sets its size).")  # fmt: skip
-    try:
-        source, page = _write_page(made, reports, how, state, tell)
-    except KeyboardInterrupt:
-        _leave(how, state)
-    if source is not None and page is not None and not as_json:
-        with suppress(OSError, SystemExit):  # as rich ends where nobody reads
-            print_answers(source.frame, answer(source.frame, noise=source.noise))
-            print_outcome(source.frame, made, page)
-    statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
-    code = _exit_code(state, statuses, failures)
-    if as_json:
-        counts = statuses.value_counts().to_dict()
-        print_event("end", state=state, cells=counts, report=page, exit_code=int(code))
-    if code == ExitCode.SOME_FAILED:
-        err.print(f"What failed is measured again by: {how('resume')} --retry failed")
-    if code != ExitCode.FINE:
-        sys.exit(code)
-
-
-def _leave(how: Callable[[str], str], state: str) -> NoReturn:
-    """Say that all results are kept though no report was written, and end."""
-    err.print(f"{'Everything is measured' if state == 'finished' else 'What was timed is kept'}; "
-              f"the report is not written. Write it with: {how('report')}")  # fmt: skip
-    sys.exit(ExitCode.INTERRUPTED)
-
-
-def _write_page(
-    made: store.Run,
-    reports: Path,
-    how: Callable[[str], str],
-    state: str,
-    tell: Callable[[str], None],
-) -> tuple[Source | None, Path | None]:
-    """Write the report, unless nothing was timed; return what it is of and where it is."""
-    if not made.finished() and state != "finished":
-        if find_notes(made):
-            err.print(f"What was timed becomes results with: {how('report')}")
-        return None, None
-    tell("writing the report")
-    source = load_source([made])
-    return source, write_report(source, reports)
-
-
-def _exit_code(state: str, statuses: pd.Series, failures: int) -> ExitCode:
-    """Return how it went; a failure may have left no row, where there was a partial one."""
-    if state == "interrupted":
-        return ExitCode.INTERRUPTED
-    if not statuses.isin(TIMED).any():
-        return ExitCode.NOTHING_MEASURED
-    failed = failures or (statuses == "failed").any()
-    return ExitCode.SOME_FAILED if failed else ExitCode.FINE

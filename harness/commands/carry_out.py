@@ -1,0 +1,118 @@
+"""Carry out: measure what is left of a plan, write its report, and end with the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pandas as pd
+
+from bench.cache import cache_folder
+from harness import store
+from harness.commands.decide import write_report
+from harness.console.decisions import print_answers
+from harness.console.events import print_event
+from harness.console.outcome import print_outcome
+from harness.console.progress import show_progress
+from harness.console.streams import err
+from harness.decide.answer import answer
+from harness.decide.sources import Source, load_source
+from harness.errors import ExitCode
+from harness.prepare.evict import LIMIT, read_limit, trim_cache
+from harness.record import TIMED
+from harness.sweep import runner
+from harness.sweep.interruption import Interruption
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import Plan
+from harness.sweep.recover import find_notes
+
+
+def carry_out(
+    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
+    as_json: bool, interruption: Interruption, retry: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Measure what is left of a plan, write the report, and end with the exit code."""
+
+    def tell(phase: str) -> None:
+        if as_json:
+            print_event("phase", phase=phase)
+        else:
+            err.print(f"  {phase}")
+
+    if as_json:
+        print_event("run", run_id=made.run_id, results=str(made.folder))
+    with made.lock():
+        state, failures = "finished", 0
+        try:
+            interruption.release()
+            made.write_facts({**made.facts(), "state": "running"})
+            with show_progress(as_json) as progress:
+                sweep = runner.Sweep(plan, made, launcher, progress, retry, interruption)
+                failures = sweep.measure()
+        except KeyboardInterrupt:
+            state = "interrupted"
+            err.print(f"Interrupted. Go on with: {how('resume')}")
+        made.write_facts({**made.facts(), "state": state})
+        try:
+            tell("joining what was measured")
+            made.compact()
+        except KeyboardInterrupt:
+            _leave(how, state)
+    freed = trim_cache(cache_folder(), read_limit())
+    if freed:
+        err.print(f"The cache was full: {freed / 1e9:.1f} GB that were used longest ago are gone "
+                  f"({LIMIT} sets its size).")  # fmt: skip
+    try:
+        source, page = _write_page(made, reports, how, state, tell)
+    except KeyboardInterrupt:
+        _leave(how, state)
+    if source is not None and page is not None and not as_json:
+        with suppress(OSError, SystemExit):  # as rich ends where nobody reads
+            print_answers(source.frame, answer(source.frame, noise=source.noise))
+            print_outcome(source.frame, made, page)
+    statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
+    code = _exit_code(state, statuses, failures)
+    if as_json:
+        counts = statuses.value_counts().to_dict()
+        print_event("end", state=state, cells=counts, report=page, exit_code=int(code))
+    if code == ExitCode.SOME_FAILED:
+        err.print(f"What failed is measured again by: {how('resume')} --retry failed")
+    if code != ExitCode.FINE:
+        sys.exit(code)
+
+
+def _leave(how: Callable[[str], str], state: str) -> NoReturn:
+    """Say that all results are kept though no report was written, and end."""
+    err.print(f"{'Everything is measured' if state == 'finished' else 'What was timed is kept'}; "
+              f"the report is not written. Write it with: {how('report')}")  # fmt: skip
+    sys.exit(ExitCode.INTERRUPTED)
+
+
+def _write_page(
+    made: store.Run,
+    reports: Path,
+    how: Callable[[str], str],
+    state: str,
+    tell: Callable[[str], None],
+) -> tuple[Source | None, Path | None]:
+    """Write the report, unless nothing was timed; return what it is of and where it is."""
+    if not made.finished() and state != "finished":
+        if find_notes(made):
+            err.print(f"What was timed becomes results with: {how('report')}")
+        return None, None
+    tell("writing the report")
+    source = load_source([made])
+    return source, write_report(source, reports)
+
+
+def _exit_code(state: str, statuses: pd.Series, failures: int) -> ExitCode:
+    """Return how it went; a failure may have left no row, where there was a partial one."""
+    if state == "interrupted":
+        return ExitCode.INTERRUPTED
+    if not statuses.isin(TIMED).any():
+        return ExitCode.NOTHING_MEASURED
+    failed = failures or (statuses == "failed").any()
+    return ExitCode.SOME_FAILED if failed else ExitCode.FINE
