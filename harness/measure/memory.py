@@ -46,6 +46,15 @@ def read_usage() -> Usage:
     return Usage(sizes["RssAnon"] + sizes["RssShmem"], sizes["RssFile"], sizes["VmHWM"])
 
 
+def find_peak(before: Usage, after: Usage) -> int:
+    """Return the most anonymous memory that there was between two looks, at least.
+
+    The most file pages of the two were in the peak as well: when memory is short the kernel takes
+    them back meanwhile.
+    """
+    return after.peak - max(before.file, after.file)
+
+
 def reset_peak() -> bool:
     """Set the high-water mark to the present use; tell whether the kernel allowed it."""
     try:
@@ -61,12 +70,13 @@ def map_libraries() -> None:
     Without MADV_POPULATE_READ (before Linux 5.14) nothing happens: the first call maps them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split()
-        if len(fields) < 6 or not fields[5].startswith("/") or fields[1][0] != "r":
-            continue
-        begin, end = (int(part, 16) for part in fields[0].split("-"))
-        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_POPULATE_READ)
+    with Path("/proc/self/maps").open() as lines:  # one by one: all of them would take memory
+        for line in lines:
+            fields = line.split()
+            if len(fields) < 6 or not fields[5].startswith("/") or fields[1][0] != "r":
+                continue
+            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_POPULATE_READ)
 
 
 def prime(place: Callable[[Any], Any]) -> None:
@@ -95,8 +105,10 @@ def keep_no_freed_blocks() -> None:
 
 
 def release_free_memory() -> None:
-    """Give the heap's free pages back to the kernel: filled anew, they would count for nothing."""
-    gc.collect()
+    """Give the heap's free pages back to the kernel: filled anew, they would count for nothing.
+
+    What fits into a gap of the heap goes there, whatever its size; once freed, the gap stays full.
+    """
     ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -113,25 +125,29 @@ def measure_memory(
     """
     map_libraries()
     keep_no_freed_blocks()
+    gc.collect()
     release_free_memory()
     before = read_usage()
     reset_peak()
     call, mode, renew = load()
-    loading = read_usage()
+    load_peak = find_peak(before, read_usage())
+    gc.collect()
     release_free_memory()
     loaded = read_usage()
     peaks = []
     with mode():
         for _ in range(CALLS):
             renew()
+            map_libraries()  # what the kernel took back
+            release_free_memory()  # what the call before has freed
             reset_peak()
+            started = read_usage()
             call()
-            after = read_usage()
-            peaks.append(after.peak - after.file)
+            peaks.append(find_peak(started, read_usage()))
     peak = max(peaks)
     return {
         "peak_memory_bytes": float(max(0, peak - before.anonymous)),
-        "load_memory_bytes": float(max(0, loading.peak - loading.file - before.anonymous)),
+        "load_memory_bytes": float(max(0, load_peak - before.anonymous)),
         "weight_memory_bytes": float(max(0, loaded.anonymous - before.anonymous)),
         "working_memory_bytes": float(max(0, peak - loaded.anonymous)),
     }

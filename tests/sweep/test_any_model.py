@@ -214,7 +214,7 @@ def ask(launcher: Launcher, file: Path) -> Seen:
         with launcher.worker(imports) as worker:
             variant = worker.call("prepare_base", 60, model=f"{file}:net", recipes=[], seed=0,
                                   token="a test", threads=1)["variant"]  # fmt: skip
-            counted = worker.call("count", 60, variant=variant, runtime="eager")["metrics"]
+            counted = worker.call("count", 60, variant=variant, runtime="eager")
         with launcher.worker(imports) as worker:
             found = worker.call("load", 60, variant=variant, device="cpu", runtime="eager",
                                 threads=1, batch=2, pin=False, wait_policy="active",
@@ -223,8 +223,8 @@ def ask(launcher: Launcher, file: Path) -> Seen:
     finally:
         launcher.close_templates()
     effects = (found["matmul_precision_in_effect"], found["denormals_in_effect"])
-    return Seen(variant, counted["macs"], counted["params"], effects, outputs,
-                tuple(found["warnings"]))  # fmt: skip
+    macs, params = counted["work"].for_one(2), counted["metrics"]["params"]
+    return Seen(variant, macs, params, effects, outputs, tuple(found["warnings"]))
 
 
 def look_at(launcher: Launcher, folder: Path, spec: Spec) -> Seen:

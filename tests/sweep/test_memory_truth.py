@@ -9,6 +9,7 @@ from harness.sweep.launcher import Imports, Launcher
 
 MIB = 2**20
 ALLOCATE = """
+import ctypes
 import torch
 from torch import nn
 
@@ -21,6 +22,34 @@ class Allocate(nn.Module):
 
 def allocate(mib=0):
     return Allocate(mib), torch.ones(1, 4)
+
+class Forgotten(Allocate):
+    # Loses file pages in its call, as when the kernel is short of memory.
+    def forward(self, x):
+        made = super().forward(x)
+        libc = ctypes.CDLL(None)
+        for line in open("/proc/self/maps"):
+            if "libtorch_cpu" in line and " r-xp " in line:
+                begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+                libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 4)
+        return made
+
+class Gaps(Allocate):
+    # The heap has gaps of 2 MiB; what a call keeps makes the one smaller that it used before.
+    def __init__(self, mib):
+        super().__init__(mib)
+        blocks = [torch.ones(25_000) for _ in range(200)]
+        self.kept = blocks[::21]
+    def forward(self, x):
+        made = super().forward(x)
+        self.kept.append(torch.ones(1_000))
+        return made
+
+def gaps(mib):
+    return Gaps(mib), torch.ones(1, 4)
+
+def forgotten(mib):
+    return Forgotten(mib), torch.ones(1, 4)
 
 def weights(mib=64):
     return nn.Linear(mib * 2**8, 1024, bias=False), torch.ones(1, mib * 2**8)
@@ -58,6 +87,18 @@ def test_what_a_call_allocates_is_measured_within_1_mib_and_1_percent(
     assert found["working_memory_bytes"] == pytest.approx(mib * MIB, abs=MIB + 0.01 * mib * MIB)
     assert found["peak_memory_bytes"] == pytest.approx(mib * MIB, abs=MIB + 0.01 * mib * MIB)
     assert found["weight_memory_bytes"] < MIB
+
+
+def test_gaps_of_the_heap_that_earlier_calls_filled_are_not_the_model_s(
+    memory_of: Measure,
+) -> None:
+    found = memory_of("gaps(1)")
+    assert found["working_memory_bytes"] == pytest.approx(MIB, abs=0.2 * MIB)
+
+
+def test_file_pages_that_the_kernel_takes_back_are_not_the_model_s(memory_of: Measure) -> None:
+    found = memory_of("forgotten(4)")
+    assert found["working_memory_bytes"] == pytest.approx(4 * MIB, abs=MIB)
 
 
 @pytest.mark.parametrize("mib", [1, 64, 512])
