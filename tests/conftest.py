@@ -3,8 +3,8 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,30 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
+from tests.warm import COMMAND, Stove, WarmCommand, can_start
 
-COMMAND = (sys.executable, "-P", "-m", "paretogrid")
+STOVE: list[Stove] = []
 
 
 def start_command(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start `paretogrid` in a folder."""
+    """Start `paretogrid` in a folder; a fork of one that is warm, where there is a stove."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, text=True, **{**pipes, **options})
+    whole = {"cwd": folder, "text": True, **pipes, **options}
+    if STOVE and can_start(whole):
+        return WarmCommand(STOVE[0], [*COMMAND, *arguments], **whole)
+    return subprocess.Popen([*COMMAND, *arguments], **whole)
+
+
+def run_command(
+    folder: Path, *arguments: str, timeout: float = 300, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `paretogrid` in a folder."""
+    with start_command(folder, *arguments, **options) as running:
+        try:
+            shown, said = running.communicate(timeout=timeout)
+        finally:
+            running.kill()
+    return subprocess.CompletedProcess(running.args, running.returncode, shown, said)
 
 
 STARTERS = {"launcher", "measure", "command"}
@@ -72,6 +88,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["PARETOGRID_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def stove(own_cache: Path, what_we_start_hears_signals: None) -> Iterator[None]:
+    """Keep the command warm for `start_command`."""
+    STOVE.append(Stove())
+    yield
+    STOVE.pop().close()
+
+
 @pytest.fixture(scope="session")
 def launcher(own_cache: Path) -> Iterator[Launcher]:
     with Launcher() as started:
@@ -105,15 +129,4 @@ def measure(launcher: Launcher, tmp_path: Path) -> Callable[..., pd.DataFrame]:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `paretogrid` in an empty folder of its own."""
 
-    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            **options,
-        )
-
-    return run
+    return partial(run_command, tmp_path)
