@@ -18,6 +18,7 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
+from harness.worker.server import settle
 from tests.warm import COMMAND, Stove, WarmCommand, can_start
 
 STOVE: list[Stove] = []
@@ -63,6 +64,12 @@ def one_thread_beside_others() -> None:
     """Threads of two test processes would wait for each other's, spinning."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def garbage_is_sought_in_what_tests_make() -> None:
+    """Whoever counts a call looks at every object; those of all modules take 0.1 s each time."""
+    settle()
 
 
 @pytest.fixture(scope="session", autouse=True)

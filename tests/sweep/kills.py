@@ -115,8 +115,8 @@ class Scenario:
         """Wait at random; half of the time for the middle of a heat."""
         self._wait_for(runner, lambda: self._find(runner, target) is not None)
         if self.random.random() < 0.5:
-            known = len(read_journals(self.results))
-            self._wait_for(runner, lambda: len(read_journals(self.results)) != known)
+            known = find_sizes(self.results)
+            self._wait_for(runner, lambda: find_sizes(self.results) != known)
         deadline = time.monotonic() + self.random.uniform(0, 1.5)
         while runner.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -236,6 +236,15 @@ def read_journals(results: Path) -> pd.DataFrame:
                 batches.append(batch.to_pandas().assign(heat=heat))
     columns = ["heat", "member", "round", "block", "seconds"]
     return pd.concat(batches)[columns] if batches else pd.DataFrame(columns=columns)
+
+
+def find_sizes(results: Path) -> dict[str, int]:
+    """Return the size of each journal: one grows when blocks were timed."""
+    found = {}
+    for path in results.glob("*/journal/*/*.arrows"):
+        with suppress(FileNotFoundError):  # it has become results meanwhile
+            found[str(path)] = path.stat().st_size
+    return found
 
 
 @contextmanager
