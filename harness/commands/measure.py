@@ -178,6 +178,8 @@ def _return_to(folder: Path, grid: Grid) -> None:
     grid's files are there; UserError otherwise.
     """
     if folder.is_dir():
+        if not folder.samefile(Path.cwd()):
+            err.print(f"It goes on in {folder}, where it began.")
         os.chdir(folder)
         return
     missing = [file for file in user_files(grid) if not read_path(file).is_file()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import time
@@ -74,29 +73,15 @@ def check_samples(run: Run, blocks: pd.DataFrame) -> None:
     assert numbers == list(range(len(numbers)))
 
 
-@pytest.fixture(scope="module")
-def first_leg(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A folder with a run that was interrupted in its heat, what it printed and what it said."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    runner = start(folder)
-    wait_for_rounds(folder, runner, 20)
+def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
+    tmp_path: Path, command: Command
+) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 20)
     runner.send_signal(signal.SIGINT)
     shown, said = runner.communicate(timeout=60)
     assert runner.returncode == 130, said
-    return folder, shown, said
-
-
-@pytest.fixture
-def interrupted(first_leg: tuple[Path, str, str], tmp_path: Path) -> Path:
-    """A copy of such a folder."""
-    return Path(shutil.copytree(first_leg[0], tmp_path, dirs_exist_ok=True))
-
-
-def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
-    interrupted: Path, first_leg: tuple[Path, str, str], command: Command
-) -> None:
-    _, shown, said = first_leg
-    run = open_run(interrupted / "results", None)
+    run = open_run(tmp_path / "results", None)
     assert f"paretogrid resume {run.run_id}" in said
     assert "Traceback" not in said
     assert run.facts()["state"] == "interrupted"
@@ -106,11 +91,11 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert (cells["latency_s_low"] < cells["latency_s_high"]).all()
     assert cells.set_index("technique").loc["bf16", "latency_ratio"] > 0
     assert set(cells["stopped_by"]) == {"interruption"}
-    page = interrupted / "reports" / run.run_id / "report.md"
+    page = tmp_path / "reports" / run.run_id / "report.md"
     assert "2 of 2 cells were interrupted" in page.read_text()
     assert "0 cells measured, 2 in part" in page.read_text()
     assert "2 partial" in shown
-    blocks = read_journals(interrupted / "results")
+    blocks = read_journals(tmp_path / "results")
     rounds = int(cells["rounds"].min())
     again = command("resume")
     assert again.returncode == 0, again.stderr
@@ -128,15 +113,17 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert command("resume", "--mixed").returncode == 0
 
 
-def test_a_model_that_was_changed_meanwhile_is_timed_anew(
-    interrupted: Path, command: Command
-) -> None:
-    before = read_journals(interrupted / "results")
-    (interrupted / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
+def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, command: Command) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    before = read_journals(tmp_path / "results")
+    (tmp_path / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
     again = command("resume")
     assert again.returncode == 0
     assert again.stderr.count("has changed: it is timed anew") == 2
-    run = open_run(interrupted / "results", None)
+    run = open_run(tmp_path / "results", None)
     samples = pd.read_parquet(run.folder / "samples.parquet")
     blocks = samples.groupby(["cell_id", "block"])["seconds"].apply(tuple)
     assert not set(blocks) & {tuple(seconds) for seconds in before["seconds"]}
@@ -335,18 +322,22 @@ def test_a_terminal_that_is_closed_ends_the_run_with_its_results(tmp_path: Path)
     assert (tmp_path / "reports" / run.run_id / "report.md").is_file()
 
 
-def test_a_resume_that_fails_leaves_what_was_timed(interrupted: Path, command: Command) -> None:
-    run = open_run(interrupted / "results", None)
+def test_a_resume_that_fails_leaves_what_was_timed(tmp_path: Path, command: Command) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 10)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
     before = run.read("cells").to_pandas().set_index("cell_id")
-    blocks = read_journals(interrupted / "results")
-    (interrupted / "own.py").rename(interrupted / "elsewhere.py")
+    blocks = read_journals(tmp_path / "results")
+    (tmp_path / "own.py").rename(tmp_path / "elsewhere.py")
     failed = command("resume")
     assert failed.returncode == 3, failed.stderr
     assert "own.py" in failed.stderr
     after = run.read("cells").to_pandas().set_index("cell_id")
     assert set(after["status"]) == {"partial"}
     assert after["latency_s"].to_dict() == before["latency_s"].to_dict()
-    (interrupted / "elsewhere.py").rename(interrupted / "own.py")
+    (tmp_path / "elsewhere.py").rename(tmp_path / "own.py")
     assert command("resume").returncode == 0
     assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
     check_samples(run, blocks)

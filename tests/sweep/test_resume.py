@@ -11,7 +11,7 @@ import pytest
 
 from harness.store import open_run
 from harness.sweep.launcher import Launcher
-from tests.conftest import COMMAND, start_command
+from tests.conftest import COMMAND, run_command, start_command
 
 pytestmark = pytest.mark.workers
 
@@ -77,10 +77,11 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) ->
     assert "Traceback" not in said
     kept = pd.read_parquet(run.folder / "cells.parquet")
     assert 0 < len(kept) < SMALL_CELLS
-    again = subprocess.run(
-        [*COMMAND, "resume", run.run_id], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = run_command(elsewhere, "resume", run.run_id, "--results", str(tmp_path / "results"))
     assert again.returncode == 0, again.stderr
+    assert f"It goes on in {tmp_path}, where it began." in again.stderr
     cells = pd.read_parquet(run.folder / "cells.parquet").set_index("cell_id")
     assert len(cells) == SMALL_CELLS
     before = kept.set_index("cell_id")
