@@ -1,5 +1,6 @@
 """Shared by all tests: a cache of their own, one worker server, and the command."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -67,9 +68,11 @@ def one_thread_beside_others() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def garbage_is_sought_in_what_tests_make() -> None:
+def garbage_is_sought_in_what_tests_make() -> Iterator[None]:
     """Whoever counts a call looks at every object; those of all modules take 0.1 s each time."""
     settle()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,6 +36,7 @@ from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
 from harness.prepare.evict import read_limit
+from harness.stats import prepare_tests
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
@@ -84,6 +85,7 @@ def run(
     _check_folders(store_folder, reports)
     with ExitStack() as stack:
         launcher = stack.enter_context(Launcher(wanted.measure.wait_policy))
+        prepare_tests()  # while the server starts; an import that is interrupted cannot be repeated
         plan = resolve(wanted, launcher, where)
         stack.enter_context(
             hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait)
@@ -139,13 +141,14 @@ def resume(
     found = store.Run(found.folder.resolve())
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
-    with (
-        Launcher(plan.grid.measure.wait_policy) as launcher,
-        hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait),
-    ):
-        interruption = Interruption(err.print)
-        with interruption.heard():
-            carry_out(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
+    with Launcher(plan.grid.measure.wait_policy) as launcher:
+        prepare_tests()
+        with hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait):
+            interruption = Interruption(err.print)
+            with interruption.heard():
+                carry_out(
+                    plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ())
+                )
 
 
 def _require_same_machine(known: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ class Journal:
 
     Opened, it gives the members what they have timed in that heat already, if it was of the same
     variant; what `left` holds is other's or of what has changed, and `changed` names the members
-    that have. `name` is the heat's, as it was when it was begun. Use as a context manager.
+    that have. `holds` names all whose blocks are in it. `name` is the heat's, as it was when it was
+    begun. Use as a context manager.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Journal:
         self._clock = clock
         restored = restore(known, name, members, variants)
         self.name, self.left, self._files = restored.name, restored.left, restored.files
-        self.changed = restored.changed
+        self.changed, self._held = restored.changed, restored.held
         self._kept = {member.name: len(member.blocks) for member in members}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +116,11 @@ class Journal:
         except OSError as error:
             raise cannot_write(self._files[-1], error) from None
 
+    @property
+    def holds(self) -> set[str]:
+        """The members whose blocks are in it, those of earlier runs too."""
+        return self._held | {member.name for member in self._members if member.blocks}
+
     def remove(self) -> None:
         """Take the journal away, with what stands beside it: what it holds has become results."""
         for path in self._files:
@@ -131,12 +137,13 @@ class Journal:
 class Restored:
     """What a place's journals hold of some members: their heat, its files, the blocks of others.
 
-    changed: members that were timed there, but as another variant.
+    held: all whose blocks they are. changed: members that were timed there, but as another variant.
     """
 
     name: str
     files: list[Path]
     left: list[TimedBlock]
+    held: set[str]
     changed: list[str]
 
 
@@ -179,7 +186,8 @@ def restore(
     others = {name for name, variant in timed if variant != variants.get(name)}
     names = [member.name for member in members if member.name in variants]
     changed = [name for name in names if name in others and (name, variants[name]) not in timed]
-    return Restored(chosen, files[chosen], left, changed)
+    held = {row["member"] for row in heats[chosen]}
+    return Restored(chosen, files[chosen], left, held, changed)
 
 
 def _key(place: str) -> str:

@@ -262,8 +262,9 @@ class Sweep:
             self._keep(record, samples, examples)
             seat.record, seat.kept = record, False
             concluded.append(seat)
-        if timed.journal is not None and not timed.interrupted:
-            timed.journal.remove()
+        journal = timed.journal
+        if journal is not None and not timed.interrupted and not journal.holds & self._partial:
+            journal.remove()
         return concluded
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
@@ -310,6 +311,8 @@ class Sweep:
         self._failures += record.status == "failed"
         if record.status in TIMED or record.cell.id not in self._partial:
             self.run.add(record, samples, examples)  # what was timed outlives a failure
+            if record.status == "measured":
+                self._partial.discard(record.cell.id)
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)

@@ -2,10 +2,25 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness.sweep.interruption import SIGNALS, Interruption
+
+LOOK = """
+import sys
+import paretogrid
+paretogrid.claim_names()
+from harness.store import Run
+def create(*_):
+    sys.exit(0 if "scipy.stats" in sys.modules else 1)
+Run.create = create  # from here on there is something to go on with
+sys.argv = ["paretogrid", "run", "--model", "own.py:net", "--threads", "1"]
+paretogrid.main()
+"""
 
 
 def send(number: signal.Signals) -> None:
@@ -58,3 +73,12 @@ def test_without_a_signal_nothing_waits_and_nothing_is_raised() -> None:
         interruption.release()
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
+
+
+@pytest.mark.workers
+def test_what_results_need_is_imported_before_a_signal_can_leave_half_of_it(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Linear(4, 4), torch.ones(1, 4)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", LOOK], cwd=tmp_path, check=False)
+    assert done.returncode == 0
