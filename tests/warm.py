@@ -131,7 +131,7 @@ def keep(*descriptors: int) -> None:
     for own, descriptor in enumerate(channels):
         os.dup2(descriptor, own)
     for descriptor in descriptors:
-        if descriptor > len(channels):
+        if descriptor >= len(channels):
             os.close(descriptor)
 
 
