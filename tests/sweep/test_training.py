@@ -91,6 +91,15 @@ def test_a_training_grid_measures_steps_and_the_way_to_quality(
     assert base["peak_memory_bytes"] > base["weight_memory_bytes"] > 0
 
 
+@pytest.mark.clock
+def test_an_example_of_a_large_batch_costs_less_than_one_of_a_small_batch(
+    measure: Callable[..., pd.DataFrame],
+) -> None:
+    """The batches are in heats apart, between which the machine may change its speed."""
+    found = measure(models=[MLP], batch=[20, 100], task="training").set_index("batch")
+    assert found.loc[100, "throughput_per_s"] > found.loc[20, "throughput_per_s"]
+
+
 def test_a_target_that_is_never_reached_stays_empty(
     measure: Callable[..., pd.DataFrame],
 ) -> None:
