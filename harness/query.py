@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 
 from harness.errors import UserError
-from harness.store import list_runs, open_run
+from harness.runs import list_runs, open_run
 
 VIEWS = ("cells", "samples", "runs")
 

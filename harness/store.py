@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import compute
 
-from bench.errors import suggest
 from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
-from harness.paths import read_path
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
 from harness.stats import correct_p_values
 
@@ -42,11 +39,6 @@ CONTROL_PREFIX = "control-"
 def control_id(heat: str) -> str:
     """Return what the control's samples of a heat are kept under, in place of a cell's id."""
     return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
-
-
-def results_folder(given: str | None = None) -> Path:
-    """Return the store: as given, PARETOGRID_RESULTS, or ./results."""
-    return read_path(given or os.environ.get("PARETOGRID_RESULTS") or "results")
 
 
 class Run:
@@ -267,31 +259,6 @@ def correct_over_grid(cells: pa.Table) -> pa.Table:
     return cells.set_column(place, cells.schema.field(place), column)
 
 
-def open_run(root: Path, run_id: str | None) -> Run:
-    """Return a run of the store, the latest where none is named; raise UserError if absent."""
-    if run_id is not None and (read_path(run_id) / "run.json").is_file():
-        return Run(read_path(run_id).resolve())
-    known = list_runs(root)
-    if not known:
-        raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
-    if run_id is None or run_id == "latest":
-        return Run(root / known[-1])
-    if run_id in known:
-        return Run(root / run_id)
-    raise UserError(
-        f"No run {run_id!r} in {root}.{suggest(run_id, known)} The latest is {known[-1]!r}."
-    )
-
-
-def list_runs(root: Path) -> list[str]:
-    """Return the runs of a store, the oldest first."""
-    if not root.is_dir():
-        return []
-    names = [path.parent.name for path in root.glob("*/run.json")]
-    # Runs of one second are numbered: demo-…-9 comes before demo-…-10.
-    return sorted(names, key=lambda name: (_created_at(root / name), len(name), name))
-
-
 def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the run's cells, a row each, in the order in which they were measured."""
     table = run.read("cells", columns)
@@ -300,13 +267,6 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     # Columns are handed over one by one: a million cells are not in memory twice.
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     return frame
-
-
-def _created_at(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "run.json").read_text()).get("created_at", ""))
-    except (OSError, ValueError):
-        return ""
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -20,17 +20,22 @@ from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
 from harness.worker.server import settle
-from tests.warm import COMMAND, Stove, WarmCommand, can_start
+from tests.warm import COMMAND, Kitchen
 
-STOVE: list[Stove] = []
+KITCHEN: list[Kitchen] = []
 
 
-def start_command(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start `paretogrid` in a folder; a fork of one that is warm, where there is a stove."""
+def start_command(
+    folder: Path, *arguments: str, cold: bool = False, **options: Any
+) -> subprocess.Popen[str]:
+    """Start `paretogrid` in a folder; a fork of one that is warm, where there is a kitchen.
+
+    `cold`: by Python, as its user does, and its server is its child.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     whole = {"cwd": folder, "text": True, **pipes, **options}
-    if STOVE and can_start(whole):
-        return WarmCommand(STOVE[0], [*COMMAND, *arguments], **whole)
+    if KITCHEN and not cold:
+        return KITCHEN[0].start(arguments, **whole)
     return subprocess.Popen([*COMMAND, *arguments], **whole)
 
 
@@ -99,11 +104,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def stove(own_cache: Path, what_we_start_hears_signals: None) -> Iterator[None]:
+def kitchen(own_cache: Path, what_we_start_hears_signals: None) -> Iterator[None]:
     """Keep the command warm for `start_command`."""
-    STOVE.append(Stove())
+    KITCHEN.append(Kitchen())
     yield
-    STOVE.pop().close()
+    KITCHEN.pop().close()
 
 
 @pytest.fixture(scope="session")

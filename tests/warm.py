@@ -1,7 +1,9 @@
-"""The command as forks of a process that has imported it: starting it takes 2.5 s of a processor.
+"""The command, and its server, as forks of processes that have imported them.
 
-Each fork goes on as `python -P -m paretogrid` would, in a folder, environment and session of its
-own. Tests of how the command starts, and those that change Python's own environment, start Python.
+Starting a command takes 2.5 s of a processor, and its server as much again. Each fork goes on as
+`python -P -m paretogrid` or `paretogrid.serve` would, in a folder, environment and session of its
+own; a server is no child of its runner, though. Tests of how either starts, those that look for a
+run's children, and those that change Python's own environment start Python.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 LONGEST_REQUEST = 2**20
@@ -25,50 +27,64 @@ IMPORTED = ("harness.report.write", "harness.sweep.runner", "rich.live", "rich.t
 """What takes long, and does not look at the terminal yet."""
 OURS = "PARETOGRID_"
 """Variables of these names are read when the command runs, not when it is imported."""
+STANDARD = 3
+"""Input, output and error come first among the descriptors of a request, and how it ends next."""
 
 
 class Stove:
-    """A process that has imported the command when it is first asked, and forks as asked."""
+    """A process that has imported what it shall be, when it is first asked, and forks as asked.
 
-    def __init__(self) -> None:
-        self._control: socket.socket | None = None
+    kind: "command" or "server".
+    """
 
-    def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Let it fork, with these for standard input, output and error, and for how it ends."""
-        if self._control is None:
-            self._control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with its:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", __file__, str(its.fileno())], pass_fds=[its.fileno()]
-                )
-        socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+    def __init__(self, kind: str, **environment: str) -> None:
+        self.environment = {**os.environ, **environment}
+        self._kind = kind
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def light(self, *descriptors: int) -> Self:
+        """Start it, with descriptors of its own."""
+        self.control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            handed = [its.fileno(), *descriptors]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, self._kind, *map(str, handed)],
+                pass_fds=handed, env=self.environment,
+            )  # fmt: skip
+        return self
+
+    @property
+    def is_lit(self) -> bool:
+        """Tell whether it was started."""
+        return self._process is not None
 
     def close(self) -> None:
         """End it; what it has started goes on."""
-        if self._control is not None:
-            self._control.close()
+        if self._process is not None:
+            self.control.close()
             self._process.wait()
 
 
-class WarmCommand(subprocess.Popen[str]):
-    """A command that a stove has started; in all else it is a process like any other."""
+class WarmProcess(subprocess.Popen[Any]):
+    """What a stove has started, by way of the `control` of it; else a process like any other."""
 
-    def __init__(self, stove: Stove, command: Sequence[str], **options: Any) -> None:
-        self._stove = stove
+    def __init__(self, control: socket.socket, words: Sequence[str], **options: Any) -> None:
+        self._control = control
         self._ended: socket.socket | None = None
-        super().__init__(command, **options)
+        super().__init__(words, **options)
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
         """Ask for a fork; `rest` is what `Popen` hands to what starts a process of its own."""
-        (cwd, env), handles = rest[4:6], rest[9:15]
+        (handed, cwd, env), handles = rest[3:6], rest[9:15]
         to_read, _, _, to_write, _, to_complain = handles
-        request = {"arguments": args[len(COMMAND) :], "cwd": str(cwd or Path.cwd()),
-                   "env": dict(env or os.environ), "session": rest[20]}  # fmt: skip
+        request = {"words": args, "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ),
+                   "session": rest[20]}  # fmt: skip
         self._ended, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             channels = [fd if fd >= 0 else own for own, fd in
                         enumerate((to_read, to_write, to_complain))]  # fmt: skip
-            self._stove.ask(request, [*channels, its.fileno()])
+            descriptors = [*channels, its.fileno(), *handed]
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
         self.pid = int(self._ended.recv(64))
         self._child_created = True
         self._close_pipe_fds(*handles)
@@ -91,31 +107,77 @@ class WarmCommand(subprocess.Popen[str]):
         return self.returncode
 
 
-def can_start(options: dict[str, Any]) -> bool:
-    """Tell whether Python would start with the same environment."""
-    environment = options.get("env") or os.environ
-    differ = {name for name, _ in set(environment.items()) ^ set(os.environ.items())}
+class Kitchen:
+    """A stove for commands and one for their servers, lit when the first is asked for."""
+
+    def __init__(self) -> None:
+        from harness.sweep.launcher import ONE_THREAD
+
+        self._commands = Stove("command")
+        self._servers = Stove("server", **ONE_THREAD, PYTHONUNBUFFERED="1")
+
+    def start(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start the command; cold where Python would not start with the same environment."""
+        if not is_alike(options.get("env") or os.environ, os.environ):
+            return subprocess.Popen([*COMMAND, *arguments], **options)
+        if not self._commands.is_lit:
+            self._servers.light()
+            self._commands.light(self._servers.control.fileno())
+        return WarmProcess(self._commands.control, arguments, **options)
+
+    def close(self) -> None:
+        """End both; what they have started goes on."""
+        self._commands.close()
+        self._servers.close()
+
+
+def is_alike(environment: Any, other: Any) -> bool:
+    """Tell whether Python would start with both environments in the same way."""
+    differ = {name for name, _ in set(environment.items()) ^ set(other.items())}
     return all(name.startswith(OURS) for name in differ)
 
 
-def serve(control: socket.socket) -> dict[str, Any] | None:
-    """Fork as asked; return in each fork what it shall run, None when nobody asks any more."""
+def start_server(control: socket.socket, known: dict[str, str]) -> Callable[..., Any]:
+    """Return what starts a launcher's server as a fork of the one on `control`.
+
+    `known` is the environment that one was started with; in any other Python is started.
+    """
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        if not is_alike(options["env"], known):
+            return subprocess.Popen(command, **options)
+        return WarmProcess(control, [], **options)
+
+    return start
+
+
+def serve(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Fork as asked; return in each fork what it shall be, with what descriptors.
+
+    None when nobody asks any more.
+    """
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LONGEST_REQUEST, 4)
+        message, descriptors, _, _ = socket.recv_fds(control, LONGEST_REQUEST, STANDARD + 2)
         if not message:
             return None
         if os.fork() == 0:
             control.close()
-            keep(*descriptors)
-            return dict(json.loads(message))
+            return dict(json.loads(message)), keep(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def keep(*descriptors: int) -> None:
-    """Fork once more: the first waits and tells how the second ended, the second returns."""
+def keep(*descriptors: int) -> list[int]:
+    """Fork once more: the first waits and tells how the second ended, the second returns.
+
+    What was handed beyond input, output, error and the end is its own.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *channels, ended = descriptors
+    channels, ended, handed = (
+        descriptors[:STANDARD],
+        descriptors[STANDARD],
+        descriptors[STANDARD + 1 :],
+    )
     child = os.fork()
     if child:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -130,25 +192,14 @@ def keep(*descriptors: int) -> None:
             os._exit(0)
     for own, descriptor in enumerate(channels):
         os.dup2(descriptor, own)
-    for descriptor in descriptors:
-        if descriptor >= len(channels):
+    for descriptor in descriptors[: STANDARD + 1]:
+        if descriptor >= STANDARD:
             os.close(descriptor)
+    return handed
 
 
-def main() -> None:
-    """Import what a run imports, then be what is asked for."""
-    import paretogrid
-
-    paretogrid.claim_names()
-    for name in IMPORTED:
-        import_module(name)
-    assert "harness.console.streams" not in sys.modules, "it looks at where it prints"
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who keep the others
-    gc.collect()
-    gc.freeze()
-    asked = serve(socket.socket(fileno=int(sys.argv[1])))
-    if asked is None:
-        return
+def be_asked(asked: dict[str, Any]) -> None:
+    """Take the folder, environment, session and channels that were asked for."""
     sys.stdin = open(0)  # noqa: SIM115  # as Python opens them when it starts
     sys.stdout = open(1, "w")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
@@ -157,8 +208,54 @@ def main() -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    sys.argv = ["paretogrid", *asked["arguments"]]
+
+
+def serve_commands(control: socket.socket, servers: socket.socket) -> None:
+    """Import what a run imports, then be a command that was asked for."""
+    import paretogrid
+
+    for name in IMPORTED:
+        import_module(name)
+    assert "harness.console.streams" not in sys.modules, "it looks at where it prints"
+    from harness.sweep import launcher
+
+    known = {**os.environ, **launcher.ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+    launcher.Popen = start_server(servers, known)
+    gc.collect()
+    gc.freeze()
+    found = serve(control)
+    if found is None:
+        return
+    asked, _ = found
+    be_asked(asked)
+    sys.argv = ["paretogrid", *asked["words"]]
     paretogrid.main()
+
+
+def serve_servers(control: socket.socket) -> None:
+    """Import what a server imports, then be one that was asked for."""
+    import paretogrid
+
+    from harness.worker.server import preload, without_collector, without_cuda
+
+    with without_cuda(), without_collector():
+        preload()
+    found = serve(control)
+    if found is None:
+        return
+    asked, handed = found
+    be_asked(asked)
+    paretogrid.serve(*handed)
+
+
+def main() -> None:
+    """Be a stove of the kind that is named, for what is asked on a socket."""
+    import paretogrid
+
+    paretogrid.claim_names()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who keep the others
+    control, *others = (socket.socket(fileno=int(number)) for number in sys.argv[2:])
+    {"command": serve_commands, "server": serve_servers}[sys.argv[1]](control, *others)
 
 
 if __name__ == "__main__":

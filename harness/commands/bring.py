@@ -10,13 +10,15 @@ from typing import Annotated
 
 import typer
 
-from harness import store
 from harness.commands.options import FILE, ResultsOption
 from harness.console.streams import out
 from harness.decide.prices import read_prices
 from harness.published.columns import read_csv, read_map
 from harness.published.table import Published, make_cells
 from harness.published.timm import read_timm
+from harness.runs import results_folder
+from harness.store import Run
+from harness.wording import counted
 
 app = typer.Typer(help="Make a run of a published table.", no_args_is_help=True)
 PriceOption = Annotated[
@@ -59,8 +61,8 @@ def _keep(published: Published, kind: str, price: Path | None, results: str | No
     }  # fmt: skip
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows = make_cells(published.cells, now)  # first: a mistake leaves no run behind
-    made = store.Run.create(store.results_folder(results), kind, facts)
+    made = Run.create(results_folder(results), kind, facts)
     made.write_cells(rows)
     for line in published.told:
         out.print(line)
-    out.print(f"{len(published.cells)} cells: {made.folder / 'cells.parquet'}")
+    out.print(f"{counted(len(published.cells), 'cell')}: {made.folder / 'cells.parquet'}")

@@ -11,7 +11,6 @@ from typing import NoReturn
 import pandas as pd
 
 from bench.cache import cache_folder
-from harness import store
 from harness.commands.decide import write_report
 from harness.console.decisions import print_answers
 from harness.console.events import print_event
@@ -23,6 +22,7 @@ from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode
 from harness.prepare.evict import LIMIT, read_limit, trim_cache
 from harness.record import TIMED
+from harness.store import Run
 from harness.sweep import runner
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
@@ -31,7 +31,7 @@ from harness.sweep.recover import find_notes
 
 
 def carry_out(
-    plan: Plan, made: store.Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
+    plan: Plan, made: Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
     as_json: bool, interruption: Interruption, retry: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Measure what is left of a plan, write the report, and end with the exit code."""
@@ -92,7 +92,7 @@ def _leave(how: Callable[[str], str], state: str) -> NoReturn:
 
 
 def _write_page(
-    made: store.Run,
+    made: Run,
     reports: Path,
     how: Callable[[str], str],
     state: str,

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import store
 from harness.commands.options import (
     FILE,
     REPORTS,
@@ -31,6 +30,7 @@ from harness.decide.frontier import Objective, find_objective
 from harness.decide.recommend import recommend as choose
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
+from harness.runs import open_run, results_folder
 from harness.sweep.recover import recover
 
 
@@ -127,7 +127,7 @@ def query(
     """Ask the whole store in SQL; it is only read."""
     from harness.query import query as ask  # late: duckdb takes long to import
 
-    rows = ask(store.results_folder(results), sql)
+    rows = ask(results_folder(results), sql)
     kept = rows.astype(object).where(rows.notna(), None).to_dict("records")
     found = [{str(name): value for name, value in row.items()} for row in kept]
     if as_json:
@@ -144,9 +144,9 @@ def write_report(source: Source, reports: Path) -> Path:
 
 
 def _open(names: list[str] | None, results: str | None, prices: Path | None) -> Source:
-    root = store.results_folder(results)
+    root = results_folder(results)
     wanted: list[str | None] = [*names] if names else [None]
-    runs = [store.open_run(root, name) for name in wanted]
+    runs = [open_run(root, name) for name in wanted]
     for run in runs:
         found = recover(run)
         if found:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import store
 from harness.commands.options import JsonOption, NoWaitOption, ResultsOption
 from harness.console.machine import describe_entry, print_examination, print_layers
 from harness.console.streams import err, print_json, print_rows
@@ -17,6 +16,8 @@ from harness.grid import BASELINE
 from harness.grid_file import built_in_grids, parse_grid
 from harness.measure.processor import usable_processors
 from harness.record import METRICS
+from harness.runs import list_runs, open_run, results_folder
+from harness.store import Run
 from harness.sweep.doctor import examine
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
@@ -47,9 +48,9 @@ def list_(
     elif kind is Kind.METRICS:
         rows = [{k: getattr(m, k) for k in ("name", "unit", "direction", "label")} for m in METRICS]
     elif kind is Kind.RUNS:
-        folder = store.results_folder(results)
-        names = store.list_runs(folder)
-        rows = [_run_row(store.open_run(folder, name)) for name in names]
+        folder = results_folder(results)
+        names = list_runs(folder)
+        rows = [_run_row(open_run(folder, name)) for name in names]
     else:
         try:
             with Launcher() as launcher, launcher.worker() as worker:
@@ -107,7 +108,7 @@ def doctor(
         print_examination(found)
 
 
-def _run_row(found: store.Run) -> dict[str, Any]:
+def _run_row(found: Run) -> dict[str, Any]:
     facts = found.facts()
     return {
         "name": found.run_id,

@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,6 @@ import typer
 
 from bench.cache import cache_folder
 from bench.errors import SpecError
-from harness import store
 from harness.commands.carry_out import carry_out
 from harness.commands.options import (
     REPORTS,
@@ -36,7 +36,9 @@ from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
 from harness.paths import read_path, require_writable
 from harness.prepare.evict import read_limit
+from harness.runs import open_run, results_folder
 from harness.stats import prepare_tests
+from harness.store import Run
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
@@ -81,15 +83,10 @@ def run(
         "max_seconds": None if whole_time is None else read_time_s(whole_time),
     }
     wanted, where, name = _read_wanted(grid, {"grid": axes, "budget": budget})
-    store_folder = store.results_folder(results)
+    store_folder = results_folder(results)
     _check_folders(store_folder, reports)
-    with ExitStack() as stack:
-        launcher = stack.enter_context(Launcher(wanted.measure.wait_policy))
-        prepare_tests()  # while the server starts; an import that is interrupted cannot be repeated
+    with _start_launcher(wanted) as launcher:
         plan = resolve(wanted, launcher, where)
-        stack.enter_context(
-            hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait)
-        )
         facts = {
             "plan": plan.to_json(),
             "machine": describe_machine(),
@@ -98,12 +95,11 @@ def run(
             "cwd": str(Path.cwd()),
             "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
         }
-        interruption = Interruption(err.print)
-        stack.enter_context(interruption.heard())
-        interruption.hold()
-        made = store.Run.create(store_folder, name, facts)
-        how = partial(how_to, made=made, results=results, reports=reports)
-        carry_out(plan, made, launcher, reports, how, as_json, interruption)
+        with _take_machine(plan.grid, launcher, no_wait) as interruption:
+            interruption.hold()
+            made = Run.create(store_folder, name, facts)
+            how = partial(how_to, made=made, results=results, reports=reports)
+            carry_out(plan, made, launcher, reports, how, as_json, interruption)
 
 
 def read_time_s(text: str) -> float:
@@ -129,7 +125,7 @@ def resume(
     reports: ReportsOption = REPORTS,
 ) -> None:
     """Measure what an interrupted run has left, and what failed or was skipped, if asked."""
-    found = store.open_run(store.results_folder(results), run_id)
+    found = open_run(results_folder(results), run_id)
     facts = found.facts()
     if "plan" not in facts:
         raise UserError(f"The run {found.run_id} was imported; there is nothing to resume.")
@@ -138,17 +134,30 @@ def resume(
         _require_same_machine(facts.get("machine", {}))
     how = partial(how_to, made=found, results=results, reports=reports)
     folder = reports.resolve()
-    found = store.Run(found.folder.resolve())
+    found = Run(found.folder.resolve())
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
-    with Launcher(plan.grid.measure.wait_policy) as launcher:
-        prepare_tests()
-        with hold_machine(plan.grid.used_devices(), launcher, err.print, wait=not no_wait):
-            interruption = Interruption(err.print)
-            with interruption.heard():
-                carry_out(
-                    plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ())
-                )
+    with (
+        _start_launcher(plan.grid) as launcher,
+        _take_machine(plan.grid, launcher, no_wait) as interruption,
+    ):
+        carry_out(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
+
+
+@contextmanager
+def _start_launcher(grid: Grid) -> Iterator[Launcher]:
+    with Launcher(grid.measure.wait_policy) as launcher:
+        prepare_tests()  # while the server starts; an import that is interrupted cannot be repeated
+        yield launcher
+
+
+@contextmanager
+def _take_machine(grid: Grid, launcher: Launcher, no_wait: bool) -> Iterator[Interruption]:
+    """Hold what the grid needs of this machine, and hear signals as long as it is held."""
+    with hold_machine(grid.used_devices(), launcher, err.print, wait=not no_wait):
+        interruption = Interruption(err.print)
+        with interruption.heard():
+            yield interruption
 
 
 def _require_same_machine(known: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from harness.measure.roofline import Roofs
 from harness.report import text
 from harness.sweep.doctor import Examination
 from harness.sweep.self_test import SelfTest
+from harness.wording import counted
 
 
 def print_examination(found: Examination) -> None:
@@ -83,7 +84,7 @@ def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
             str(test.threads),
             f"{test.false_flags} of {test.comparisons}",
             f"{test.noise:.1%}",
-            f"{test.smallest_difference:.1%} in {test.rounds} rounds",
+            f"{test.smallest_difference:.1%} in {counted(test.rounds, 'round')}",
             f"{sum(test.disturbed.values()):.0%}",
             f"{test.stolen_share:.1%}",
             f"{test.machine_speed:.0%}",

@@ -7,13 +7,14 @@ from pathlib import Path
 from harness.console.streams import out
 from harness.decide.frame import Frame
 from harness.store import Run
+from harness.wording import counted
 
 
 def print_outcome(frame: Frame, made: Run, page: Path) -> None:
     """Print how many cells were measured, why others were not, and where everything is."""
     counts = frame.cells["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    out.print(f"{len(frame.cells)} cells: {told}")
+    out.print(f"{counted(len(frame.cells), 'cell')}: {told}")
     for kind in ("failed", "skipped"):
         reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
         for message, count in reasons.items():

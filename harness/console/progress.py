@@ -14,6 +14,7 @@ from harness.record import TIMED, Record
 from harness.report import text
 from harness.sweep.progress import Progress
 from harness.sweep.standing import Standing
+from harness.wording import counted
 
 LINE_EVERY_S = 10.0
 PATIENCE_S = 3.0
@@ -57,7 +58,7 @@ def describe_standings(standings: Sequence[Standing]) -> str:
     expected = max((one.expected for one in timed if isfinite(one.expected)), default=0.0)
     widest += f", ±{text.format_width(expected)} expected" if widest and expected else ""
     rounds = max(one.rounds for one in timed)
-    so_far = f"so far, of {rounds} round{'s' * (rounds != 1)}" if rounds else "warmed up"
+    so_far = f"so far, of {counted(rounds, 'round')}" if rounds else "warmed up"
     return f"{so_far}: {', '.join([*named, *more])}{widest}"
 
 

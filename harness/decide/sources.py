@@ -17,6 +17,7 @@ from harness.decide.prices import load_priced
 from harness.errors import UserError
 from harness.record import TIMED
 from harness.store import Run
+from harness.wording import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def load_source(runs: Sequence[Run], prices: Path | None = None) -> Source:
     if len(twice):
         cell = twice.iloc[0]
         raise UserError(
-            f"{len(twice)} cells are in two of these runs, the first is {cell['model']}, "
+            f"{counted(len(twice), 'cell')} in two of these runs: the first is {cell['model']}, "
             f"{cell['technique']}, {cell['device']}: name runs of different machines or grids."
         )
     metrics = {name: metric for frame in frames for name, metric in frame.metrics.items()}

@@ -13,6 +13,7 @@ import torch
 
 from harness.measure.processor import usable_processors
 from harness.measure.topology import choose_processors, describe_choice
+from harness.wording import counted
 
 ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
@@ -181,19 +182,21 @@ def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
     if found["threads_in_effect"] != threads:
         limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
         why = f" ({', '.join(limits)} in the environment)" if limits else ""
-        asked = "1 thread" if threads == 1 else f"{threads} threads"
-        warnings.append(f"{asked} asked for, {found['threads_in_effect']} in effect{why}")
+        warnings.append(
+            f"{counted(threads, 'thread')} asked for, {found['threads_in_effect']} in effect{why}"
+        )
     cores, usable = len(found["affinity_in_effect"]), usable_processors()
     if threads > cores:
-        warnings.append(f"oversubscribed: {threads} threads on {cores} processors")
+        warnings.append(
+            f"oversubscribed: {counted(threads, 'thread')} on {counted(cores, 'processor')}"
+        )
     elif threads > usable:
         warnings.append(
-            f"oversubscribed: {threads} thread{'s' * (threads > 1)}, and the container allows the "
-            f"time of {usable:g} processor{'s' * (usable != 1)}"
+            f"oversubscribed: {counted(threads, 'thread')}, and the container allows the "
+            f"time of {counted(usable, 'processor')}"
         )
     elif wanted["pin"] and cores != threads:
-        processors = "processor" if threads == 1 else "processors"
-        warnings.append(f"pinning to {threads} {processors} asked for, {cores} in effect")
+        warnings.append(f"pinning to {counted(threads, 'processor')} asked for, {cores} in effect")
     if found["wait_policy_in_effect"] != wanted["wait_policy"]:
         warnings.append(
             f"wait policy {wanted['wait_policy']} asked for, "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.measure.processor import parse_list
+from harness.wording import counted
 
 FOLDER = "sys/devices/system/cpu"
 SAME_KIND = 0.9
@@ -61,9 +62,9 @@ def describe_choice(chosen: Collection[int], root: Path = Path("/")) -> str:
     found = [read_processor(number, root) for number in chosen]
     cores = len({one.core for one in found})
     nodes = sorted({one.node for one in found})
-    text = f"{cores} core{'s' * (cores != 1)}"
+    text = counted(cores, "core")
     if len(found) != cores:
-        text = f"{len(found)} processors on {text}"
+        text = f"{counted(len(found), 'processor')} on {text}"
     several = len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) > 1
     where = " and ".join(str(node) for node in nodes)
     return f"{text}, node{'s' * (len(nodes) > 1)} {where}" if several else text

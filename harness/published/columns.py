@@ -21,6 +21,7 @@ from harness.published.table import (
 )
 from harness.record import METRIC_NAMES
 from harness.toml_data import read_toml
+from harness.wording import counted
 
 TEXTS = ("model", "technique", "device", "runtime", "task", "realization")
 COUNTS = ("threads", "batch", "seed", "call_examples")
@@ -129,18 +130,20 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
         numbers = numbers.mask(impossible)
         cells[name] = numbers.astype("Int64") if name in COUNTS else numbers
     left_out = [name for name in table.columns if name not in used]
-    told.append(f"{path.name}: {len(table)} cells")
+    told.append(f"{path.name}: {counted(len(table), 'cell')}")
     if left_out:
         told.append(f"{path.name}: columns not used: {', '.join(left_out)}")
     made = pd.DataFrame({"device": "unknown", "task": path.stem} | cells, index=table.index)
     named = made["model"].str.strip() != ""
     if not named.all():
-        told.append(f"{path.name}: {int((~named).sum())} rows without a model left out")
+        told.append(f"{path.name}: {counted((~named).sum(), 'row')} without a model left out")
     possible = named.copy()
     for why, rows in wrong.items():
         if (rows & named).any():
             left = made.loc[rows & named, "model"]
-            told.append(f"{path.name}: {len(left)} rows left out, {why}: {name_some(left)}")
+            told.append(
+                f"{path.name}: {counted(len(left), 'row')} left out, {why}: {name_some(left)}"
+            )
         possible &= ~rows
     return made[possible]
 

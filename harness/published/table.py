@@ -16,6 +16,7 @@ from harness.decide.units import to_metric_unit
 from harness.errors import UserError
 from harness.grid import identify
 from harness.record import METRICS, schema
+from harness.wording import counted
 
 AXES = ("model", "technique", "device", "threads", "batch", "runtime", "seed")
 PLAIN: dict[str, Any] = {
@@ -117,9 +118,9 @@ def make_cells(cells: pd.DataFrame, started_at: str) -> pa.Table:
     twice = rows[rows["cell_id"].duplicated()]
     if len(twice):
         raise UserError(
-            f"{len(twice)} rows describe a cell that another row describes: "
-            f"{name_some(twice['model'])}. Give each what sets it apart (a column of the map, as "
-            "technique or batch), or import their files one by one."
+            f"Cells with several rows ({counted(len(twice), 'row')} too many): "
+            f"{name_some(twice['model'])}. Give each row what sets it apart (a column of the map, "
+            "as technique or batch), or import their files one by one."
         )
     table = {name: rows.get(name) for name in schema().names}
     columns = [
@@ -138,8 +139,8 @@ def drop_unreadable(table: pd.DataFrame, names: tuple[str, ...], path: Path, tol
     if not known.all():
         left_out = table.loc[~known, called]
         told.append(
-            f"{path.name}: {len(left_out)} rows left out, for {' or '.join(names)} is no positive "
-            f"number there: {name_some(left_out)}"
+            f"{path.name}: {counted(len(left_out), 'row')} left out, for {' or '.join(names)} is "
+            f"no positive number there: {name_some(left_out)}"
         )
     return table[known]
 

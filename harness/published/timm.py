@@ -20,6 +20,7 @@ from harness.published.table import (
     read_table,
     require_columns,
 )
+from harness.wording import counted
 
 TIMES = ("model", "infer_img_size", "infer_batch_size", "infer_step_time")
 QUALITIES = ("model", "img_size", "top1", "param_count")
@@ -102,7 +103,10 @@ def _read_times(
     left_out = [n for n in table.columns if n not in (*TIMES, "infer_gmacs", "param_count")]
     if qualities is None:
         joined = rows.assign(full=rows["model"], params=rows["own_params"])
-        told.append(f"{path.name}: {len(joined)} rows, without accuracy (--accuracy names a table)")
+        told.append(
+            f"{path.name}: {counted(len(joined), 'row')}, without accuracy "
+            "(--accuracy names a table)"
+        )
     else:
         assert accuracy is not None
         joined = _join(rows, qualities, path, accuracy, told)
@@ -121,10 +125,11 @@ def _join(
     elsewhere = joined.loc[alone, "model"].isin(qualities["architecture"])
     several = len(joined) - len(rows)
     told.append(
-        f"{path.name}: {int((~alone).sum())} cells joined from {int((~alone).sum()) - several} of "
-        f"{len(rows)} rows (weights of one architecture share its time); {int(alone.sum())} rows "
-        f"have no accuracy in {accuracy.name}: {int((~elsewhere).sum())} of models that are not "
-        f"there, {int(elsewhere.sum())} at another image size"
+        f"{path.name}: {counted((~alone).sum(), 'cell')} joined from "
+        f"{int((~alone).sum()) - several} of {counted(len(rows), 'row')} (weights of one "
+        f"architecture share its time); {counted(alone.sum(), 'row')} without accuracy in "
+        f"{accuracy.name}: {int((~elsewhere).sum())} of models that are not there, "
+        f"{int(elsewhere.sum())} at another image size"
     )
     return joined.assign(
         full=joined["full"].fillna(joined["model"]),

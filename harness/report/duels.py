@@ -20,6 +20,7 @@ from harness.decide.devices import (
 from harness.decide.frame import Frame
 from harness.decide.prices import COST
 from harness.report import text
+from harness.wording import counted
 
 MOST_ROWS = 30
 
@@ -112,5 +113,5 @@ def _describe_scaling(one: Scaling) -> str:
     if one.pays_up_to == one.threads[0]:
         end = f"more threads than {one.threads[0]} do not pay"
     else:
-        end = f"pays up to {one.pays_up_to} threads"
+        end = f"pays up to {counted(one.pays_up_to, 'thread')}"
     return f"{place}: with threads {steps}; {end}"

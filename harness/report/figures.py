@@ -28,6 +28,7 @@ from harness.record import Metric
 from harness.report.labels import place_labels
 from harness.report.style import LEGEND_ROW_IN, MARKERS, MOST_DRAWN, Style, draw_legend
 from harness.report.text import choose_scale, format_value
+from harness.wording import counted
 
 # Okabe and Ito, "Color Universal Design", 2008; in an order that also differs in lightness.
 PANELS_PER_ROW = 2
@@ -267,15 +268,14 @@ def _draw_speedups(
             colour = style.colours[row["model"]]
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
             axes.plot(speedup, place, marker, color=colour, markersize=6)
-    plural = "s" if fewest > 1 else ""
-    axes.set_xlabel(f"times as fast as with {fewest} thread{plural}", fontsize=9)
+    axes.set_xlabel(f"times as fast as with {counted(fewest, 'thread')}", fontsize=9)
     axes.grid(True, axis="x", color="0.9", linewidth=0.7)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if len(threads) > 2:
         shapes = [
-            Line2D([], [], marker=marker, color="0.3", linestyle="", label=f"{count} threads")
+            Line2D([], [], marker=marker, color="0.3", linestyle="", label=counted(count, "thread"))
             for count, marker in zip(threads[1:], MARKERS, strict=False)
         ]
         axes.legend(handles=shapes, fontsize=8, frameon=False)

@@ -24,6 +24,7 @@ from harness.report.doubts import find_doubts
 from harness.report.duels import tell_duels, tell_scalings
 from harness.report.payload import make_payload, tell_target, write_payload
 from harness.report.pictures import Picture, draw_pictures
+from harness.wording import counted
 
 TABLE = (
     "latency_s", "latency_ratio", "latency_p99_s", "throughput_per_s", "accuracy", "macro_f1",
@@ -263,6 +264,7 @@ def _render(template: str, facts: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["json"] = json.dumps
+    environment.filters["counted"] = counted
     environment.filters["csphash"] = _hash_script
     environment.filters["cellsafe"] = _escape_markdown
     return environment.from_string((folder / template).read_text(encoding="utf-8")).render(facts)

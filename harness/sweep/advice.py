@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.record import SLOW_SPEED
 from harness.sweep.self_test import SelfTest
+from harness.wording import counted
 
 STOLEN_SHARE = 0.01
 PREEMPTED_SHARE = 0.1
@@ -35,14 +36,14 @@ def advise(
 def _about_neighbours(processors: int, tests: Sequence[SelfTest]) -> Iterator[str]:
     others = max((test.others for test in tests), default=0)
     if others:
-        busy = f"{others:g} busy neighbour{'s' * (others > 1)} on {processors} processors"
+        busy = f"{counted(others, 'busy neighbour')} on {counted(processors, 'processor')}"
         yield f"Other work is running: {busy}. Stop it, or read intervals with care."
         crowded = [test.threads for test in tests if test.threads + others > processors]
         if crowded:
             yield (
-                f"Cells with {min(crowded)} threads or more are oversubscribed: set wait_policy = "
-                '"passive" in [measure], which suffers far less beside neighbours (and costs '
-                "1.3 to 2 times on small operators when the machine is quiet)."
+                f"Cells with {counted(min(crowded), 'thread')} or more are oversubscribed: set "
+                'wait_policy = "passive" in [measure], which suffers far less beside neighbours '
+                "(and costs 1.3 to 2 times on small operators when the machine is quiet)."
             )
     stolen = max((test.stolen_share for test in tests), default=0.0)
     if stolen > STOLEN_SHARE:
@@ -82,7 +83,8 @@ def _about_processors(machine: Mapping[str, Any]) -> Iterator[str]:
     if limit is not None and limit < machine["processors"]:
         yield (
             f"The container may use {limit:g} of {machine['processors']} processors: it is stopped "
-            f"when it has used them up. Use at most {max(1, int(limit))} threads, or lift it."
+            "when it has used them up. "
+            f"Use at most {counted(max(1, int(limit)), 'thread')}, or lift it."
         )
 
 

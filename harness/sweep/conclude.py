@@ -20,6 +20,7 @@ from harness.sweep.heat import Member, compare
 from harness.sweep.judge import doubt_answers, judge_answers
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.tables import examples_table
+from harness.wording import counted
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
@@ -217,8 +218,8 @@ def describe_crowd(threads: int, processors: int, crowded: list[Disturbance], bl
     """Return the warning of a cell with more running threads than processors."""
     others = int(np.median([one.others for one in crowded]))
     return (
-        f"oversubscribed: {threads} thread{'s' * (threads > 1)} beside {others} busy "
-        f"neighbour{'s' * (others > 1)} on {processors} processors"
+        f"oversubscribed: {counted(threads, 'thread')} beside {counted(others, 'busy neighbour')} "
+        f"on {counted(processors, 'processor')}"
     )
 
 

@@ -7,7 +7,6 @@ import os
 import resource
 import select
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any, Self
 
 from harness.errors import UserError, WorkerFailure
@@ -168,10 +168,10 @@ class Launcher:
     def _start_server(self) -> None:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the server is
-        self._process = subprocess.Popen(
+        self._process = Popen(
             [sys.executable, "-P", "-c", f"import paretogrid; paretogrid.serve({theirs.fileno()})"],
             pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
+            stdin=DEVNULL,
             stdout=self._log,
             stderr=self._log,
             env=self._environment,
@@ -193,7 +193,7 @@ class Launcher:
         self._server.close()
         try:
             self._process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._log.close()

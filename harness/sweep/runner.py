@@ -49,6 +49,7 @@ from harness.sweep.variants import (
     prepare_variant,
     variant_of,
 )
+from harness.wording import counted
 
 MEMORY_SHARE = 0.8
 """Share of the available memory that one worker may take unless the grid says otherwise."""
@@ -85,7 +86,6 @@ class Sweep:
         self._failures = 0
         self._told = False
         self._heats = {row["heat"] for row in run.read("cells", ["heat"]).to_pylist()}
-        self._known_roofs: dict[tuple[str, int], Roofs | None] = {}
 
     def measure(self) -> int:
         """Measure every cell that has no result yet, heat by heat; return how many failed.
@@ -206,13 +206,13 @@ class Sweep:
         roofs = self._roofs(first.device, first.threads)
         self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
-        self.progress.phase(f"{place}: memory of {_cells(len(heat.cells))}")
+        self.progress.phase(f"{place}: memory of {counted(len(heat.cells), 'cell')}")
         crew.measure_memory()
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
         for group, processes in crew.groups():
-            self.progress.phase(f"{place}: timing {_cells(len(group))}")
+            self.progress.phase(f"{place}: timing {counted(len(group), 'cell')}")
             wanted = sum(seat.kept for seat in group)
             if not wanted:  # baselines alone, whose cells have all failed
                 continue
@@ -247,7 +247,7 @@ class Sweep:
         """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
         timed = [seat for seat in seats if seat.record.status == "measured"]
         for number, seat in enumerate(timed, 1):
-            self.progress.phase(f"{place}: energy of {number} of {_cells(len(timed))}")
+            self.progress.phase(f"{place}: energy of {number} of {counted(len(timed), 'cell')}")
             crew.measure_energy(seat, source)
             self.run.add_row(seat.record)
 
@@ -269,24 +269,14 @@ class Sweep:
 
     def _roofs(self, device: str, threads: int) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""
-        if (device, threads) not in self._known_roofs:
+        if (device, threads) not in self.hardware.roofs:
             self.progress.phase(f"measuring what {device} can reach with threads {threads}")
-            with ExitStack() as stack:
-                try:
-                    worker = self.shop.hire(stack, device)
-                    found: Roofs | None = worker.call(
-                        "roofs", self.plan.grid.budget.timeout_s, device=device, threads=threads,
-                        pin=self.plan.grid.measure.pin, machine=self.hardware.machine,
-                        near=self.hardware.node(device),
-                    )  # fmt: skip
-                except (WorkerFailure, WorkerRefusal):
-                    found = None  # a cell is worth its row without an explanation
-            self._known_roofs[device, threads] = found
+            found = self.hardware.measure_roofs(device, threads)
             if found is not None:
                 facts = self.run.facts()
                 known = {**facts.get("roofs", {}), f"{device}, threads {threads}": found.to_json()}
                 self.run.write_facts({**facts, "roofs": known})
-        return self._known_roofs[device, threads]
+        return self.hardware.roofs[device, threads]
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -316,10 +306,6 @@ class Sweep:
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' * (count != 1)}"
 
 
 def shuffle_seed(run_id: str, heat: str) -> int:

@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 from harness.grid import Cell  # noqa: E402  # found by the line above
 from harness.record import CONDITIONS, METRICS, SAMPLES_SCHEMA, Record  # noqa: E402
-from harness.store import Run, control_id, open_run  # noqa: E402
+from harness.runs import open_run  # noqa: E402
+from harness.store import Run, control_id  # noqa: E402
 
 KNOWN = "techniques-20261122-221020"
 SAMPLES_A_ROUND = 100

@@ -25,8 +25,9 @@ from harness.record import (
     Record,
     schema,
 )
+from harness.runs import list_runs, open_run, results_folder
 from harness.stats import Estimate
-from harness.store import PARTS, Run, control_id, list_runs, open_run, read_cells, results_folder
+from harness.store import PARTS, Run, control_id, read_cells
 
 SAMPLES_EACH, EXAMPLES_EACH = 7, 4
 METRIC_COLUMNS = [column for metric in METRICS for column in metric.columns()]

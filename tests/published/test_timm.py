@@ -81,7 +81,7 @@ def test_every_row_is_joined_or_told(imported: Command) -> None:
     joined = cells["accuracy"].notna().groupby(cells["device"]).sum()
     assert joined.to_dict() == {"cpu-i9_10940x": 1_375, "cuda-rtx3090": 1_224}
     assert "1224 cells joined from 922 of 1204 rows" in published.told[0]
-    assert "282 rows have no accuracy" in published.told[0]
+    assert "282 rows without accuracy" in published.told[0]
     assert len(cells) == 1_224 + 282 + 1_375 + cells.query("device == 'cpu-i9_10940x'")[
         "accuracy"].isna().sum()  # fmt: skip
     assert "infer_macts" in published.told[1]
@@ -146,7 +146,7 @@ def test_the_same_measurement_twice_is_refused_and_leaves_no_run(
     other.write_text(RTX.read_text())
     finished = command("import", "timm", str(RTX), str(other))
     assert finished.returncode == 2
-    assert "rows describe a cell that another row describes" in finished.stderr
+    assert "Cells with several rows (" in finished.stderr
     assert not (tmp_path / "results").exists()
 
 

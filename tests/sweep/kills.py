@@ -26,7 +26,8 @@ import psutil
 import pyarrow as pa
 
 from harness.grid import BASELINE
-from harness.store import CONTROL_PREFIX, Run, open_run
+from harness.runs import open_run
+from harness.store import CONTROL_PREFIX, Run
 from tests.conftest import start_command
 
 GRID = """
@@ -100,7 +101,7 @@ class Scenario:
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         self.started_at = time.time()
         return start_command(
-            self.folder, *arguments, "--results", str(self.results),
+            self.folder, *arguments, "--results", str(self.results), cold=True,
             env={**os.environ, "PARETOGRID_CACHE": str(self.folder / "cache")},
             stdout=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip

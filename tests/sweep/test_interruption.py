@@ -16,7 +16,8 @@ import psutil
 import pytest
 from kills import read_journals
 
-from harness.store import Run, open_run
+from harness.runs import open_run
+from harness.store import Run
 from tests.conftest import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
@@ -197,7 +198,7 @@ def test_a_signal_to_every_process_of_a_run_ends_it_as_one_to_the_runner_does(
     tmp_path: Path, command: Command
 ) -> None:
     """As service managers, batch systems and a host that is shut down send it."""
-    runner = start(tmp_path)
+    runner = start(tmp_path, cold=True)
     wait_for_rounds(tmp_path, runner, 10)
     everybody = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
     assert len(everybody) > 4
@@ -375,7 +376,6 @@ def test_who_leaves_while_the_report_is_written_is_told_how_to_write_it(tmp_path
     assert runner.stderr is not None
     told = iter(runner.stderr.readline, "")
     assert any("writing the report" in line for line in told)
-    time.sleep(0.2)
     runner.send_signal(signal.SIGINT)
     said = runner.communicate(timeout=60)[1]
     run = open_run(tmp_path / "results", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.store import open_run
+from harness.runs import open_run
 from harness.sweep.launcher import Launcher
 from tests.conftest import COMMAND, run_command, start_command
 
