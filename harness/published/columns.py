@@ -117,7 +117,8 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
         numbers = read_numbers(plain[source.column], source.unit, base)
         unread = int((numbers.isna() & (text != "")).sum())
         if unread:
-            told.append(f"{path.name}: {unread} values of {source.column} are no numbers: empty")
+            some = counted(unread, "value")
+            told.append(f"{path.name}: {some} of {source.column} not numeric: empty")
         if source.per is not None:
             parts = read_numbers(plain[source.per])
             no_part = (parts <= 0) | (parts.isna() & numbers.notna())

@@ -68,7 +68,8 @@ def read_table(path: Path) -> pd.DataFrame:
     for number, row in enumerate(rows, 1):
         if any(row[len(names) :]):
             raise UserError(
-                f"{path}: row {number} has {len(row)} values for {len(names)} columns: "
+                f"{path}: row {number} has {counted(len(row), 'value')} for "
+                f"{counted(len(names), 'column')}: "
                 f"{mark.join(row)[:80]}. A value that holds a {mark!r} needs quotes."
             )
     full = [(row + [""] * len(names))[: len(names)] for row in rows]

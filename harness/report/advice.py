@@ -14,6 +14,7 @@ from harness.decide.recommend import Held, Recommendation
 from harness.decide.verdict import Verdict, find_verdicts
 from harness.record import Metric
 from harness.report import text
+from harness.wording import counted
 
 TIE = 0.15
 """A variant that is ahead in 35 to 65 % of the draws is not told apart from the next."""
@@ -42,7 +43,7 @@ def describe(one: Recommendation, frame: Frame, objectives: Sequence[Objective])
     for held in one.held:
         yield _describe_cost(held, frame, objectives[0])
     if len(one.unknown):
-        yield f"{len(one.unknown)} variants lack a value that is asked about."
+        yield f"{counted(len(one.unknown), 'variant')} without a value that is asked about."
 
 
 def tell_verdicts(frame: Frame, noise: Noise) -> Iterator[dict[str, str]]:

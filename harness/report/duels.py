@@ -56,8 +56,8 @@ def _summarize(pair: tuple[str, str], duels: list[Duel]) -> str:
     least = duels[0].at[0].batch
     words = (
         f"{pair[0]} takes {mean.value:.3g}{bounds} times as long as {pair[1]} at the smallest "
-        f"common batch ({least:g}), in the geometric mean over {len(duels)} variants; {pair[1]} "
-        f"is faster at every batch for {always} of them, at none for {never}"
+        f"common batch ({least:g}), in the geometric mean over {counted(len(duels), 'variant')}; "
+        f"{pair[1]} is faster at every batch for {always} of them, at none for {never}"
     )
     if crossing:
         middle = float(np.median(crossing))

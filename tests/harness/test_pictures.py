@@ -95,7 +95,7 @@ def test_duels_are_told_with_ratio_crossing_memory_and_energy() -> None:
     sentences, told = tell_duels(make_frame(rows))
     assert sentences == [
         "cpu takes 0.1 times as long as cuda at the smallest common batch (1), in the geometric "
-        "mean over 1 variants; cuda is faster at every batch for 0 of them, at none for 0, and "
+        "mean over 1 variant; cuda is faster at every batch for 0 of them, at none for 0, and "
         "overtakes at batch 10 (median of 1)."
     ]
     (row,) = told

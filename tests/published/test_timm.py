@@ -181,9 +181,9 @@ def test_any_table_is_imported_by_a_map_of_its_columns(tmp_path: Path) -> None:
     assert cells["accuracy"].tolist()[0] == pytest.approx(0.8)
     assert np.isnan(cells["accuracy"].tolist()[1])
     told = " ".join(published.told)
-    assert "1 values of top1 are no numbers" in told
+    assert "1 value of top1 not numeric" in told
     assert "columns not used: extra" in told
-    assert "1 rows without a model left out" in told
+    assert "1 row without a model left out" in told
     table = make_cells(cells, "now").to_pandas()
     assert table["device"].tolist() == ["cuda-a100"] * 2
     assert table["task"].tolist() == ["imagenet"] * 2
@@ -281,8 +281,8 @@ def test_a_column_with_decimal_commas_and_points_is_refused(tmp_path: Path) -> N
         ("x,70.1,0", "ms is not positive: x"),
         ("x,7010,5", "top1 is not between 0 and 1"),
         ("x,-3,5", "top1 is not between 0 and 1"),
-        ("x,70,inf", "1 values of ms are no numbers"),
-        ("x,70,fast", "1 values of ms are no numbers"),
+        ("x,70,inf", "1 value of ms not numeric"),
+        ("x,70,fast", "1 value of ms not numeric"),
     ],
 )
 def test_values_that_cannot_be_are_told_and_never_ranked(
