@@ -7,7 +7,7 @@ import sys
 import typer
 
 from harness.commands import bring, decide, look, measure
-from harness.console.streams import err
+from harness.console.streams import err, is_lost
 from harness.errors import ExitCode, UserError
 from harness.sweep.interruption import Interruption
 
@@ -38,3 +38,5 @@ def main() -> None:
     except UserError as mistake:
         err.print(f"paretogrid: {mistake}")
         sys.exit(ExitCode.USAGE)
+    finally:
+        is_lost(sys.stderr)

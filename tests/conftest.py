@@ -20,36 +20,7 @@ from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
 from harness.worker.server import settle
-from tests.warm import COMMAND, Kitchen
-
-KITCHEN: list[Kitchen] = []
-
-
-def start_command(
-    folder: Path, *arguments: str, cold: bool = False, **options: Any
-) -> subprocess.Popen[str]:
-    """Start `paretogrid` in a folder; a fork of one that is warm, where there is a kitchen.
-
-    `cold`: by Python, as its user does, and its server is its child.
-    """
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    whole = {"cwd": folder, "text": True, **pipes, **options}
-    if KITCHEN and not cold:
-        return KITCHEN[0].start(arguments, **whole)
-    return subprocess.Popen([*COMMAND, *arguments], **whole)
-
-
-def run_command(
-    folder: Path, *arguments: str, timeout: float = 300, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run `paretogrid` in a folder."""
-    with start_command(folder, *arguments, **options) as running:
-        try:
-            shown, said = running.communicate(timeout=timeout)
-        finally:
-            running.kill()
-    return subprocess.CompletedProcess(running.args, running.returncode, shown, said)
-
+from tests.start import KITCHEN, Kitchen, run_command
 
 STARTERS = {"launcher", "measure", "command"}
 
@@ -89,6 +60,12 @@ def what_we_start_hears_signals() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def what_we_start_writes_as_a_users_does() -> None:
+    """Through buffers, which hide until the end what could not be written."""
+    os.environ.pop("PYTHONUNBUFFERED", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     if "PYTEST_XDIST_WORKER" in os.environ:  # the machine is the same in each
@@ -104,7 +81,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kitchen(own_cache: Path, what_we_start_hears_signals: None) -> Iterator[None]:
+def kitchen(
+    own_cache: Path, what_we_start_hears_signals: None, what_we_start_writes_as_a_users_does: None
+) -> Iterator[None]:
     """Keep the command warm for `start_command`."""
     KITCHEN.append(Kitchen())
     yield

@@ -20,12 +20,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 LONGEST_REQUEST = 2**20
 IMPORTED = ("harness.report.write", "harness.sweep.runner", "rich.live", "rich.table",
             "scipy.stats", "typer")  # fmt: skip
 """What takes long, and does not look at the terminal yet."""
-OURS = "PARETOGRID_"
+LATE = ("PARETOGRID_", "PYTEST_")
 """Variables of these names are read when the command runs, not when it is imported."""
 STANDARD = 3
 """Input, output and error come first among the descriptors of a request, and how it ends next."""
@@ -107,34 +106,10 @@ class WarmProcess(subprocess.Popen[Any]):
         return self.returncode
 
 
-class Kitchen:
-    """A stove for commands and one for their servers, lit when the first is asked for."""
-
-    def __init__(self) -> None:
-        from harness.sweep.launcher import ONE_THREAD
-
-        self._commands = Stove("command")
-        self._servers = Stove("server", **ONE_THREAD, PYTHONUNBUFFERED="1")
-
-    def start(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        """Start the command; cold where Python would not start with the same environment."""
-        if not is_alike(options.get("env") or os.environ, os.environ):
-            return subprocess.Popen([*COMMAND, *arguments], **options)
-        if not self._commands.is_lit:
-            self._servers.light()
-            self._commands.light(self._servers.control.fileno())
-        return WarmProcess(self._commands.control, arguments, **options)
-
-    def close(self) -> None:
-        """End both; what they have started goes on."""
-        self._commands.close()
-        self._servers.close()
-
-
 def is_alike(environment: Any, other: Any) -> bool:
     """Tell whether Python would start with both environments in the same way."""
     differ = {name for name, _ in set(environment.items()) ^ set(other.items())}
-    return all(name.startswith(OURS) for name in differ)
+    return all(name.startswith(LATE) for name in differ)
 
 
 def start_server(control: socket.socket, known: dict[str, str]) -> Callable[..., Any]:
@@ -236,10 +211,11 @@ def serve_servers(control: socket.socket) -> None:
     """Import what a server imports, then be one that was asked for."""
     import paretogrid
 
-    from harness.worker.server import preload, without_collector, without_cuda
+    from harness.worker.server import preload, preload_training, without_collector, without_cuda
 
     with without_cuda(), without_collector():
         preload()
+        preload_training()  # most runs are of built-in models
     found = serve(control)
     if found is None:
         return

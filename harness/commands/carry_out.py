@@ -16,10 +16,10 @@ from harness.console.decisions import print_answers
 from harness.console.events import print_event
 from harness.console.outcome import print_outcome
 from harness.console.progress import show_progress
-from harness.console.streams import err
+from harness.console.streams import err, is_lost
 from harness.decide.answer import answer
 from harness.decide.sources import Source, load_source
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UserError
 from harness.prepare.evict import LIMIT, read_limit, trim_cache
 from harness.record import TIMED
 from harness.store import Run
@@ -70,9 +70,10 @@ def carry_out(
     except KeyboardInterrupt:
         _leave(how, state)
     if source is not None and page is not None and not as_json:
-        with suppress(OSError, SystemExit):  # as rich ends where nobody reads
+        with suppress(OSError, SystemExit, UserError):  # rich ends where nobody reads
             print_answers(source.frame, answer(source.frame, noise=source.noise))
             print_outcome(source.frame, made, page)
+        is_lost(sys.stdout)  # it costs the run nothing
     statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
     code = _exit_code(state, statuses, failures)
     if as_json:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import IO, Any, cast
 
@@ -13,22 +15,74 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import UserError
+
 for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):  # not where a test or an embedder has replaced it
         stream.reconfigure(errors="replace")  # a terminal that cannot show × or µ shows a ?
 
 
-class Heedless(io.TextIOBase):
-    """Standard error for who does not mind when nobody can be told.
+class Stream(io.TextIOBase):
+    """Standard output or error, as it is when something is written.
 
-    A terminal may be closed, a pipe's reader gone, a log's disk full. Whatever rich draws there, a
-    live table too, goes through this.
+    Whatever rich draws, a live table too, goes through this.
     """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     @property
     def stream(self) -> Any:
-        """Standard error itself: rich puts a stand-in of its own there that prints to us."""
-        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        """The stream itself: rich puts a stand-in of its own there that prints to us."""
+        now = getattr(sys, self._name)
+        return getattr(now, "rich_proxied_file", now)
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        """Return its own descriptor."""
+        return int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # of what is written to, now
+        """The encoding of what is written to."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+
+class Careful(Stream):
+    """Standard output: what cannot be written is a user's mistake, as on a full disk.
+
+    A reader that has gone is none; the command ends.
+    """
+
+    def write(self, text: str) -> int:
+        """Write, or raise UserError."""
+        with self._told():
+            return int(self.stream.write(text))
+
+    def flush(self) -> None:
+        """Flush, or raise UserError."""
+        with self._told():
+            self.stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            is_lost(self.stream)
+            raise UserError(f"Cannot write the output: {error.strerror}.") from None
+
+
+class Heedless(Stream):
+    """Standard error for who does not mind when nobody can be told.
+
+    A terminal may be closed, a pipe's reader gone, a log's disk full.
+    """
 
     def write(self, text: str) -> int:
         """Write if that is possible."""
@@ -41,31 +95,35 @@ class Heedless(io.TextIOBase):
         with suppress(OSError):
             self.stream.flush()
 
-    def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
-        return bool(self.stream.isatty())
-
-    def fileno(self) -> int:
-        """Return standard error's own descriptor."""
-        return int(self.stream.fileno())
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # of what is written to, now
-        """The encoding of what is written to."""
-        return getattr(self.stream, "encoding", None) or "utf-8"
-
 
 # Names are printed as they are: they may look like markup or like an emoji's code.
 _plain: Any = {"highlight": False, "markup": False, "emoji": False}
 # A file or pipe has no width: nothing is cut there.
-out = Console(width=None if sys.stdout.isatty() else 1_000, **_plain)
-err = Console(file=cast(IO[str], Heedless()), soft_wrap=True, **_plain)
+_output = cast(IO[str], Careful("stdout"))
+out = Console(file=_output, width=None if sys.stdout.isatty() else 1_000, **_plain)
+err = Console(file=cast(IO[str], Heedless("stderr")), soft_wrap=True, **_plain)
+
+
+def is_lost(stream: IO[str]) -> bool:
+    """Tell whether what was written to a stream cannot be delivered; it goes nowhere then.
+
+    Python would try once more when it ends, and end with 120.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:
     """Print a versioned document for programs; numbers that JSON cannot say are null."""
     document = as_json({"schema": f"paretogrid.{name}/1", **data})
-    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+    _output.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+    _output.flush()
 
 
 def as_json(value: Any) -> Any:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import start_command
+from tests.start import start_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 STRANGER = """
@@ -177,3 +177,25 @@ def test_ctrl_c_while_the_command_starts_shows_no_traceback(tmp_path: Path, dela
     # Python itself may be interrupted before it has come to the command.
     assert "Traceback" not in said or "paretogrid.py" not in said
     assert running.returncode in (0, 130, -signal.SIGINT) or "Traceback" in said
+
+
+PRINTING = [["list", "models"], ["list", "metrics", "--json"], ["list", "techniques"]]
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_output_that_cannot_be_written_is_one_message(tmp_path: Path, words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        running = start_command(tmp_path, *words, stdout=full)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert said == "paretogrid: Cannot write the output: No space left on device.\n"
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path, words: list[str]) -> None:
+    running = start_command(tmp_path, *words)
+    assert running.stdout is not None
+    running.stdout.close()
+    assert running.stderr is not None
+    assert running.stderr.read() == ""
+    running.wait(60)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import COMMAND, start_command
+from tests.start import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 from harness.grid import BASELINE
 from harness.runs import open_run
 from harness.store import CONTROL_PREFIX, Run
-from tests.conftest import start_command
+from tests.start import start_command
 
 GRID = """
 [grid]

@@ -18,7 +18,7 @@ from kills import read_journals
 
 from harness.runs import open_run
 from harness.store import Run
-from tests.conftest import COMMAND, start_command
+from tests.start import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
 

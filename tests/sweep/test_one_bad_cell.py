@@ -21,7 +21,7 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
-from tests.conftest import COMMAND
+from tests.start import COMMAND
 
 Measure = Callable[..., pd.DataFrame]
 NETS = """

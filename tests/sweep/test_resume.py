@@ -11,7 +11,7 @@ import pytest
 
 from harness.runs import open_run
 from harness.sweep.launcher import Launcher
-from tests.conftest import COMMAND, run_command, start_command
+from tests.start import COMMAND, run_command, start_command
 
 pytestmark = pytest.mark.workers
 

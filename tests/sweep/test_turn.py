@@ -17,7 +17,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.sweep.turn import take_turn
-from tests.conftest import start_command
+from tests.start import start_command
 
 pytestmark = pytest.mark.workers
 
