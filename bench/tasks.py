@@ -26,9 +26,16 @@ def as_tensor(values: Any, what: str) -> Tensor:
     values = getattr(values, "to_numpy", lambda: values)()
     try:
         array = np.asarray(values)
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal lengths, or worse
         raise SpecError(f"{what} cannot be read as numbers: {error}") from None
+    try:
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError, RuntimeError):
+        kind = {"U": "text", "S": "bytes", "O": "Python objects"}.get(array.dtype.kind)
+        raise SpecError(
+            f"{what} cannot be read as numbers: they are {kind or array.dtype}. Give a tensor, an "
+            "array or a list of numbers."
+        ) from None
 
 
 def read_labels(labels: Tensor, classes: int) -> Tensor:
@@ -140,10 +147,20 @@ def _scores(outputs: Tensor, labels: Tensor) -> Tensor:
     """Scores with the classes along the second dimension, the rest in the shape of the labels."""
     if outputs.dim() == labels.dim() + 1:
         if outputs.shape[:1] + outputs.shape[2:] == labels.shape:
-            return outputs
+            return _wide_enough(outputs, labels)
         if outputs.shape[:-1] == labels.shape:
-            return outputs.movedim(-1, 1)
+            return _wide_enough(outputs.movedim(-1, 1), labels)
     raise _misfit(outputs, labels)
+
+
+def _wide_enough(scores: Tensor, labels: Tensor) -> Tensor:
+    """The scores, if there is one for each label's class."""
+    if labels.numel() and int(labels.max()) >= scores.shape[1]:
+        raise SpecError(
+            f"Outputs with scores of {scores.shape[1]} classes do not answer the label "
+            f"{int(labels.max())}: give a score for each class of the data."
+        )
+    return scores
 
 
 def _like(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from harness.commands import bring, decide, look, measure
-from harness.console.streams import err, is_lost
+from harness.console.streams import err, is_lost, out
 from harness.errors import ExitCode, UserError
 from harness.sweep.interruption import Interruption
 
@@ -34,9 +34,15 @@ def main() -> None:
     """Run the command; a user's mistake is one message and exit code 2."""
     try:
         with Interruption().heard():
-            app(standalone_mode=True)
+            try:
+                app(standalone_mode=True)
+            finally:
+                out.file.flush()
     except UserError as mistake:
         err.print(f"paretogrid: {mistake}")
         sys.exit(ExitCode.USAGE)
+    except BrokenPipeError:
+        sys.exit(1)  # as typer ends where nobody reads any more
     finally:
+        is_lost(sys.stdout)
         is_lost(sys.stderr)

@@ -68,7 +68,7 @@ class Strict(BaseModel):
 
 def _known_device(value: str) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-        hint = suggest(value, ("cpu", "cuda"))
+        hint = suggest("cuda" if value.lower().startswith("gpu") else value, ("cpu", "cuda"))
         raise ValueError(f"Unknown device {value!r}", f"{hint} Devices are cpu, cuda, cuda:1...")
     return value
 

@@ -96,7 +96,8 @@ def check_exclusions(grid: Grid, where: str) -> None:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
+    errors = error.errors()  # a name that is spelled wrongly is also missing
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place = _format_place(first["loc"])
     example = _example(first["loc"])
     if first["type"] == "extra_forbidden":

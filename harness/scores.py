@@ -97,7 +97,7 @@ def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
 
     Numbers beyond ±MASKED stand for "not allowed", as infinity and NaN do: where both have the same
     there, the place is left out; where they differ, the error is infinite. NaN where the shapes
-    differ, there are no outputs, or the reference has no number but zero and the outputs have.
+    differ, no place is left, or the reference has no number but zero and the outputs have.
     """
     values, wanted = (_mark_masked(one) for one in (outputs, reference))
     if values.shape != wanted.shape or values.size == 0:
@@ -106,6 +106,8 @@ def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
     if not np.array_equal(values[~finite], wanted[~finite], equal_nan=True):
         return 0.0 if finite.any() else float("nan")
     values, wanted = values[finite], wanted[finite]
+    if values.size == 0:
+        return float("nan")
     if np.array_equal(values, wanted):
         return 1.0
     norm = float(np.linalg.norm(wanted))

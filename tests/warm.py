@@ -26,6 +26,7 @@ IMPORTED = ("harness.report.write", "harness.sweep.runner", "rich.live", "rich.t
 """What takes long, and does not look at the terminal yet."""
 LATE = ("PARETOGRID_", "PYTEST_")
 """Variables of these names are read when the command runs, not when it is imported."""
+ENOUGH = b"enough"
 STANDARD = 3
 """Input, output and error come first among the descriptors of a request, and how it ends next."""
 
@@ -60,6 +61,7 @@ class Stove:
     def close(self) -> None:
         """End it; what it has started goes on."""
         if self._process is not None:
+            self.control.send(ENOUGH)  # what it has started may hold a copy of its channel
             self.control.close()
             self._process.wait()
 
@@ -96,7 +98,7 @@ class WarmProcess(subprocess.Popen[Any]):
         except BlockingIOError:
             return 0, 0
         self._ended.close()
-        return self.pid, int(status)
+        return self.pid, int(status or b"-1")  # who would tell was ended itself
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         if self.returncode is None:
@@ -133,7 +135,7 @@ def serve(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, LONGEST_REQUEST, STANDARD + 2)
-        if not message:
+        if message in (b"", ENOUGH):
             return None
         if os.fork() == 0:
             control.close()

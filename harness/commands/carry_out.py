@@ -16,7 +16,7 @@ from harness.console.decisions import print_answers
 from harness.console.events import print_event
 from harness.console.outcome import print_outcome
 from harness.console.progress import show_progress
-from harness.console.streams import err, is_lost
+from harness.console.streams import err, is_lost, out
 from harness.decide.answer import answer
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
@@ -28,6 +28,7 @@ from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan
 from harness.sweep.recover import find_notes
+from harness.wording import counted
 
 
 def carry_out(
@@ -54,7 +55,8 @@ def carry_out(
                 failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            err.print(f"Interrupted. Go on with: {how('resume')}")
+            left = len(plan.grid.expand()) - len(made.finished() - made.ended_as(["partial"]))
+            err.print(f"Interrupted. Go on with: {how('resume')} ({counted(left, 'cell')} left)")
         made.write_facts({**made.facts(), "state": state})
         try:
             tell("joining what was measured")
@@ -70,10 +72,7 @@ def carry_out(
     except KeyboardInterrupt:
         _leave(how, state)
     if source is not None and page is not None and not as_json:
-        with suppress(OSError, SystemExit, UserError):  # rich ends where nobody reads
-            print_answers(source.frame, answer(source.frame, noise=source.noise))
-            print_outcome(source.frame, made, page)
-        is_lost(sys.stdout)  # it costs the run nothing
+        _print_results(source, made, page)
     statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
     code = _exit_code(state, statuses, failures)
     if as_json:
@@ -107,6 +106,18 @@ def _write_page(
     tell("writing the report")
     source = load_source([made])
     return source, write_report(source, reports)
+
+
+def _print_results(source: Source, made: Run, page: Path) -> None:
+    """Print what was found, and where it is; if that cannot be done, it costs the run nothing."""
+    try:
+        with suppress(BrokenPipeError, SystemExit):  # rich ends where nobody reads
+            print_answers(source.frame, answer(source.frame, noise=source.noise))
+            print_outcome(source.frame, made, page)
+            out.file.flush()
+    except UserError as mistake:
+        err.print(f"{mistake} The report is written: {page}")
+    is_lost(sys.stdout)
 
 
 def _exit_code(state: str, statuses: pd.Series, failures: int) -> ExitCode:

@@ -32,6 +32,7 @@ from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
 from harness.runs import open_run, results_folder
 from harness.sweep.recover import recover
+from harness.wording import counted
 
 
 def _note_order(context: typer.Context, parameter: typer.CallbackParam, names: Any) -> Any:
@@ -151,8 +152,8 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
         found = recover(run)
         if found:
             err.print(
-                f"{run.run_id} was ended while cells were timed: {found} have results of what was "
-                f"timed until then. `{how_to('resume', run, results)}` goes on."
+                f"{run.run_id} was ended while cells were timed: {counted(found, 'cell')} with "
+                f"results of what was timed until then. `{how_to('resume', run, results)}` goes on."
             )
     return load_source(runs, prices)
 

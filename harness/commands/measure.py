@@ -42,8 +42,13 @@ from harness.store import Run
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, resolve, user_files
+from harness.sweep.recover import recover
 from harness.sweep.turn import hold_machine
 
+OPTIONS = {"models": "--model", "techniques": "--technique", "devices": "--device",
+           "threads": "--threads", "batch": "--batch", "seeds": "--seed",
+           "plugins": "--plugin"}  # fmt: skip
+"""What replaces an axis of a grid file."""
 TIME_UNITS = SCALES["s"] | {"m": 60}
 
 
@@ -87,15 +92,15 @@ def run(
     _check_folders(store_folder, reports)
     with _start_launcher(wanted) as launcher:
         plan = resolve(wanted, launcher, where)
-        facts = {
-            "plan": plan.to_json(),
-            "machine": describe_machine(),
-            "control_version": CONTROL_VERSION,
-            "command": shlex.join(["paretogrid", *sys.argv[1:]]),
-            "cwd": str(Path.cwd()),
-            "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
-        }
         with _take_machine(plan.grid, launcher, no_wait) as interruption:
+            facts = {
+                "plan": plan.to_json(),
+                "machine": describe_machine(),
+                "control_version": CONTROL_VERSION,
+                "command": shlex.join(["paretogrid", *sys.argv[1:]]),
+                "cwd": str(Path.cwd()),
+                "exclusions": [{"rule": r, "cells": n} for r, n in plan.grid.exclusions()],
+            }
             interruption.hold()
             made = Run.create(store_folder, name, facts)
             how = partial(how_to, made=made, results=results, reports=reports)
@@ -137,6 +142,7 @@ def resume(
     found = Run(found.folder.resolve())
     _check_folders(found.folder, folder)
     _return_to(Path(facts["cwd"]), plan.grid)
+    recover(found)  # what a killed run had timed is a cell's result until there is a better one
     with (
         _start_launcher(plan.grid) as launcher,
         _take_machine(plan.grid, launcher, no_wait) as interruption,
@@ -190,7 +196,7 @@ def _return_to(folder: Path, grid: Grid) -> None:
     grid's files are there; UserError otherwise.
     """
     if folder.is_dir():
-        if not folder.samefile(Path.cwd()):
+        if not folder.samefile("."):
             err.print(f"It goes on in {folder}, where it began.")
         os.chdir(folder)
         return
@@ -217,4 +223,6 @@ def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[
     for table, keys in given.items():
         data[table] |= keys
     wanted = parse_grid(data, "the command line")  # the file alone was right
-    return wanted, name, Path(name).stem
+    changed = [OPTIONS[axis] for axis in given["grid"]]
+    where = f"{name}, changed by {' and '.join(changed)}" if changed else name
+    return wanted, where, Path(name).stem

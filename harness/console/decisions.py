@@ -19,6 +19,7 @@ from harness.decide.recommend import Recommendation
 from harness.record import METRICS
 from harness.report import text
 from harness.report.advice import describe, describe_hypervolume
+from harness.wording import counted
 
 NAMED = 3
 """Incomplete cells that are named in a line."""
@@ -30,7 +31,7 @@ def print_answers(frame: Frame, answers: Sequence[Answer]) -> None:
         out.print(_answer_table(one))
         near = len(one.near)
         beside = f"; {near} more within the noise of the frontier" if near else ""
-        out.print(f"  {len(one.choices)} of {one.considered} variants{beside}")
+        out.print(f"  {len(one.choices)} of {counted(one.considered, 'variant')}{beside}")
         if one.group.hypervolume is not None:
             out.print(f"  {describe_hypervolume(one.group, frame)}")
         for names in _name_incomplete(one):

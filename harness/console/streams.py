@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
+from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console
@@ -17,6 +18,9 @@ from rich.text import Text
 
 from harness.errors import UserError
 
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:  # its descriptor is closed
+        setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # as long as we live
 for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):  # not where a test or an embedder has replaced it
         stream.reconfigure(errors="replace")  # a terminal that cannot show × or µ shows a ?
@@ -60,7 +64,8 @@ class Careful(Stream):
     def write(self, text: str) -> int:
         """Write, or raise UserError."""
         with self._told():
-            return int(self.stream.write(text))
+            self.stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush, or raise UserError."""
@@ -112,9 +117,9 @@ def is_lost(stream: IO[str]) -> bool:
     try:
         stream.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        with Path(os.devnull).open("w") as nowhere:
+            if nowhere.fileno() != stream.fileno():
+                os.dup2(nowhere.fileno(), stream.fileno())
         return True
     return False
 

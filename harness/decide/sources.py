@@ -46,7 +46,7 @@ def load_source(runs: Sequence[Run], prices: Path | None = None) -> Source:
     if len(twice):
         cell = twice.iloc[0]
         raise UserError(
-            f"{counted(len(twice), 'cell')} in two of these runs: the first is {cell['model']}, "
+            f"Two of these runs share {counted(len(twice), 'cell')}, the first is {cell['model']}, "
             f"{cell['technique']}, {cell['device']}: name runs of different machines or grids."
         )
     metrics = {name: metric for frame in frames for name, metric in frame.metrics.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,19 +64,32 @@ def reset_peak() -> bool:
     return True
 
 
-def map_libraries() -> None:
-    """Map the pages of every loaded library, so that file pages do not grow while we measure.
+def find_libraries() -> set[str]:
+    """Return where the files lie that this process has mapped by now: "begin-end" in hexadecimal.
+
+    Before a model is loaded these are libraries; the files that it maps may be larger than memory.
+    """
+    return {where for where, _, _ in _mapped_files()}
+
+
+def map_libraries(known: Collection[str]) -> None:
+    """Map the pages of libraries, so that file pages do not grow while we measure.
 
     Without MADV_POPULATE_READ (before Linux 5.14) nothing happens: the first call maps them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
+    for where, begin, end in _mapped_files():
+        if where in known:
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_POPULATE_READ)
+
+
+def _mapped_files() -> Iterator[tuple[str, int, int]]:
     with Path("/proc/self/maps").open() as lines:  # one by one: all of them would take memory
         for line in lines:
             fields = line.split()
-            if len(fields) < 6 or not fields[5].startswith("/") or fields[1][0] != "r":
-                continue
-            begin, end = (int(part, 16) for part in fields[0].split("-"))
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_POPULATE_READ)
+            if len(fields) >= 6 and fields[5].startswith("/") and fields[1][0] == "r":
+                begin, end = (int(part, 16) for part in fields[0].split("-"))
+                yield fields[0], begin, end
 
 
 def prime(place: Callable[[Any], Any]) -> None:
@@ -123,7 +136,8 @@ def measure_memory(
     working_memory_bytes: the peak of a call beyond that. Where the kernel does not let us reset
     the mark, the peak of loading counts for calls too.
     """
-    map_libraries()
+    libraries = find_libraries()
+    map_libraries(libraries)
     keep_no_freed_blocks()
     gc.collect()
     release_free_memory()
@@ -139,7 +153,7 @@ def measure_memory(
         for _ in range(CALLS):
             renew()
             if read_usage().file < loaded.file:  # the kernel took some back
-                map_libraries()
+                map_libraries(libraries)
             release_free_memory()  # what the call before has freed
             reset_peak()
             started = read_usage()

@@ -64,7 +64,7 @@ def roofs_for(device: Device, threads: int, machine: dict[str, Any], folder: Pat
     if kept is not None and (kept.quiet or kept.times >= MOST_TIMES):
         return kept
     if torch.get_num_threads() != threads:
-        raise ValueError(f"{threads} threads asked for, torch has {torch.get_num_threads()}")
+        raise ValueError(f"threads {threads} asked for, torch has {torch.get_num_threads()}")
     roofs = measure_roofs(device, data_caches(machine))
     if kept is not None:
         roofs = best_of(roofs, kept)

@@ -118,7 +118,7 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
         unread = int((numbers.isna() & (text != "")).sum())
         if unread:
             some = counted(unread, "value")
-            told.append(f"{path.name}: {some} of {source.column} not numeric: empty")
+            told.append(f"{path.name}: {some} of {source.column} not numeric: left empty")
         if source.per is not None:
             parts = read_numbers(plain[source.per])
             no_part = (parts <= 0) | (parts.isna() & numbers.notna())
@@ -131,7 +131,7 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
         numbers = numbers.mask(impossible)
         cells[name] = numbers.astype("Int64") if name in COUNTS else numbers
     left_out = [name for name in table.columns if name not in used]
-    told.append(f"{path.name}: {counted(len(table), 'cell')}")
+    told.append(f"{path.name}: {counted(len(table), 'row')} read")
     if left_out:
         told.append(f"{path.name}: columns not used: {', '.join(left_out)}")
     made = pd.DataFrame({"device": "unknown", "task": path.stem} | cells, index=table.index)

@@ -61,6 +61,8 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"Cannot read {path} as a CSV file: it is empty.")
     rows = [[text.strip() for text in row] for row in rows]
     names, *rows = rows
+    if not rows:
+        raise UserError(f"{path} has names of columns and no row.")
     while names and not names[-1]:
         names.pop()
     if len(set(names)) < len(names):

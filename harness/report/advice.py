@@ -26,7 +26,7 @@ def describe(one: Recommendation, frame: Frame, objectives: Sequence[Objective])
         yield from _describe_nothing(one, frame)
         return
     yield f"Take {name_cell(one.pick)}: {_values(one.pick, frame, objectives)}."
-    yield f"{one.feasible} of {one.considered} variants keep all conditions."
+    yield f"{one.feasible} of {counted(one.considered, 'variant')} keep all conditions."
     if one.held and isfinite(one.probability):
         sure = text.format_probability(one.probability)
         yield f"That it really keeps them all: {sure}."
@@ -122,7 +122,7 @@ def _float(value: object) -> float:
 
 
 def _describe_nothing(one: Recommendation, frame: Frame) -> Iterator[str]:
-    yield f"None of {one.considered} variants keeps all conditions."
+    yield f"None of {counted(one.considered, 'variant')} keeps all conditions."
     if one.nearest is None:
         return
     missing = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.record import SLOW_SPEED
+from harness.wording import counted
 
 
 def find_doubts(cells: pd.DataFrame) -> list[str]:
     """Return what a reader should know before believing the cells, a sentence each."""
     found = []
     whole = cells[cells["status"] != "partial"] if "status" in cells else cells
-    wide = int((~whole["interval_reached"].fillna(False).astype(bool)).sum())
+    wide = int(whole["interval_reached"].eq(False).sum())
     for count, what in (
         (_count(cells, "status", "partial"), "were interrupted: `paretogrid resume` goes on"),
         (wide, "spent their budget before the interval was as narrow as asked"),
@@ -25,7 +26,7 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
         (_count(cells, "together", False), "were too big to be alive together with their baseline"),
     ):
         if count:
-            found.append(f"{count} of {len(cells)} cells {what}.")
+            found.append(f"{count} of {counted(len(cells), 'cell')} {what}.")
     found += _doubt_speed(cells)
     if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
         share = cells["disturbed_share"].mean()
@@ -41,8 +42,8 @@ def _doubt_speed(cells: pd.DataFrame) -> list[str]:
     lowest, highest = (f"{share:.0%}" for share in (slow.min(), slow.max()))
     shares = lowest if lowest == highest else f"{lowest} to {highest}"
     return [
-        f"{len(slow)} of {len(cells)} cells were timed while the machine ran at {shares} of the "
-        "fastest it was seen at: ratios hold, latencies are longer by as much."
+        f"{len(slow)} of {counted(len(cells), 'cell')} were timed while the machine ran at "
+        f"{shares} of the fastest it was seen at: ratios hold, latencies are longer by as much."
     ]
 
 

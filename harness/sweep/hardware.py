@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from bench.cache import cache_folder
@@ -13,6 +14,7 @@ from harness.measure.roofline import Roofs
 from harness.measure.speed import find_fastest, find_speed, speed_file
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
+from harness.sweep.remote import Worker
 from harness.sweep.seat import TimedHeat
 
 HEAT_MEMORY_SHARE = 0.7
@@ -52,11 +54,13 @@ class Hardware:
         """Return what is known of the machine and a device."""
         return {**self.machine, **self.facts_of(device)}
 
-    def measure_roofs(self, device: str, threads: int) -> Roofs | None:
+    def measure_roofs(
+        self, device: str, threads: int, hire: Callable[[ExitStack, str], Worker]
+    ) -> Roofs | None:
         """Return what the device can reach with so many threads; None where that fails."""
         found: Roofs | None = None
-        with suppress(WorkerFailure, WorkerRefusal), self._launcher.worker() as worker:
-            found = worker.call(  # without it, a cell has its row, and no explanation
+        with suppress(WorkerFailure, WorkerRefusal), ExitStack() as stack:
+            found = hire(stack, device).call(  # without it, a cell has its row, and no explanation
                 "roofs", self._grid.budget.timeout_s, device=device, threads=threads,
                 pin=self._grid.measure.pin, machine=self.machine, near=self.node(device),
             )  # fmt: skip

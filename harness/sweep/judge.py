@@ -56,6 +56,8 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         if alone.any() and alike:
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
                          "are not: fidelity is 0")  # fmt: skip
+        elif lost.all():
+            found.append("none of the outputs is a finite number: there is no fidelity")
         elif broken.any():
             found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
                          "out where the baseline's are too")  # fmt: skip

@@ -23,6 +23,7 @@ from harness.sweep.plan import Plan
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.tables import samples_table
 
+KNOWN = ("status", "started_at", "heat", "samples")
 ENDING = ".seats"
 """Of the note beside each file of a journal."""
 
@@ -78,11 +79,11 @@ def _recover_heat(run: Run, note: Path) -> int:
     timed = TimedHeat(
         restored.name, seats, control, told["processes"], took_s, float("nan"), interrupted=True
     )
-    kept = _count_samples(run, timed.name)
+    rows = {row["cell_id"]: row for row in run.read("cells", KNOWN).to_pylist()}
     budget = Plan.from_json(facts["plan"]).grid.budget
     found = 0
     for seat, record, _ in conclude_kept(timed, budget, None, facts["machine"]["processors"]):
-        if record.conditions.get("samples", 0) > kept.get(seat.cell.id, 0):
+        if _is_news(record, timed.name, rows.get(seat.cell.id)):
             run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
             found += 1
     if found:
@@ -99,10 +100,18 @@ def _latest(notes: Iterable[Path]) -> list[Path]:
     return [*latest.values()]
 
 
-def _count_samples(run: Run, heat: str) -> dict[str, int]:
-    """Return of how many samples the results of a heat's cells are."""
-    rows = run.read("cells", ["heat", "samples"]).to_pylist()
-    return {row["cell_id"]: row["samples"] or 0 for row in rows if row["heat"] == heat}
+def _is_news(record: Record, heat: str, row: dict[str, Any] | None) -> bool:
+    """Tell whether a cell's blocks say more than the row that it has.
+
+    A row that is no older is how this very attempt ended; it may have ended in part, and a run that
+    went on with it was killed.
+    """
+    samples: int = record.conditions.get("samples", 0)
+    if row is None or not samples:
+        return samples > 0
+    ended = row["started_at"] >= record.started_at and row["status"] != "partial"
+    known: int = row["samples"] or 0 if row["heat"] == heat else 0
+    return not ended and samples > known
 
 
 def _seat(told: dict[str, Any], run_id: str) -> Seat:

@@ -271,7 +271,7 @@ class Sweep:
         """Return what the device can reach with so many threads; None where that fails."""
         if (device, threads) not in self.hardware.roofs:
             self.progress.phase(f"measuring what {device} can reach with threads {threads}")
-            found = self.hardware.measure_roofs(device, threads)
+            found = self.hardware.measure_roofs(device, threads, self.shop.hire)
             if found is not None:
                 facts = self.run.facts()
                 known = {**facts.get("roofs", {}), f"{device}, threads {threads}": found.to_json()}

@@ -14,7 +14,7 @@ from torch import nn
 from bench import SpecError
 from bench.conventions import IGNORED
 from bench.data.splits import Dataset, Split
-from bench.tasks import predict, task_loss
+from bench.tasks import as_tensor, predict, task_loss
 
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2])
 CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -112,3 +112,22 @@ def test_outputs_that_answer_nothing_are_refused_with_both_shapes(labels: torch.
         predict(torch.randn(3, 2), labels)
     with pytest.raises(SpecError, match=r"\(3, 2\).*\(4,\)"):
         task_loss(torch.randn(3, 2), labels)
+
+
+@pytest.mark.parametrize("judge", [task_loss, predict])
+def test_a_label_without_a_score_is_refused_by_name(judge: Any) -> None:
+    labels = torch.tensor([0, 2, 1])
+    with pytest.raises(SpecError, match="scores of 2 classes do not answer the label 2"):
+        judge(torch.randn(3, 2), labels)
+    judge(torch.randn(3, 3), labels)
+    judge(torch.randn(0, 2), labels[:0])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(["cat", "dog"], "text"), ([b"cat"], "bytes"), ([None, 1], "Python objects"),
+     (np.array(["2026-01-01"], "datetime64[D]"), r"datetime64\[D\]")],
+)  # fmt: skip
+def test_what_is_no_number_is_told_in_our_words(values: Any, kind: str) -> None:
+    with pytest.raises(SpecError, match=f"^Labels cannot be read as numbers: they are {kind}"):
+        as_tensor(values, "Labels")

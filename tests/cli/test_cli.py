@@ -179,7 +179,7 @@ def test_ctrl_c_while_the_command_starts_shows_no_traceback(tmp_path: Path, dela
     assert running.returncode in (0, 130, -signal.SIGINT) or "Traceback" in said
 
 
-PRINTING = [["list", "models"], ["list", "metrics", "--json"], ["list", "techniques"]]
+PRINTING = [["--help"], ["list", "models"], ["list", "metrics", "--json"], ["list", "techniques"]]
 
 
 @pytest.mark.parametrize("words", PRINTING, ids=" ".join)
@@ -199,3 +199,14 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path, words: list
     assert running.stderr is not None
     assert running.stderr.read() == ""
     running.wait(60)
+
+
+def test_results_that_cannot_be_printed_are_kept_and_where_they_are_is_said(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "my.py").write_text(STRANGER)
+    with Path("/dev/full").open("w") as full:
+        running = start_command(tmp_path, "run", "--model", "my.py:net", *QUICK, stdout=full)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 0
+    assert "No space left on device. The report is written: reports/" in said

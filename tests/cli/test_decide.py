@@ -105,4 +105,4 @@ def test_two_runs_make_one_report_of_both_machines(store: Command, tmp_path: Pat
     assert "cpu-i9_10940x takes" in text
     twice = store("report", runs[0], runs[0])
     assert twice.returncode == 2
-    assert "cells in two of these runs" in twice.stderr
+    assert "Two of these runs share" in twice.stderr

@@ -64,7 +64,7 @@ def test_the_same_cell_on_two_machines_keeps_its_own_rounds(tmp_path: Path) -> N
 
 def test_the_same_cell_of_the_same_machine_twice_is_refused(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "cpu", {"cpu_model": "EPYC"}, seconds) for seconds in (0.02, 0.01)]
-    with pytest.raises(UserError, match="1 cell in two of these runs: the first is net"):
+    with pytest.raises(UserError, match="Two of these runs share 1 cell, the first is net"):
         load_source(runs)
 
 

@@ -463,3 +463,20 @@ def test_the_installed_command_ends_with_code_2_and_one_message(tmp_path):
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert "Did you mean 'int8-dynamic'?" in only_message(ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("[gird]\nmodels = []\n", "Unknown key gird in g.toml. Did you mean 'grid'"),
+     ('[grid]\nmodels = ["digits-mlp"]\ndevices = ["gpu"]\n', "Did you mean 'cuda'"),
+     ('[grid]\nmodels = ["digits-mlp"]\ndevices = ["GPU:1"]\n', "Did you mean 'cuda'")],
+)  # fmt: skip
+def test_a_table_or_device_by_another_name_is_recognized(text, wanted, refuse):
+    Path("g.toml").write_text(text)
+    assert wanted in refuse("run", "g.toml")
+
+
+def test_a_mistake_in_an_option_is_not_looked_for_in_the_file_alone(refuse):
+    Path("g.toml").write_text('[grid]\nmodels = ["digits-mlp"]\ntechniques = ["bf16"]\n')
+    message = refuse("run", "g.toml", "--technique", "bf61")
+    assert "Unknown technique 'bf61' in g.toml, changed by --technique (techniques[0])" in message

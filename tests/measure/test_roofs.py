@@ -189,7 +189,7 @@ def test_roofs_that_can_be_neither_read_nor_kept_are_measured_all_the_same(
 
 
 def test_roofs_of_other_threads_than_torch_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 threads asked for, torch has 1"):
+    with pytest.raises(ValueError, match="threads 2 asked for, torch has 1"):
         roofs_for(CpuDevice(), 2, TINY, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

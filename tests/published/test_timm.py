@@ -252,6 +252,7 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str) -> Non
         ("name,top1,ms\nsmall,70,1,12,5\n", "row 1 has 5 values for 3 columns"),
         ("name,ms,ms\nsmall,70,1\n", "two columns of one name"),
         ("", "it is empty"),
+        ("name,top1,ms\n", "no row"),
     ],
 )
 def test_a_table_that_would_be_shifted_is_refused(tmp_path: Path, text: str, message: str) -> None:

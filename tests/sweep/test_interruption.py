@@ -151,12 +151,13 @@ def net():
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_who_fails_when_the_others_end_their_heat_goes_on_in_it_later(
-    tmp_path: Path, command: Command
+    tmp_path: Path, command: Command, number: signal.Signals
 ) -> None:
     runner = start(tmp_path, FRAGILE)
     wait_for_rounds(tmp_path, runner, 10)
-    runner.send_signal(signal.SIGINT)
+    runner.send_signal(number)
     runner.communicate(timeout=60)
     blocks = read_journals(tmp_path / "results")
     (tmp_path / "break").touch()
@@ -186,8 +187,14 @@ def test_the_others_go_on_in_their_heat_where_one_has_failed(
     cells = pd.read_parquet(run.folder / "cells.parquet").set_index("technique")
     assert cells["status"].to_dict() == {"baseline": "partial", "bf16": "failed"}
     assert "broken" in cells.loc["bf16", "message"]
+    command("report")  # which makes results of blocks that nobody has concluded
+    again = run.read("cells").to_pandas().set_index("technique")
+    assert again[["status", "message"]].equals(cells[["status", "message"]])
+    assert run.facts()["state"] == "interrupted"
     blocks = read_journals(tmp_path / "results")
     assert command("resume").returncode == 3, "what failed is not tried again"
+    assert "ended while" not in command("report").stderr
+    assert run.facts()["state"] == "finished"
     cells = pd.read_parquet(run.folder / "cells.parquet").set_index("technique")
     assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "failed"}
     assert cells["heat"].nunique() == 1
