@@ -56,7 +56,7 @@ def carry_out(
         except KeyboardInterrupt:
             state = "interrupted"
             left = len(plan.grid.expand()) - len(made.finished() - made.ended_as(["partial"]))
-            err.print(f"Interrupted. Go on with: {how('resume')} ({counted(left, 'cell')} left)")
+            err.print(f"Interrupted with {counted(left, 'cell')} left. Go on with: {how('resume')}")
         made.write_facts({**made.facts(), "state": state})
         try:
             tell("joining what was measured")

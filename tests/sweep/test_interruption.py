@@ -309,7 +309,7 @@ def test_what_is_interrupted_before_anything_was_timed_has_no_report(tmp_path: P
     runner.send_signal(signal.SIGINT)
     _, said = runner.communicate(timeout=60)
     assert runner.returncode == 130
-    assert "Interrupted. Go on with: paretogrid resume" in said
+    assert "Interrupted with 2 cells left. Go on with: paretogrid resume" in said
     assert "Traceback" not in said
     assert not (tmp_path / "reports").exists()
 
