@@ -27,6 +27,8 @@ ONE_PROCESS = PROCESS_SPREAD / sqrt(2)
 """What one process has of its own as long as it lives, where a heat does not tell."""
 PRIOR_WEIGHT = 10
 """What earlier heats showed counts as much as so many cells in two processes."""
+HUBER = 1.345
+"""Deviations from which a value counts for less: for normal noise 95 % as efficient as a mean."""
 STEPS = 50
 SETTLED = 1e-5
 """A step that changes no cell by more than this, relatively, is the last."""
@@ -36,24 +38,41 @@ def polish(table: Floats) -> tuple[Floats, Floats]:
     """Return what is each row's own and what each column's rows share: their sum is the table.
 
     Columns have the median 0. NaN stands for what is unknown; every row and every column needs a
-    known value. Source: Tukey's median polish, "Exploratory Data Analysis" (1977), chapter 11.
+    known value. Rows are medians, columns Huber's M-estimates. Sources: Tukey's median polish,
+    "Exploratory Data Analysis" (1977), chapter 11; Huber, Annals of Mathematical Statistics 1964.
+    With medians for the columns too, the middle one of a few rows has no rest at all in most
+    columns: its own part then hardly moves, whatever columns are drawn.
     """
-    median = np.nanmedian if np.isnan(table).any() else np.median  # ten times as fast
+    known = np.isfinite(table)
+    median = np.median if known.all() else np.nanmedian  # ten times as fast
     rows = median(table, 1)
+    columns = median(table - rows[:, None], 0)
+    limit = max(SETTLED, HUBER * _scale(table - rows[:, None] - columns))
+    values = np.where(known, table, 0.0)
     for _ in range(STEPS):
-        columns = median(table - rows[:, None], 0)
+        away = np.where(known, np.abs(table - rows[:, None] - columns), 0.0)
+        weights = np.where(away > limit, limit / np.maximum(away, limit), 1.0) * known
+        before, shared = rows, columns
+        columns = (weights * (values - rows[:, None])).sum(0) / weights.sum(0)
         columns -= np.median(columns)
-        before, rows = rows, median(table - columns, 1)
-        if np.abs(rows - before).max() < SETTLED:
+        rows = median(table - columns, 1)
+        if max(np.abs(rows - before).max(), np.abs(columns - shared).max()) < SETTLED:
             break
     return rows, columns
+
+
+def _scale(rest: Floats) -> float:
+    """The deviation of what is left; where a column's middle row has nothing, it tells nothing."""
+    away = np.abs(rest[np.isfinite(rest) & (rest != 0)])
+    return 1.4826 * float(np.median(away)) if away.size else 0.0
 
 
 def find_latencies(medians: Medians) -> dict[str, Estimate]:
     """Return the latency of each cell in the median round of its heat, with its 95 % interval.
 
     The interval is that of the cell's own time over its rounds and of the rounds' speed over all
-    of them, together. A cell without rounds is left out.
+    of them, together. A round that only one cell has tells nothing of what is its own. A cell
+    without rounds is left out.
     """
     names, _, logs = _tabulate(medians)
     if not names:
@@ -61,8 +80,10 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
     _, shared = polish(logs)
     level = series_median_interval(shared)
     found = {}
-    for name, row in zip(names, logs - shared, strict=True):
-        middle = series_median_interval(row[np.isfinite(row)])
+    told = np.isfinite(logs)
+    for name, row, mine in zip(names, logs - shared, told, strict=True):
+        apart = mine & (told.sum(0) > 1)
+        middle = series_median_interval(row[apart if apart.sum() >= LEAST_FOR_INTERVAL else mine])
         low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
         high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
         found[name] = Estimate(*(exp(bound) for bound in (middle.value, low, high)))

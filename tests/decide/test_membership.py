@@ -12,6 +12,7 @@ from harness.decide.frontier import Objective, find_frontiers, mark_frontier
 from harness.decide.membership import judge, measure_hypervolume
 from harness.decide.noise import Noise
 from harness.record import METRICS
+from harness.rounds import find_latencies
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
@@ -46,6 +47,32 @@ def test_of_the_cells_that_are_given_80_to_90_percent_as_many_are_members() -> N
     assert shares[9] >= 0.9
     assert shares[0] <= 0.1
     assert shares.is_monotonic_increasing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.03, 0.1])
+@pytest.mark.parametrize(("cells", "rounds"), [(2, 30), (2, 60), (3, 60), (6, 30)])
+def test_two_equal_cells_are_rarely_told_apart_however_few_are_in_their_heat(
+    cells: int, rounds: int, noise: float
+) -> None:
+    """What is told with 90 % or more in either direction is wrong in 20 % of the heats."""
+    generator, told, heats = np.random.default_rng(6), [], 200
+    for _ in range(heats):
+        machine = 0.05 * generator.standard_normal(rounds)
+        logs = noise * generator.standard_normal((cells + 1, rounds)) + machine
+        ids = [*(f"c{n}" for n in range(cells)), "control-0"]
+        table = pd.DataFrame({
+            "cell_id": np.repeat(ids, rounds), "heat": "h",
+            "round": np.tile(np.arange(rounds), cells + 1), "log_s": logs.ravel(),
+        })  # fmt: skip
+        found = find_latencies(
+            {one: dict(enumerate(np.exp(row))) for one, row in zip(ids, logs, strict=True)}
+        )
+        frame = make_frame([{"latency_s": found[one].value} for one in ids[:-1]])
+        drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"))
+        told.append(float(np.mean(drawn[0] < drawn[1])))
+    sure = np.mean((np.array(told) < 0.1) | (np.array(told) > 0.9))
+    assert 0.08 <= sure <= 0.32
 
 
 def test_cells_of_one_heat_are_compared_by_their_rounds() -> None:
