@@ -48,12 +48,11 @@ def polish(table: Floats) -> tuple[Floats, Floats]:
     rows = median(table, 1)
     columns = median(table - rows[:, None], 0)
     limit = max(SETTLED, HUBER * _scale(table - rows[:, None] - columns))
-    values = np.where(known, table, 0.0)
     for _ in range(STEPS):
-        away = np.where(known, np.abs(table - rows[:, None] - columns), 0.0)
-        weights = np.where(away > limit, limit / np.maximum(away, limit), 1.0) * known
+        rest = np.where(known, table - rows[:, None], columns)
+        weights = known * limit / np.maximum(np.abs(rest - columns), limit)
         before, shared = rows, columns
-        columns = (weights * (values - rows[:, None])).sum(0) / weights.sum(0)
+        columns = (weights * rest).sum(0) / weights.sum(0)
         columns -= np.median(columns)
         rows = median(table - columns, 1)
         if max(np.abs(rows - before).max(), np.abs(columns - shared).max()) < SETTLED:
@@ -80,9 +79,10 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
     _, shared = polish(logs)
     level = series_median_interval(shared)
     found = {}
-    told = np.isfinite(logs)
-    for name, row, mine in zip(names, logs - shared, told, strict=True):
-        apart = mine & (told.sum(0) > 1)
+    known = np.isfinite(logs)
+    several = known.sum(0) > 1
+    for name, row, mine in zip(names, logs - shared, known, strict=True):
+        apart = mine & several
         middle = series_median_interval(row[apart if apart.sum() >= LEAST_FOR_INTERVAL else mine])
         low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
         high = middle.value + hypot(middle.high - middle.value, level.high - level.value)

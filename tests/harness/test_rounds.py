@@ -80,14 +80,9 @@ def test_a_cell_that_was_always_clean_has_its_median() -> None:
     assert found["a"].value == pytest.approx(float(np.median(medians["a"])), rel=0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rounds", [30, 60])
-@pytest.mark.parametrize("cells", [2, 3, 4, 8])
-@pytest.mark.parametrize(("common", "own"), [(0.1, 0.05), (0.03, 0.1)])
-def test_the_interval_covers_what_the_cell_takes_on_the_median_machine(
-    rounds: int, cells: int, common: float, own: float
-) -> None:
-    generator, covered, heats = np.random.default_rng(3), 0, 200
+def find_coverage(heats: int, rounds: int, cells: int, common: float, own: float) -> float:
+    """Return how often a cell's interval holds its truth; 70 % of its blocks are clean."""
+    generator, covered = np.random.default_rng(3), 0
     for _ in range(heats):
         speed = np.exp(common * generator.standard_normal(rounds))
         noise = np.exp(own * generator.standard_normal((cells, rounds)))
@@ -98,7 +93,22 @@ def test_the_interval_covers_what_the_cell_takes_on_the_median_machine(
         }
         one = find_latencies(medians)["0"]
         covered += one.low <= 1e-3 <= one.high
-    assert 0.9 <= covered / heats <= 0.995
+    return covered / heats
+
+
+@pytest.mark.slow
+def test_the_interval_covers_what_the_cell_takes_on_the_median_machine() -> None:
+    assert 0.92 <= find_coverage(400, rounds=30, cells=4, common=0.1, own=0.05) <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [30, 60])
+@pytest.mark.parametrize("cells", [2, 3, 4, 8])
+@pytest.mark.parametrize(("common", "own"), [(0.1, 0.05), (0.03, 0.1)])
+def test_the_interval_covers_it_in_small_heats_and_where_cells_share_little(
+    rounds: int, cells: int, common: float, own: float
+) -> None:
+    assert 0.9 <= find_coverage(200, rounds, cells, common, own) <= 0.995
 
 
 def test_with_too_few_rounds_there_is_a_latency_and_no_interval() -> None:
