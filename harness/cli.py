@@ -7,7 +7,7 @@ import sys
 import typer
 
 from harness.commands import bring, decide, look, measure
-from harness.console.streams import err, is_lost, out
+from harness.console.streams import drop_undelivered, err, out
 from harness.errors import ExitCode, UserError
 from harness.sweep.interruption import Interruption
 
@@ -44,5 +44,5 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)  # as typer ends where nobody reads any more
     finally:
-        is_lost(sys.stdout)
-        is_lost(sys.stderr)
+        drop_undelivered(sys.stdout)
+        drop_undelivered(sys.stderr)

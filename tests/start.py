@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.sweep.launcher import ONE_THREAD
+from harness.sweep.launcher import SERVER_ENVIRONMENT
 from tests.warm import Stove, WarmProcess, is_alike
 
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
@@ -20,7 +20,7 @@ class Kitchen:
 
     def __init__(self) -> None:
         self._commands = Stove("command")
-        self._servers = Stove("server", **ONE_THREAD, PYTHONUNBUFFERED="1")
+        self._servers = Stove("server", **SERVER_ENVIRONMENT)
 
     def start(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start the command; cold where Python would not start with the same environment."""

@@ -38,7 +38,7 @@ class Stove:
     """
 
     def __init__(self, kind: str, **environment: str) -> None:
-        self.environment = {**os.environ, **environment}
+        self._environment = {**os.environ, **environment}
         self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,7 +49,7 @@ class Stove:
             handed = [its.fileno(), *descriptors]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, self._kind, *map(str, handed)],
-                pass_fds=handed, env=self.environment,
+                pass_fds=handed, env=self._environment,
             )  # fmt: skip
         return self
 
@@ -150,11 +150,7 @@ def keep(*descriptors: int) -> list[int]:
     What was handed beyond input, output, error and the end is its own.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    channels, ended, handed = (
-        descriptors[:STANDARD],
-        descriptors[STANDARD],
-        descriptors[STANDARD + 1 :],
-    )
+    channels, (ended, *handed) = descriptors[:STANDARD], descriptors[STANDARD:]
     child = os.fork()
     if child:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -169,7 +165,7 @@ def keep(*descriptors: int) -> list[int]:
             os._exit(0)
     for own, descriptor in enumerate(channels):
         os.dup2(descriptor, own)
-    for descriptor in descriptors[: STANDARD + 1]:
+    for descriptor in (*channels, ended):
         if descriptor >= STANDARD:
             os.close(descriptor)
     return handed
@@ -196,7 +192,7 @@ def serve_commands(control: socket.socket, servers: socket.socket) -> None:
     assert "harness.console.streams" not in sys.modules, "it looks at where it prints"
     from harness.sweep import launcher
 
-    known = {**os.environ, **launcher.ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+    known = {**os.environ, **launcher.SERVER_ENVIRONMENT}
     launcher.Popen = start_server(servers, known)
     gc.collect()
     gc.freeze()

@@ -16,7 +16,7 @@ from harness.console.decisions import print_answers
 from harness.console.events import print_event
 from harness.console.outcome import print_outcome
 from harness.console.progress import show_progress
-from harness.console.streams import err, is_lost, out
+from harness.console.streams import drop_undelivered, err, out
 from harness.decide.answer import answer
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
@@ -117,7 +117,7 @@ def _print_results(source: Source, made: Run, page: Path) -> None:
             out.file.flush()
     except UserError as mistake:
         err.print(f"{mistake} The report is written: {page}")
-    is_lost(sys.stdout)
+    drop_undelivered(sys.stdout)
 
 
 def _exit_code(state: str, statuses: pd.Series, failures: int) -> ExitCode:

@@ -79,7 +79,6 @@ class Careful(Stream):
         except BrokenPipeError:
             raise
         except OSError as error:
-            is_lost(self.stream)
             raise UserError(f"Cannot write the output: {error.strerror}.") from None
 
 
@@ -109,8 +108,8 @@ out = Console(file=_output, width=None if sys.stdout.isatty() else 1_000, **_pla
 err = Console(file=cast(IO[str], Heedless("stderr")), soft_wrap=True, **_plain)
 
 
-def is_lost(stream: IO[str]) -> bool:
-    """Tell whether what was written to a stream cannot be delivered; it goes nowhere then.
+def drop_undelivered(stream: IO[str]) -> None:
+    """Let what cannot be delivered, and all that is written after it, go nowhere.
 
     Python would try once more when it ends, and end with 120.
     """
@@ -120,8 +119,6 @@ def is_lost(stream: IO[str]) -> bool:
         with Path(os.devnull).open("w") as nowhere:
             if nowhere.fileno() != stream.fileno():
                 os.dup2(nowhere.fileno(), stream.fileno())
-        return True
-    return False
 
 
 def print_json(name: str, data: dict[str, Any]) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from typing import Any
 
 from bench.cache import cache_folder
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
-from harness.measure.roofline import Roofs
 from harness.measure.speed import find_fastest, find_speed, speed_file
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
-from harness.sweep.remote import Worker
 from harness.sweep.seat import TimedHeat
 
 HEAT_MEMORY_SHARE = 0.7
@@ -31,8 +27,6 @@ class Hardware:
         self._launcher = launcher
         self._grid = grid
         self._probed: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
-        self.roofs: dict[tuple[str, int], Roofs | None] = {}
-        """What a device can reach with so many threads, as far as it was measured; None: failed."""
 
     def probe(self, device: str) -> dict[str, Any] | WorkerRefusal | WorkerFailure:
         """Return what is known of a device; or why it is refused, or how it failed."""
@@ -53,19 +47,6 @@ class Hardware:
     def environment(self, device: str) -> dict[str, Any]:
         """Return what is known of the machine and a device."""
         return {**self.machine, **self.facts_of(device)}
-
-    def measure_roofs(
-        self, device: str, threads: int, hire: Callable[[ExitStack, str], Worker]
-    ) -> Roofs | None:
-        """Return what the device can reach with so many threads; None where that fails."""
-        found: Roofs | None = None
-        with suppress(WorkerFailure, WorkerRefusal), ExitStack() as stack:
-            found = hire(stack, device).call(  # without it, a cell has its row, and no explanation
-                "roofs", self._grid.budget.timeout_s, device=device, threads=threads,
-                pin=self._grid.measure.pin, machine=self.machine, near=self.node(device),
-            )  # fmt: skip
-        self.roofs[device, threads] = found
-        return found
 
     def room(self, device: str) -> Need:
         """Return what a heat may take now: memory and processes."""

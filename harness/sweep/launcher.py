@@ -27,11 +27,12 @@ KEPT_DESCRIPTORS = 16
 """For what the runner opens beside its workers: tables, their temporary files, folders."""
 WAIT_POLICY = {"active": {}, "passive": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}}
 """Environment that makes OpenMP threads wait as asked; the library reads it when it loads."""
-ONE_THREAD = {
+SERVER_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-"""Environment of the server: a thread that NumPy's BLAS, or pandas by way of Arrow's allocator,
+"""What it adds to the user's: a thread that NumPy's BLAS, or pandas by way of Arrow's allocator,
 starts when it is imported would break in a fork."""
 
 
@@ -156,7 +157,7 @@ class Launcher:
     def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
         raise_file_limit()
         self._environment = {
-            **os.environ, **WAIT_POLICY[wait_policy], **ONE_THREAD, "PYTHONUNBUFFERED": "1",
+            **os.environ, **WAIT_POLICY[wait_policy], **SERVER_ENVIRONMENT,
         }  # fmt: skip
         self._cwd = Path.cwd() if cwd is None else cwd
         self._trains = False

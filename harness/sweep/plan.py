@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -83,6 +84,11 @@ def heat_name(place: str, used: Collection[str]) -> str:
     """Return a name for the next heat at a place: no two heats have the same rounds."""
     names = (place if number == 1 else f"{place}/heat-{number}" for number in itertools.count(1))
     return next(name for name in names if name not in used)
+
+
+def shuffle_seed(run_id: str, heat: str) -> int:
+    """Return the seed of a heat's order: a hash of run and heat, so it can be had again."""
+    return int.from_bytes(hashlib.sha256(f"{run_id} {heat}".encode()).digest()[:4], "big")
 
 
 def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:

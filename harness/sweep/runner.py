@@ -5,7 +5,6 @@ It never imports torch and never spins: while a cell is timed, it sleeps on the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -36,8 +35,9 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
-from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups
+from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups, shuffle_seed
 from harness.sweep.progress import Progress, without_fail
+from harness.sweep.reach import Reach
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.tables import samples_table
@@ -78,6 +78,7 @@ class Sweep:
             self._journals / fingerprint(self.hardware.machine),  # another's blocks are others
             self.interruption, without_fail(progress),
         )  # fmt: skip
+        self.reach = Reach(self.shop, run)
         self.progress = self.shop.progress
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
@@ -118,7 +119,7 @@ class Sweep:
                 continue
             try:
                 with self.allowance.once():
-                    self._roofs(cells[0].device, cells[0].threads)
+                    self.reach.roofs(cells[0].device, cells[0].threads)
                 self._prepare_missing([*heat.references, *cells], prepared)
                 self._measure_heat(replace(heat, cells=tuple(cells)), prepared, known_answers)
             except UserError:  # what was measured cannot be written: there is no going on
@@ -203,7 +204,7 @@ class Sweep:
                 seats.append(Seat(cell, found.variant, record, kept, found.mapped_bytes))
             elif kept:
                 self._keep(with_problem(record, found.problem))
-        roofs = self._roofs(first.device, first.threads)
+        roofs = self.reach.roofs(first.device, first.threads)
         self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
         self.progress.phase(f"{place}: memory of {counted(len(heat.cells), 'cell')}")
@@ -267,17 +268,6 @@ class Sweep:
             journal.remove()
         return concluded
 
-    def _roofs(self, device: str, threads: int) -> Roofs | None:
-        """Return what the device can reach with so many threads; None where that fails."""
-        if (device, threads) not in self.hardware.roofs:
-            self.progress.phase(f"measuring what {device} can reach with threads {threads}")
-            found = self.hardware.measure_roofs(device, threads, self.shop.hire)
-            if found is not None:
-                facts = self.run.facts()
-                known = {**facts.get("roofs", {}), f"{device}, threads {threads}": found.to_json()}
-                self.run.write_facts({**facts, "roofs": known})
-        return self.hardware.roofs[device, threads]
-
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         environment = self.hardware.environment(cell.device)
@@ -306,8 +296,3 @@ class Sweep:
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)
-
-
-def shuffle_seed(run_id: str, heat: str) -> int:
-    """Return the seed of a heat's order: a hash of run and heat, so it can be had again."""
-    return int.from_bytes(hashlib.sha256(f"{run_id} {heat}".encode()).digest()[:4], "big")

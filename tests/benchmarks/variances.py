@@ -47,29 +47,27 @@ def split_variance(table: Floats) -> Components:
     return Components(max(0.0, of_rows), max(0.0, of_columns), left)
 
 
-def process_variance(heats: Mapping[object, pd.DataFrame]) -> tuple[float, float]:
-    """Return the variance between processes of one heat, and that of their blocks, of log-times.
+def process_variance(heats: Mapping[object, pd.DataFrame]) -> float:
+    """Return the variance between processes of one heat, beyond that of their blocks, of log-times.
 
     heats: of each, columns process and rest_log (a block's own, without what its round shares).
     """
-    between, blocks = [], []
+    between = []
     for heat in heats.values():
         groups = [one["rest_log"].to_numpy() for _, one in heat.groupby("process")]
         groups = [one for one in groups if len(one) > 1]
         if len(groups) < 2:
             continue
-        inner = float(np.mean([one.var(ddof=1) for one in groups]))
         errors = float(np.mean([one.var(ddof=1) / len(one) for one in groups]))
         between.append(float(np.var([one.mean() for one in groups], ddof=1)) - errors)
-        blocks.append(inner)
-    return max(0.0, float(np.mean(between))), float(np.mean(blocks))
+    return max(0.0, float(np.mean(between)))
 
 
 def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each cell: how far repeats are apart, and by what, in percent."""
-    clean = blocks.assign(log=np.log(blocks["median_s"]))
+    timed = blocks.assign(log=np.log(blocks["median_s"]))
     keys = ["turn", "server", "round"]
-    wide = clean.pivot_table(index=keys, columns="member", values="log", aggfunc="first")
+    wide = timed.pivot_table(index=keys, columns="member", values="log", aggfunc="first")
     found = []
     for name in wide.columns.drop([BASELINE, CONTROL]):
         ratios = (wide[name] - wide[BASELINE]).dropna()
@@ -77,8 +75,8 @@ def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
         rounds = ratios.groupby(["turn", "server"]).agg(["var", "size"])
         parts = split_variance(heats.to_numpy())
         by_rounds = float((np.pi / 2 * rounds["var"] / rounds["size"]).mean())
-        processes = clean[clean["member"] == name].groupby(["turn", "server"])["process"].nunique()
-        own = [_process_variance(clean, wide, one) for one in (name, BASELINE)]
+        processes = timed[timed["member"] == name].groupby(["turn", "server"])["process"].nunique()
+        own = [_process_variance(timed, wide, one) for one in (name, BASELINE)]
         by_processes = sum(own) / float(processes.mean())
         left = parts.rest - by_rounds - by_processes
         found.append({
@@ -92,16 +90,15 @@ def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{one: 100 * table[one] for one in table.columns.drop("ratio")})
 
 
-def _process_variance(clean: pd.DataFrame, wide: pd.DataFrame, name: str) -> float:
+def _process_variance(timed: pd.DataFrame, wide: pd.DataFrame, name: str) -> float:
     """The variance between processes of one cell, beside what its rounds share with the others."""
-    others = wide.drop(columns=name).sub(
-        wide.drop(columns=name).groupby(["turn", "server"]).median()
-    )
-    mine = clean[clean["member"] == name].set_index(["turn", "server", "round"])
+    others = wide.drop(columns=name)
+    others = others - others.groupby(["turn", "server"]).transform("median")
+    mine = timed[timed["member"] == name].set_index(["turn", "server", "round"])
     mine = mine[~mine.index.duplicated()]
     rest = mine["log"] - others.median(axis=1).reindex(mine.index)
     told = mine.assign(rest_log=rest).dropna(subset="rest_log")
-    return process_variance(dict(iter(told.groupby(["turn", "server"]))))[0]
+    return process_variance(dict(iter(told.groupby(["turn", "server"]))))
 
 
 def main() -> None:
