@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.console.streams import as_json
+from harness.console.streams import as_json, drop_undelivered
 from harness.record import Record
 from harness.stats import Estimate
 from harness.sweep.progress import Progress
@@ -38,7 +38,7 @@ def print_event(event: str, **facts: Any) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError:  # the reader has gone, or its disk is full; what is measured is kept
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123  # as long as the process lives
+        drop_undelivered(sys.stdout)
 
 
 def _stand(standings: Sequence[Standing]) -> list[dict[str, Any]]:
