@@ -41,8 +41,11 @@ def main() -> None:
     except UserError as mistake:
         err.print(f"paretogrid: {mistake}")
         sys.exit(ExitCode.USAGE)
-    except BrokenPipeError:
-        sys.exit(1)  # as typer ends where nobody reads any more
+    except OSError as error:
+        code = getattr(error.__context__, "exit_code", None)  # of an option nobody can be told of
+        if code is None and not isinstance(error, BrokenPipeError):
+            raise
+        sys.exit(code or 1)  # 1 as typer ends where nobody reads any more
     finally:
         drop_undelivered(sys.stdout)
         drop_undelivered(sys.stderr)

@@ -9,10 +9,8 @@ class ExitCode(IntEnum):
     """Exit codes of the command; documented in the README."""
 
     FINE = 0
-    REGRESSION = 1
     USAGE = 2
     SOME_FAILED = 3
-    INCONCLUSIVE = 4
     NOTHING_MEASURED = 5
     INTERRUPTED = 130
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from bench.errors import suggest
 from harness.errors import UserError
 from harness.grid import BASELINE, Axes, Budget, Exclude, Grid, Measure, Prepare, Training
-from harness.paths import read_path
+from harness.paths import is_there, read_path
 
 BUILT_IN_GRIDS = Path(__file__).parent.parent / "bench" / "grids"
 LONGEST_SHOWN = 60
@@ -42,8 +42,8 @@ def read_grid(name: str) -> Grid:
 def find_grid(name: str) -> Path:
     """Return the path of a grid file, or of the built-in grid of that name."""
     path = read_path(name)
-    if path.exists() or path.suffix == ".toml" or "/" in name:
-        if not path.exists():
+    if is_there(path) or path.suffix == ".toml" or "/" in name:
+        if not is_there(path):
             raise UserError(f"No grid file {name}. {_built_in_hint(path.stem)}")
         return path
     built_in = BUILT_IN_GRIDS / f"{name}.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import UserError
@@ -21,9 +22,17 @@ def read_path(text: str | Path) -> Path:
         ) from None
 
 
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether there is a file or folder, of a kind, and can be seen by this user."""
+    try:
+        return kind(path)
+    except OSError:  # in another user's folder, or the name is too long for one
+        return False
+
+
 def require_writable(folder: Path, what: str, remedy: str) -> None:
     """Raise UserError where no file can be written in a folder, or the folder not be made."""
-    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    there = next((path for path in (folder, *folder.absolute().parents) if is_there(path)), folder)
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

@@ -59,12 +59,11 @@ def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[s
     connection.unregister("known_runs")
     files: list[str] = []
     for view in ("cells", "samples"):
-        found = [
-            str(path.resolve())
-            for name in names
-            for folder in (root / name, root / name / "parts")
-            for path in sorted(folder.glob(f"*{view}.parquet"))
-        ]
+        found, replaced = [], []
+        for _, run in known:
+            joined, parts = run.files(view)
+            found += [str(path.resolve()) for path in (*joined, *parts.values())]
+            replaced += [(str(path.resolve()), cell) for path in joined for cell in parts]
         files += found
         if found:
             listed = ", ".join(_quote(_escape(path)) for path in found)
@@ -78,11 +77,25 @@ def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[s
             connection.execute(
                 f"CREATE VIEW {view} AS SELECT {chosen} FROM read_parquet([{listed}], "
                 "union_by_name = true, filename = true, hive_partitioning = false)"
+                + _without(connection, f"replaced_{view}", replaced)
             )
     allowed = [form for path in files for form in (path, _escape(path))]
     connection.execute(f"SET allowed_paths = [{', '.join(_quote(path) for path in allowed)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def _without(
+    connection: duckdb.DuckDBPyConnection, name: str, replaced: list[tuple[str, str]]
+) -> str:
+    """Return the condition that leaves out cells of joined files that have a part since."""
+    if not replaced:
+        return ""
+    table = pd.DataFrame(replaced, columns=["filename", "cell_id"])
+    connection.register("known_replaced", table)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM known_replaced")
+    connection.unregister("known_replaced")
+    return f" WHERE (filename, cell_id) NOT IN (SELECT (filename, cell_id) FROM {name})"
 
 
 def _escape(path: str) -> str:

@@ -21,6 +21,10 @@ from harness.stats import (
     series_median_interval,
 )
 
+CAUSES = ("", "loaded", "preempted", "throttled")
+"""What disturbs a block, from harmless to worst: its place is the block's level."""
+CLEAN_SHARE = 1 / 3
+"""Share of the rounds that the headline needs; else it takes more disturbed ones as well."""
 Medians = Mapping[str, Mapping[int, float]]
 """Seconds by cell and round."""
 ONE_PROCESS = PROCESS_SPREAD / sqrt(2)
@@ -29,41 +33,113 @@ PRIOR_WEIGHT = 10
 """What earlier heats showed counts as much as so many cells in two processes."""
 HUBER = 1.345
 """Deviations from which a value counts for less: for normal noise 95 % as efficient as a mean."""
+OUTLYING = 3.0
 STEPS = 50
 SETTLED = 1e-5
 """A step that changes no cell by more than this, relatively, is the last."""
+NOTHING = 1e-12
+"""What rounding leaves of a deviation that is none."""
+TIED = 1e-9
+"""Rows with weaker ties than this, beside the strongest, have none but by rounding."""
 
 
 def polish(table: Floats) -> tuple[Floats, Floats]:
     """Return what is each row's own and what each column's rows share: their sum is the table.
 
     Columns have the median 0. NaN stands for what is unknown; every row and every column needs a
-    known value. Rows are medians, columns Huber's M-estimates. Sources: Tukey's median polish,
-    "Exploratory Data Analysis" (1977), chapter 11; Huber, Annals of Mathematical Statistics 1964.
-    With medians for the columns too, the middle one of a few rows has no rest at all in most
-    columns: its own part then hardly moves, whatever columns are drawn.
+    known value. Both are Huber's M-estimates, fitted together: rows that are known in other
+    columns are compared by way of those that they share. What nothing ties keeps its median.
+    Sources: Huber, Annals of Mathematical Statistics 1964; weighted least squares in turn with
+    the weights, Holland and Welsch, Communications in Statistics 1977. With Tukey's medians, the
+    middle one of a few rows has no rest at all in most columns.
     """
     known = np.isfinite(table)
     median = np.median if known.all() else np.nanmedian  # ten times as fast
     rows = median(table, 1)
     columns = median(table - rows[:, None], 0)
-    limit = max(SETTLED, HUBER * _scale(table - rows[:, None] - columns))
+    values = known.sum()  # of which those of few rows are near to what they share
+    drawn = sqrt(values / max(1, values - sum(table.shape) + 1))
     for _ in range(STEPS):
-        rest = np.where(known, table - rows[:, None], columns)
-        weights = known * limit / np.maximum(np.abs(rest - columns), limit)
-        before, shared = rows, columns
-        columns = (weights * rest).sum(0) / weights.sum(0)
-        columns -= np.median(columns)
-        rows = median(table - columns, 1)
-        if max(np.abs(rows - before).max(), np.abs(columns - shared).max()) < SETTLED:
+        rest = np.where(known, table - rows[:, None] - columns, 0.0)
+        limit = max(
+            SETTLED, HUBER * drawn * _scale(rest)
+        )  # which at first holds what rows were off by
+        weights = known * limit / np.maximum(np.abs(rest), limit)
+        changes = _fit_sums(rest, weights)
+        rows, columns = rows + changes[0], columns + changes[1]
+        if max(np.abs(change).max() for change in changes) < SETTLED:
             break
-    return rows, columns
+    middle = np.median(columns)
+    return rows + middle, columns - middle
+
+
+def _fit_sums(table: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the rows and columns whose sums are next to the table, by weighted least squares.
+
+    Of rows that no column ties to others, the mean is 0.
+    """
+    totals = weights.sum(0)
+    shares = weights / totals
+    middles = (shares * table).sum(0)
+    ties = np.diag(weights.sum(1)) - weights @ shares.T
+    rows = np.linalg.pinv(ties, TIED, hermitian=True) @ (weights * (table - middles)).sum(1)
+    return rows, middles - rows @ shares
 
 
 def _scale(rest: Floats) -> float:
-    """The deviation of what is left; where a column's middle row has nothing, it tells nothing."""
-    away = np.abs(rest[np.isfinite(rest) & (rest != 0)])
+    """The deviation of what is left; of a value that a row or column equals, it tells nothing."""
+    away = np.abs(rest)
+    away = away[away > NOTHING]
     return 1.4826 * float(np.median(away)) if away.size else 0.0
+
+
+def take_apart(logs: Floats) -> tuple[Floats, Floats]:
+    """Return what is each cell's own in each round (cells × rounds), and what those of one share.
+
+    A round that only one cell has tells nothing of what is its own: NaN, unless it has no others.
+    """
+    _, shared = polish(logs)
+    known = np.isfinite(logs)
+    tells = known & (known.sum(0) > 1)
+    tells |= known & ~tells.any(1, keepdims=True)
+    return np.where(tells, logs - shared, np.nan), shared
+
+
+def find_deviation(own: Floats) -> tuple[float, int]:
+    """Return the standard deviation of one block of one cell, and how many values are free in it.
+
+    own: as `take_apart` gives it. Values of a table are free but for one a row and one a column;
+    outliers among enough values of a row leave it alone. NaN where none is free.
+    """
+    known = np.isfinite(own)
+    counts = known.sum(1)
+    free = int(known.sum() - (counts > 0).sum() - known.any(0).sum() + 1)
+    if free < 1:
+        return float("nan"), 0
+    several = [row[here] for row, here in zip(own, known, strict=True) if here.sum() > 1]
+    total = sum((len(values) - 1) * _variance(values) for values in several)
+    return sqrt(total / free), free
+
+
+def _variance(values: Floats) -> float:
+    """The variance of values of which outliers, where they can be told, count as 3 deviations."""
+    if len(values) >= LEAST_FOR_INTERVAL:
+        away, most = values - np.median(values), OUTLYING * robust_deviation(values)
+        values = np.clip(away, -most, most)
+    return float(np.var(values, ddof=1))
+
+
+def choose_rounds(levels: Mapping[int, int]) -> tuple[list[int], int]:
+    """Return the rounds of the lowest level that has enough of them, and that level.
+
+    levels: that of the least disturbed block of each round.
+    """
+    enough = max(LEAST_FOR_INTERVAL, CLEAN_SHARE * len(levels))
+    for level in range(len(CAUSES)):
+        chosen = [number for number, found in levels.items() if found <= level]
+        if len(chosen) >= enough:
+            return chosen, level
+    return list(levels), max(levels.values(), default=0)
 
 
 def find_latencies(medians: Medians) -> dict[str, Estimate]:
@@ -76,14 +152,11 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
     names, _, logs = _tabulate(medians)
     if not names:
         return {}
-    _, shared = polish(logs)
+    own, shared = take_apart(logs)
     level = series_median_interval(shared)
     found = {}
-    known = np.isfinite(logs)
-    several = known.sum(0) > 1
-    for name, row, mine in zip(names, logs - shared, known, strict=True):
-        apart = mine & several
-        middle = series_median_interval(row[apart if apart.sum() >= LEAST_FOR_INTERVAL else mine])
+    for name, row in zip(names, own, strict=True):
+        middle = series_median_interval(row[np.isfinite(row)])
         low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
         high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
         found[name] = Estimate(*(exp(bound) for bound in (middle.value, low, high)))
@@ -112,11 +185,12 @@ def find_process_spread(medians: Medians, processes: Mapping[str, Mapping[int, i
     total, count = PRIOR_WEIGHT * known, PRIOR_WEIGHT
     names, numbers, logs = _tabulate(medians)
     if len(names) > 1:
-        rows, _ = polish(logs)
-        rest = logs - rows[:, None]
-        for place, name in enumerate(names):
-            # Without the cell itself, which would draw its rounds towards it.
-            own = rest[place] - _median(np.delete(rest, place, 0))
+        rows, shared = polish(logs)
+        present = np.isfinite(logs).sum(0)
+        # A round is drawn towards each of its cells, by its share of them.
+        drawn = np.where(present > 1, present / np.maximum(1, present - 1), np.nan)
+        rest = (logs - rows[:, None] - shared) * drawn
+        for own, name in zip(rest, names, strict=True):
             turns = np.array([processes[name].get(number, -1) for number in numbers])
             apart, more = _compare_processes(own, turns)
             total, count = total + more * apart, count + more
@@ -141,11 +215,3 @@ def _tabulate(medians: Medians) -> tuple[list[str], list[int], Floats]:
     numbers = sorted(set().union(*(medians[name] for name in names)))
     table = [[medians[name].get(number, np.nan) for number in numbers] for name in names]
     return names, numbers, np.log(np.array(table, dtype=np.float64))
-
-
-def _median(table: Floats) -> Floats:
-    """The median of each column; NaN where it has no known value."""
-    found = np.full(table.shape[1], np.nan)
-    some = np.isfinite(table).any(0)
-    found[some] = np.nanmedian(table[:, some], 0)
-    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import suggest
 from harness.errors import UserError
-from harness.paths import read_path
+from harness.paths import is_there, read_path
 from harness.store import Run
 
 
@@ -19,7 +19,7 @@ def results_folder(given: str | None = None) -> Path:
 
 def open_run(root: Path, run_id: str | None) -> Run:
     """Return a run of the store, the latest where none is named; raise UserError if absent."""
-    if run_id is not None and (read_path(run_id) / "run.json").is_file():
+    if run_id is not None and is_there(read_path(run_id) / "run.json", Path.is_file):
         return Run(read_path(run_id).resolve())
     known = list_runs(root)
     if not known:
@@ -35,7 +35,7 @@ def open_run(root: Path, run_id: str | None) -> Run:
 
 def list_runs(root: Path) -> list[str]:
     """Return the runs of a store, the oldest first."""
-    if not root.is_dir():
+    if not is_there(root, Path.is_dir):
         return []
     names = [path.parent.name for path in root.glob("*/run.json")]
     # Runs of one second are numbered: demo-…-9 comes before demo-…-10.

@@ -10,11 +10,12 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCH
 PARTS = "parts"
 BATCH_ROWS = 500_000
 """Of a table that may be larger than memory, handled at once."""
+LOCK_WAIT_S = 2.0
+"""Who looks whether a run is being measured holds it for a moment."""
 CONTROL_PREFIX = "control-"
 """Of the samples that belong to a heat and to no cell."""
 
@@ -81,21 +84,27 @@ class Run:
                 "the user who owns its folder; copy the folder to go on with the copy."
             ) from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"The run {self.run_id} is being measured by another process."
-                ) from None
-            except OSError:  # a file system without locks
-                pass
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while not _try_lock(file):
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"The run {self.run_id} is being measured by another process, or what it "
+                        "had timed when it was killed is being made results."
+                    )
+                time.sleep(0.05)
             for folder in (self.folder, self.folder / PARTS):
                 remove_leftovers(folder)
             yield
 
     def facts(self) -> dict[str, Any]:
         """Return what was noted of the run: grid, machine, state."""
-        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        path = self.folder / "run.json"
+        try:
+            facts: dict[str, Any] = json.loads(path.read_text())
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+        except ValueError as error:
+            raise UserError(f"{path} is not whole: {error}.") from None
         return facts
 
     def state(self) -> str:
@@ -232,14 +241,33 @@ class Run:
                 if not file.num_row_groups:
                     empty = file.schema_arrow.empty_table()
                     yield empty if columns is None else empty.select(columns)
+        gone = []
         for path in parts:
-            yield pq.read_table(path, columns=columns)
+            try:
+                yield pq.read_table(path, columns=columns)
+            except FileNotFoundError:  # joined meanwhile
+                gone.append(path.name.split(".")[0])
+        if gone:
+            chosen = compute.field("cell_id").isin(gone)
+            yield pq.read_table(joined, columns=columns, filters=chosen)
 
     def schema(self) -> pa.Schema:
         """Return the schema of the run's cells, with what its metadata say of their units."""
-        joined = self.folder / "cells.parquet"
-        files = [joined] if joined.is_file() else self._parts("cells")
-        return pq.read_schema(files[0]) if files else TABLES["cells"]
+        joined, parts = self.files("cells")
+        files = [*joined, *parts.values()]
+        try:
+            return pq.read_schema(files[0]) if files else TABLES["cells"]
+        except FileNotFoundError:  # joined meanwhile
+            return pq.read_schema(self.folder / "cells.parquet")
+
+    def files(self, name: str) -> tuple[list[Path], dict[str, Path]]:
+        """Return the joined file of a table, if there is one, and the part of each cell.
+
+        A cell that has a part is to be read from there.
+        """
+        joined = self.folder / f"{name}.parquet"
+        parts = {path.name.split(".")[0]: path for path in self._parts(name)}
+        return [joined] if joined.is_file() else [], parts
 
     def has_parts(self) -> bool:
         """Tell whether cells wait to be joined."""
@@ -267,6 +295,17 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     # Columns are handed over one by one: a million cells are not in memory twice.
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     return frame
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """Tell whether a file is ours now, or its file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -30,11 +30,14 @@ def make_frame(rows: list[dict[str, object]]) -> Frame:
         "model": "m", "device": "cpu", "threads": 1, "batch": 1, "runtime": "eager", "seed": 0,
         "task": "t", "status": "measured", "realization": "", "headline_blocks": "clean",
     }  # fmt: skip
-    cells = pd.DataFrame(
-        [{**plain, "cell_id": f"c{n}", "technique": f"t{n}"} | row for n, row in enumerate(rows)]
-    )
-    columns = [column for metric in METRICS for column in metric.columns()]
-    cells[columns] = cells[columns].astype(float)
+    told = [{**plain, "cell_id": f"c{n}", "technique": f"t{n}"} | row for n, row in enumerate(rows)]
+    numbers = {column for metric in METRICS for column in metric.columns()}
+    # Column by column: pandas takes thirty times as long to tell what a list of rows is.
+    columns = {
+        name: np.array([row[name] for row in told], dtype=float if name in numbers else object)
+        for name in dict.fromkeys(name for row in told for name in row)
+    }
+    cells = pd.DataFrame(columns)
     return Frame("a run", cells, {metric.name: metric for metric in METRICS})
 
 

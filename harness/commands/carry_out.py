@@ -46,7 +46,7 @@ def carry_out(
     if as_json:
         print_event("run", run_id=made.run_id, results=str(made.folder))
     with made.lock():
-        state, failures = "finished", 0
+        state, failures, sweep = "finished", 0, None
         try:
             interruption.release()
             made.write_facts({**made.facts(), "state": "running"})
@@ -55,8 +55,11 @@ def carry_out(
                 failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            left = len(plan.grid.expand()) - len(made.finished() - made.ended_as(["partial"]))
-            err.print(f"Interrupted with {counted(left, 'cell')} left. Go on with: {how('resume')}")
+            left = len(plan.grid.expand()) - len(made.finished()) if sweep is None else sweep.left
+            again = "".join(f" --retry {status}" for status in retry)
+            err.print(
+                f"Interrupted with {counted(left, 'cell')} left. Go on with: {how('resume')}{again}"
+            )
         made.write_facts({**made.facts(), "state": state})
         try:
             tell("joining what was measured")

@@ -15,6 +15,7 @@ from harness.commands.options import (
     ResultsOption,
     RunsArgument,
     how_to,
+    name_run,
 )
 from harness.console.decisions import (
     answer_json,
@@ -151,9 +152,10 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
     for run in runs:
         found = recover(run)
         if found:
+            how = how_to("resume", name_run(run, results), results)
             err.print(
                 f"{run.run_id} was ended while cells were timed: {counted(found, 'cell')} with "
-                f"results of what was timed until then. `{how_to('resume', run, results)}` goes on."
+                f"results of what was timed until then. `{how}` goes on."
             )
     return load_source(runs, prices)
 

@@ -26,6 +26,7 @@ from harness.commands.options import (
     ResultsOption,
     RunArgument,
     how_to,
+    name_run,
 )
 from harness.console.streams import err
 from harness.decide.units import SCALES
@@ -34,7 +35,7 @@ from harness.grid import LONGEST_S, Grid
 from harness.grid_file import parse_grid, read_grid
 from harness.measure.machine import describe_machine, find_differences
 from harness.measure.speed import CONTROL_VERSION
-from harness.paths import read_path, require_writable
+from harness.paths import is_there, read_path, require_writable
 from harness.prepare.evict import read_limit
 from harness.runs import open_run, results_folder
 from harness.stats import prepare_tests
@@ -103,7 +104,7 @@ def run(
             }
             interruption.hold()
             made = Run.create(store_folder, name, facts)
-            how = partial(how_to, made=made, results=results, reports=reports)
+            how = partial(how_to, run=made.run_id, results=results, reports=reports)
             carry_out(plan, made, launcher, reports, how, as_json, interruption)
 
 
@@ -137,7 +138,8 @@ def resume(
     plan = Plan.from_json(facts["plan"])
     if not mixed:
         _require_same_machine(facts.get("machine", {}))
-    how = partial(how_to, made=found, results=results, reports=reports)
+    named = name_run(found, results)
+    how = partial(how_to, run=named, results=results, reports=reports, mixed=mixed)
     folder = reports.resolve()
     found = Run(found.folder.resolve())
     _check_folders(found.folder, folder)
@@ -192,21 +194,22 @@ def _check_folders(results: Path, reports: Path) -> None:
 def _return_to(folder: Path, grid: Grid) -> None:
     """Go to where a run began: the grid's own paths are relative to it.
 
-    Where that folder is gone (the project was moved), the present one takes its place if the
-    grid's files are there; UserError otherwise.
+    Where that folder is gone (the project was moved) or another user's, the present one takes its
+    place if the grid's files are there; UserError otherwise.
     """
-    if folder.is_dir():
+    if is_there(folder, Path.is_dir) and os.access(folder, os.X_OK):
         if not folder.samefile("."):
             err.print(f"It goes on in {folder}, where it began.")
         os.chdir(folder)
         return
-    missing = [file for file in user_files(grid) if not read_path(file).is_file()]
+    gone = "which cannot be entered" if is_there(folder, Path.is_dir) else "which is gone"
+    missing = [file for file in user_files(grid) if not is_there(read_path(file), Path.is_file)]
     if missing:
         raise UserError(
-            f"The run began in {folder}, which is gone, and {missing[0]} is not here. Resume in "
-            "the folder where its files are now."
+            f"The run began in {folder}, {gone}, and {missing[0]} is not here. Resume in the "
+            "folder where its files are now."
         )
-    err.print(f"The run began in {folder}, which is gone; it goes on here, in {Path.cwd()}.")
+    err.print(f"The run began in {folder}, {gone}; it goes on here, in {Path.cwd()}.")
 
 
 def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[Grid, str, str]:

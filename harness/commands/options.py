@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.paths import read_path
+from harness.runs import results_folder
 from harness.store import Run
 
 FILE: Any = {"parser": read_path, "metavar": "FILE"}
@@ -34,8 +35,20 @@ NoWaitOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def how_to(command: str, made: Run, results: str | None, reports: Path = REPORTS) -> str:
-    """Return the command that does something with a run, with the folders that were named."""
+def how_to(
+    command: str, run: str, results: str | None, reports: Path = REPORTS, mixed: bool = False
+) -> str:
+    """Return the command that does something with a run, with the folders that were named.
+
+    run: its id or its path, as it can be opened from here.
+    """
     options = [] if results is None else ["--results", results]
     options += [] if reports == REPORTS else ["--reports", str(reports)]
-    return shlex.join(["paretogrid", command, made.run_id, *options])
+    options += ["--mixed"] if mixed and command == "resume" else []
+    return shlex.join(["paretogrid", command, run, *options])
+
+
+def name_run(made: Run, results: str | None) -> str:
+    """Return what a run can be opened as: its id, or its path where another folder is the store."""
+    in_store = (results_folder(results) / made.run_id).resolve() == made.folder.resolve()
+    return made.run_id if in_store else str(made.folder)

@@ -20,8 +20,9 @@ def print_examination(found: Examination) -> None:
     """Print machine, roofs, what can be told apart, and what to mend."""
     machine = found.machine
     memory = text.format_value(machine["memory_bytes"], "B")
-    out.print(f"{machine['cpu_model']}: {machine['cores']} cores, {machine['processors']} usable "
-              f"processors, {memory}, {machine['system']}")  # fmt: skip
+    usable = counted(machine["processors"], "usable processor")
+    out.print(f"{machine['cpu_model']}: {counted(machine['cores'], 'core')}, {usable}, {memory}, "
+              f"{machine['system']}")  # fmt: skip
     out.print(f"Low precision: {', '.join(machine['cpu_flags']) or 'no instructions'}. "
               f"Fingerprint {found.fingerprint}.")  # fmt: skip
     for device, facts in found.devices.items():

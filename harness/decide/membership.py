@@ -33,7 +33,8 @@ def judge(group: Group, frame: Frame, objectives: Sequence[Objective], noise: No
     if cells.empty or len(cells) > MOST_CELLS:
         return group
     drawn = draw_objectives(cells, frame, objectives, noise)
-    if not np.ptp(drawn, axis=2).any():  # as in published tables: nothing tells of doubt
+    # As in published tables, or after a single round: nothing tells of doubt, or how much.
+    if np.isnan(drawn).any() or not np.ptp(drawn, axis=2).any():
         return group
     maximise = [objective.direction == "higher" for objective in objectives]
     on_it = np.array([mark_frontier(drawn[:, :, n], maximise) for n in range(drawn.shape[2])])
@@ -72,8 +73,11 @@ def draw_objectives(
 def tell_ahead(first: Floats, second: Floats, objectives: Sequence[Objective]) -> float:
     """Return how often the first of two variants is the better one, ties by the next objective.
 
-    Both are arrays of objectives × draws; what is tied in all of them counts half.
+    Both are arrays of objectives × draws; what is tied in all of them counts half. NaN where a
+    draw is unknown.
     """
+    if np.isnan([first, second]).any():
+        return float("nan")
     ahead, tied = np.zeros(first.shape[1]), np.ones(first.shape[1], dtype=bool)
     for number, objective in enumerate(objectives):
         sign = -1 if objective.direction == "higher" else 1

@@ -15,17 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.record import Metric
-from harness.rounds import ONE_PROCESS, polish
+from harness.rounds import CAUSES, ONE_PROCESS, choose_rounds, find_deviation, take_apart
 from harness.store import CONTROL_PREFIX, Run
 
 Floats = NDArray[np.float64]
 
 DRAWS = 500
-LEAST_ROUNDS = 3
+RESAMPLED_FROM = 12
+"""Of fewer rounds the resampled medians are too alike: of 6, two equal cells are told apart with
+95 % in 27 % of heats."""
 MOST_AT_ONCE = 100_000
 """Values that are resampled in one step: a loop over single draws takes several times as long."""
-ADMITTED = {"clean": ("",), "loaded": ("", "loaded")}
-"""Causes of disturbance that blocks of a headline may have; any where it is not named."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
 """Metrics that follow from the rounds, and with which sign of their logarithm."""
 Z95 = 1.959963984540054
@@ -37,7 +37,7 @@ class Noise:
     """What a run tells of the doubt in its cells.
 
     rounds: log of the median block of each cell in each round (columns cell_id, heat, round,
-    log_s), blocks of the headline only. answers: for each cell whose answers were kept, whether
+    log_s), those of the headline only. answers: for each cell whose answers were kept, whether
     each test example was answered right. blocks: every block of every cell, with its median in
     seconds and what disturbed it.
     """
@@ -47,7 +47,7 @@ class Noise:
     blocks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BLOCK_COLUMNS))
 
     @cached_property
-    def heats(self) -> list[tuple[pd.DataFrame, Floats]]:
+    def heats(self) -> list[SplitRounds]:
         """The rounds of each heat, split into what is the cells' own and what they share."""
         return [split_rounds(heat) for _, heat in self.rounds.groupby("heat", sort=True)]
 
@@ -56,7 +56,8 @@ class Noise:
     ) -> Floats:
         """Return an array of cells × draws of a metric for rows of measured cells.
 
-        From rounds, examples, or else the 95 % interval; a metric with none of them is exact.
+        From rounds, examples, or else the 95 % interval; a metric with none of them is exact. NaN
+        for the times of a heat that had no second round of any cell.
         """
         values = cells[metric.name].to_numpy(float)
         drawn = draw_within_intervals(cells, metric, np.random.default_rng([seed, 1]), draws)
@@ -72,15 +73,15 @@ class Noise:
         """Put what the rounds tell in the places of the cells that have them."""
         place = {cell: row for row, cell in enumerate(cells["cell_id"])}
         spread = find_spread(cells)
-        for number, (logs, common) in enumerate(self.heats):
-            known = [cell for cell in logs.index if cell in place]
-            table = logs.loc[known].to_numpy(float)
-            if table.shape[1] < LEAST_ROUNDS or not known:
+        for number, heat in enumerate(self.heats):
+            known = [cell for cell in heat.own.index if cell in place]
+            table, common = heat.own.loc[known].to_numpy(float), heat.common
+            if not known:
                 continue
             # The same generator for every metric: latency and throughput are one measurement.
             generator = np.random.default_rng([seed, 2, number])
             chosen = draw_blocks(table.shape[1], drawn.shape[1], generator)
-            own = _median_over(table, chosen) - np.nanmedian(table, 1, keepdims=True)
+            own = _draw_own(table, chosen, heat.deviation, heat.free, generator)
             shared = _median_over(common[None, :], chosen) - np.median(common)
             rows = [place[cell] for cell in known]
             apart = spread[rows, None] * generator.standard_normal(own.shape)
@@ -107,10 +108,10 @@ class Noise:
             drawn[rows] = right @ weights
 
 
-def load_noise(run: Run, cells: pd.DataFrame) -> Noise:
+def load_noise(run: Run) -> Noise:
     """Return the noise of a run's cells, from its samples and its answers where these are there."""
     blocks = _read_blocks(run)
-    return Noise(_choose_rounds(blocks, cells), _read_answers(run), blocks)
+    return Noise(find_rounds(blocks), _read_answers(run), blocks)
 
 
 def draw_within_intervals(
@@ -129,15 +130,27 @@ def draw_within_intervals(
     return drawn + np.where(np.isfinite(away), away, 0.0)
 
 
-def split_rounds(heat: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
-    """Return what is each cell's own in each round, and what all cells of the round share.
+@dataclass(frozen=True)
+class SplitRounds:
+    """What is each cell's own in each round, and what all cells of the round share.
 
-    Both are logarithms; their sum is the log of the cell's median block.
+    Both are logarithms; their sum is the log of the cell's median block. deviation: that of one
+    block of one cell, estimated from so many `free` ones; NaN where none is.
     """
+
+    own: pd.DataFrame
+    common: Floats
+    deviation: float
+    free: int
+
+
+def split_rounds(heat: pd.DataFrame) -> SplitRounds:
+    """Return the rounds of a heat, split."""
     table = heat.pivot_table(index="cell_id", columns="round", values="log_s")
-    _, common = polish(table.to_numpy(float))
-    own = table.sub(common, axis=1)
-    return own[~own.index.str.startswith(CONTROL_PREFIX)], common
+    apart, common = take_apart(table.to_numpy(float))
+    own = pd.DataFrame(apart, table.index, table.columns)
+    cells = own[~own.index.str.startswith(CONTROL_PREFIX)]
+    return SplitRounds(cells, common, *find_deviation(apart))
 
 
 def find_spread(cells: pd.DataFrame) -> Floats:
@@ -173,6 +186,25 @@ def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int 
         taken = generator.integers(0, len(rows), (len(rows), drawn.shape[1]))
         averaged[number] = drawn[rows[taken], columns].mean(0)
     return averaged
+
+
+def _draw_own(
+    table: Floats, chosen: NDArray[np.int64], deviation: float, free: int,
+    generator: np.random.Generator,
+) -> Floats:  # fmt: skip
+    """Return rows × draws: how far each row's median is off by the columns that it was taken of.
+
+    A few values tell too little of how far values are apart: there the deviation of a block of the
+    whole heat is taken, and Student's distribution.
+    """
+    middles = np.nanmedian(table, 1, keepdims=True)
+    counts = np.isfinite(table).sum(1)
+    own = _median_over(table, chosen) - middles
+    few = np.flatnonzero(counts < RESAMPLED_FROM)
+    if few.size:
+        one = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)[few, None]
+        own[few] = one * generator.standard_t(max(1, free), (few.size, own.shape[1]))
+    return own
 
 
 def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:
@@ -212,16 +244,21 @@ def _find_medians(samples: pd.DataFrame) -> pd.DataFrame:
     return medians.rename("median_s").reset_index()
 
 
-def _choose_rounds(blocks: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the blocks that the headlines admit, one a round: the median where there are more."""
-    headline = cells.drop_duplicates("cell_id").set_index("cell_id")["headline_blocks"]
-    level = blocks["cell_id"].map(headline)
-    wrong = pd.Series(False, index=blocks.index)
-    for name, causes in ADMITTED.items():
-        wrong |= (level == name) & ~blocks["cause"].isin(causes)
-    by_round = blocks[~wrong].groupby(["heat", "cell_id", "round"])["median_s"].median()
-    medians = by_round.reset_index()
-    return medians.assign(log_s=np.log(medians.pop("median_s")))
+def find_rounds(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Return the blocks that the headlines were made of: the least disturbed one of each round.
+
+    blocks: with BLOCK_COLUMNS. The control's are chosen like any cell's.
+    """
+    level = blocks["cause"].map(CAUSES.index)
+    order = blocks.assign(level=level).sort_values(["level", "block"], kind="stable")
+    best = order.drop_duplicates(["heat", "cell_id", "round"]).sort_values("round")
+    found = []
+    for _, rounds in best.groupby(["heat", "cell_id"], sort=True):
+        levels = dict(zip(rounds["round"], rounds["level"], strict=True))
+        found.append(rounds[rounds["round"].isin(choose_rounds(levels)[0])])
+    chosen = pd.concat(found) if found else best
+    logs = np.log(chosen["median_s"].to_numpy(float))
+    return chosen[["heat", "cell_id", "round"]].assign(log_s=logs).reset_index(drop=True)
 
 
 def _read_answers(run: Run) -> dict[str, NDArray[np.bool_]]:

@@ -36,7 +36,7 @@ def load_source(runs: Sequence[Run], prices: Path | None = None) -> Source:
     Raises UserError where two runs hold the same cell of the same device.
     """
     frames = [load_priced(run, prices) for run in runs]
-    noises = [load_noise(run, frame.measured) for run, frame in zip(runs, frames, strict=True)]
+    noises = [load_noise(run) for run in runs]
     if len(runs) == 1:
         return Source(runs[0].run_id, frames[0], noises[0], runs[0].facts())
     named = [_name_devices(run, frame) for run, frame in zip(runs, frames, strict=True)]

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.measure.processor import quota_groups, read_stopped_s
+from harness.rounds import CAUSES
 
-CAUSES = ("", "loaded", "preempted", "throttled")
-"""From harmless to worst; the headline takes the least disturbed blocks there are enough of."""
 LOST_SHARE = 0.02
 """A block that lost more of its time than this is preempted: ticks and wake-ups take less."""
 LOADED_SHARE = 0.1

@@ -94,12 +94,10 @@ def best_of(fresh: Roofs, kept: Roofs) -> Roofs:
 class Explanation:
     """What holds a call back, and how near it comes to the roof.
 
-    `arithmetic_intensity` is FLOPs for each byte moved (NaN where none is), `fraction_of_roof` the
-    ideal time over the measured one, `bound` the largest of the three times; both are unknown
-    where no roof of computing is.
+    `fraction_of_roof` is the ideal time over the measured one, `bound` the largest of the three
+    times; both are unknown where no roof of computing is.
     """
 
-    arithmetic_intensity: float
     fraction_of_roof: float
     bound: Bound | None
 
@@ -119,7 +117,6 @@ def explain(flops: float, traffic: Traffic, latency_s: float, roofs: Roofs) -> E
     unknown = isnan(times["compute"])
     longest = max(times, key=lambda name: times[name])
     return Explanation(
-        arithmetic_intensity=flops / moved if moved else nan,
         fraction_of_roof=nan if unknown else max(times["compute"], times["memory"]) / latency_s,
         bound=None if unknown else longest,
     )

@@ -83,11 +83,12 @@ def measure_roofs(device: Device, cache_bytes: list[int]) -> Roofs:
     """
     with torch.inference_mode():
         one = torch.ones(1, device=device.name)
-        products = _products(device)
-        sizes = _working_sets(device, cache_bytes)
+        products, short = _products(device)
+        sizes, bounded = _working_sets(device, cache_bytes)
         moved, copies = zip(*(_make_copy(size, device) for size in sizes), strict=True)
         dispatch = partial(torch.add, one, one)
-        (dispatch_s, *rest), quiet = _fastest_s([dispatch, *copies, *products.values()], device)
+        (dispatch_s, *rest), alone = _fastest_s([dispatch, *copies, *products.values()], device)
+        quiet = alone and not short and not bounded  # memory that is not free is another's
     sets = tuple((size, part / rest.pop(0)) for size, part in zip(sizes, moved, strict=True))
     flops_per_s: dict[str, float] = {}
     for (dtype, side), took_s in zip(products, rest, strict=True):
@@ -95,17 +96,25 @@ def measure_roofs(device: Device, cache_bytes: list[int]) -> Roofs:
     return Roofs(flops_per_s, sets, dispatch_s, quiet)
 
 
-def _products(device: Device) -> dict[tuple[str, int], Callable[[], Any]]:
-    """Products by type and side; the sides grow until a call would take too long."""
+def _products(device: Device) -> tuple[dict[tuple[str, int], Callable[[], Any]], bool]:
+    """Products by type and side, and whether memory was too short for some.
+
+    The sides grow until a call would take too long.
+    """
     calls: dict[tuple[str, int], Callable[[], Any]] = {}
+    short = False
     for dtype in DTYPES if device.name == "cpu" else CUDA_DTYPES:
-        with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError):
+        try:
             _make_product(dtype, SIDES[0], device)()  # the first call sets the library up
             for side in SIDES if device.name == "cpu" else SIDES + CUDA_SIDES:
                 call = calls[dtype, side] = _make_product(dtype, side, device)
                 if 8 * _block_s(call, 1, device) > LONGEST_CALL_S:
                     break
-    return calls
+        except torch.OutOfMemoryError:
+            short = True
+        except (RuntimeError, AttributeError, NotImplementedError):
+            continue  # there is no kernel for it
+    return calls, short
 
 
 def _make_product(dtype: str, side: int, device: Device) -> Callable[[], Any]:
@@ -141,8 +150,8 @@ def _multiply_in_tf32(a: Tensor, b: Tensor, out: Tensor) -> None:
         place.fp32_precision = before
 
 
-def _working_sets(device: Device, cache_bytes: list[int]) -> list[int]:
-    """Half of the second level, a few times it, and clearly beyond the last; bounded by memory."""
+def _working_sets(device: Device, cache_bytes: list[int]) -> tuple[list[int], bool]:
+    """Half of the second level, a few times it, clearly beyond the last; if memory bounds them."""
     if device.name == "cpu":
         available = available_memory_bytes()
         second = cache_bytes[1] if len(cache_bytes) > 1 else 2**20
@@ -152,7 +161,8 @@ def _working_sets(device: Device, cache_bytes: list[int]) -> list[int]:
         available = torch.cuda.mem_get_info(device.name)[0]
         wanted = [CUDA_SET_BYTES, LARGEST_SET_BYTES]
     limit = min(available // 8, LARGEST_SET_BYTES)
-    return sorted({min(size, limit) for size in wanted})
+    bounded = limit < min(max(wanted), LARGEST_SET_BYTES)
+    return sorted({min(size, limit) for size in wanted}), bounded
 
 
 def _make_copy(working_set_bytes: int, device: Device) -> tuple[int, Callable[[], Any]]:
@@ -185,7 +195,7 @@ def _fastest_s(calls: list[Callable[[], Any]], device: Device) -> tuple[list[flo
                 if time.perf_counter() >= deadline:
                     break
                 took_s = _block_s(call, max(1, int(BLOCK_S / best[index])), device)
-        others.append(count_others())
+        others.append(count_others() + device.read_state().get("others", 0))
     return best, median(others) == 0
 
 

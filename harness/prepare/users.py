@@ -8,6 +8,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from harness.paths import is_there
+
 
 def is_users(module: str) -> bool:
     """Tell whether a module is the user's own: not Python's, an installed package's, or ours."""
@@ -23,7 +25,9 @@ def is_users_file(file: str | None) -> bool:
     if not isinstance(file, str):
         return False
     path = Path(file).resolve()
-    if not path.is_file() or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+    if not is_there(path, Path.is_file) or not {"site-packages", "dist-packages"}.isdisjoint(
+        path.parts
+    ):
         return False
     return not any(path.is_relative_to(root) for root in _own_and_standard())
 

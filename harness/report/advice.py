@@ -26,7 +26,8 @@ def describe(one: Recommendation, frame: Frame, objectives: Sequence[Objective])
         yield from _describe_nothing(one, frame)
         return
     yield f"Take {name_cell(one.pick)}: {_values(one.pick, frame, objectives)}."
-    yield f"{one.feasible} of {counted(one.considered, 'variant')} keep all conditions."
+    keep = "keeps" if one.feasible == 1 else "keep"
+    yield f"{one.feasible} of {counted(one.considered, 'variant')} {keep} all conditions."
     if one.held and isfinite(one.probability):
         sure = text.format_probability(one.probability)
         yield f"That it really keeps them all: {sure}."

@@ -26,7 +26,7 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
         (_count(cells, "together", False), "were too big to be alive together with their baseline"),
     ):
         if count:
-            found.append(f"{count} of {counted(len(cells), 'cell')} {what}.")
+            found.append(f"{count} of {counted(len(cells), 'cell')} {_agree(count, what)}.")
     found += _doubt_speed(cells)
     if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
         share = cells["disturbed_share"].mean()
@@ -41,10 +41,18 @@ def _doubt_speed(cells: pd.DataFrame) -> list[str]:
         return []
     lowest, highest = (f"{share:.0%}" for share in (slow.min(), slow.max()))
     shares = lowest if lowest == highest else f"{lowest} to {highest}"
+    were = _agree(len(slow), "were timed")
     return [
-        f"{len(slow)} of {counted(len(cells), 'cell')} were timed while the machine ran at "
-        f"{shares} of the fastest it was seen at: ratios hold, latencies are longer by as much."
+        f"{len(slow)} of {counted(len(cells), 'cell')} {were} while the machine ran at {shares} of "
+        "the fastest it was seen at: ratios hold, latencies are longer by as much."
     ]
+
+
+def _agree(count: int, what: str) -> str:
+    """Return what so many have in common, in the singular for one."""
+    for plural, singular in (("were ", "was "), (" their ", " its ")) if count == 1 else ():
+        what = what.replace(plural, singular)
+    return what
 
 
 def _count(cells: pd.DataFrame, column: str, value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pyarrow as pa
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
-from harness.measure.disturbance import CAUSES, Disturbance
+from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import Record, Status
+from harness.rounds import CAUSES
 from harness.sweep.heat import Member, compare
 from harness.sweep.judge import doubt_answers, judge_answers
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
@@ -32,16 +33,21 @@ OVERSUBSCRIBED_SHARE = 0.1
 
 
 def conclude(
-    timed: TimedHeat, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int
-) -> Record:
-    """Return the finished record of a seat."""
+    timed: TimedHeat, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int,
+    partial: bool = False,
+) -> Record:  # fmt: skip
+    """Return the finished record of a seat; of one that is `partial`, though it failed."""
     problem = seat.problem or (seat.member.problem if seat.member else None)
-    if problem is not None:
+    goes_on = partial and seat.member is not None and bool(seat.member.blocks)
+    if problem is not None and not goes_on:
         return with_problem(seat.record, problem)
     assert seat.member is not None
     latency = timed.latencies[seat.member.name]
-    status: Status = "partial" if timed.interrupted else "measured"
-    record = with_latency(replace(seat.record, status=status), seat.member, latency, timed.slowness)
+    status: Status = "partial" if timed.interrupted or problem else "measured"
+    record = replace(seat.record, status=status)
+    if problem is not None:
+        record = with_warning(record, f"it went on and failed: {problem}")
+    record = with_latency(record, seat.member, latency, timed.slowness)
     record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
@@ -66,17 +72,19 @@ def conclude(
 
 
 def conclude_kept(
-    timed: TimedHeat, budget: Budget, roofs: Roofs | None, processors: int
-) -> Iterator[tuple[Seat, Record, pa.Table | None]]:
+    timed: TimedHeat, budget: Budget, roofs: Roofs | None, processors: int,
+    partial: Collection[str] = (),
+) -> Iterator[tuple[Seat, Record, pa.Table | None]]:  # fmt: skip
     """Yield the seats of a heat that are to be kept and have something, with record and examples.
 
-    A mistake of ours costs a cell, not the others.
+    A mistake of ours costs a cell, not the others. What the cells in `partial` had when they failed
+    remains a partial result.
     """
     for seat in timed.seats:
         if not seat.kept or (timed.interrupted and not has_blocks(seat)):
             continue
         try:
-            record = conclude(timed, seat, budget, roofs, processors)
+            record = conclude(timed, seat, budget, roofs, processors, seat.cell.id in partial)
             yield seat, record, examples_table(seat)
         except Exception as mistake:
             yield seat, with_problem(seat.record, own_mistake(mistake)), None
@@ -225,13 +233,15 @@ def describe_crowd(threads: int, processors: int, crowded: list[Disturbance], bl
 
 def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
     """Return the record with what bounds its speed, and how close to that bound it came."""
-    macs = record.metrics.get("macs")
-    if seat.traffic is None or macs is None or np.isnan(macs) or roofs is None:
+    if seat.traffic is None:
         return record
-    examples = record.conditions.get("call_examples") or seat.cell.batch
-    found = explain(2 * macs * examples, seat.traffic, record.metrics["latency_s"], roofs)
-    return record.measured(
-        bytes_moved=float(seat.traffic.bytes_moved),
-        arithmetic_intensity=found.arithmetic_intensity,
-        fraction_of_roof=found.fraction_of_roof,
-    ).under(bound=found.bound)
+    moved, macs = float(seat.traffic.bytes_moved), record.metrics.get("macs")
+    record = record.measured(bytes_moved=moved)
+    if macs is None or np.isnan(macs):
+        return record
+    flops = 2 * macs * (record.conditions.get("call_examples") or seat.cell.batch)
+    record = record.measured(arithmetic_intensity=flops / moved if moved else float("nan"))
+    if roofs is None:
+        return record
+    found = explain(flops, seat.traffic, record.metrics["latency_s"], roofs)
+    return record.measured(fraction_of_roof=found.fraction_of_roof).under(bound=found.bound)

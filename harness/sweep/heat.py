@@ -15,8 +15,14 @@ import numpy as np
 
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.measure.disturbance import CAUSES, Disturbance
-from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread
+from harness.measure.disturbance import Disturbance
+from harness.rounds import (
+    CAUSES,
+    ONE_PROCESS,
+    choose_rounds,
+    find_latencies,
+    find_process_spread,
+)
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats, Ratio
 
 INTERRUPTION = "interruption"
@@ -27,8 +33,6 @@ CHECK_EVERY_SHARE = 0.05
 """A look at all rounds comes after so many more of them: its cost stays a share of the timing."""
 OVERDRAFT = 3
 """How many times its budget a cell may spend while it has too few rounds for an interval."""
-CLEAN_SHARE = 1 / 3
-"""Share of the rounds that the headline needs; else it takes more disturbed ones as well."""
 REPEAT_FROM = CAUSES.index("preempted")
 """Blocks as bad as this are repeated; beside a steady load every block would be loaded again."""
 
@@ -129,16 +133,6 @@ class Member:
     def headline_level(self) -> int:
         """Return how disturbed the blocks are that the headline had to take."""
         return choose_rounds({number: b.level for number, b in self.rounds().items()})[1]
-
-
-def choose_rounds(levels: dict[int, int]) -> tuple[list[int], int]:
-    """Return the rounds of the lowest level that has enough of them, and that level."""
-    enough = max(LEAST_FOR_INTERVAL, CLEAN_SHARE * len(levels))
-    for level in range(len(CAUSES)):
-        chosen = [number for number, found in levels.items() if found <= level]
-        if len(chosen) >= enough:
-            return chosen, level
-    return list(levels), max(levels.values(), default=0)
 
 
 def latencies(members: Sequence[Member]) -> dict[str, Estimate]:

@@ -62,5 +62,6 @@ class Interruption:
         if not self._waits or self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        with suppress(OSError):  # the terminal may be what is gone
+        # The terminal may be what is gone, or what is being written to at this very moment.
+        with suppress(OSError, RuntimeError):
             self._tell("Ending with this round. Once more to leave at once; nothing is lost by it.")

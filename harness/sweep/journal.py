@@ -77,6 +77,7 @@ class Journal:
         self.name, self.left, self._files = restored.name, restored.left, restored.files
         self.changed, self._held = restored.changed, restored.held
         self._kept = {member.name: len(member.blocks) for member in members}
+        self._torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             number = _number(known[-1]) + 1 if known else 0
@@ -95,26 +96,34 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.keep(now=True)
-        self._stream.close()
-        self._file.close()
+        try:
+            self._stream.close()
+            self._file.close()
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
 
     def keep(self, now: bool = False) -> None:
         """Write what is new, a second after the last time or at once; durable when it returns."""
         if not now and self._clock() - self._kept_s < KEEP_EVERY_S:
             return
-        rows = []
+        if self._torn:  # what follows half a batch cannot be read
+            return
+        rows, counts = [], {}
         for member in self._members:
             variant = self._variants.get(member.name, "")  # the control has none
             told = {"variant": variant, "spent_s": member.spent_s}
             fresh = member.blocks[self._kept[member.name] :]
             rows += [{"member": member.name} | told | _row(block) for block in fresh]
-            self._kept[member.name] = len(member.blocks)
+            counts[member.name] = self._kept[member.name] + len(fresh)
         try:
             if rows:
                 self._stream.write_batch(_checked(pa.RecordBatch.from_pylist(rows, schema=CONTENT)))
+            # After it: who is interrupted in between has rows there twice, and not none at all.
+            self._kept = counts
             self._sync()
         except OSError as error:
-            raise cannot_write(self._files[-1], error) from None
+            self._torn = True
+            raise cannot_write(self.path, error) from None
 
     @property
     def holds(self) -> set[str]:
@@ -175,7 +184,7 @@ def restore(
     if not theirs(chosen):
         wanted = {}  # the control's are beside nobody's
     left = []
-    for row in heats[chosen]:
+    for row in {row["block"]: row for row in heats[chosen]}.values():  # each once
         member = wanted.get((row["member"], row["variant"]))
         if member is None:
             left.append(_block(row))

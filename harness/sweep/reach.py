@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
-
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.measure.roofline import Roofs
 from harness.store import Run
 from harness.sweep.shop import Shop
+
+
+def place_of(device: str, threads: int) -> str:
+    """Return what the roofs of a device are called in a run's facts."""
+    return f"{device}, threads {threads}"
+
+
+TIMEOUT_S = 300.0
+TRIES = 2
+"""A worker that was killed, for memory too, says nothing of the machine."""
 
 
 class Reach:
@@ -26,17 +34,25 @@ class Reach:
             self._known[device, threads] = found
             if found is not None:
                 facts = self._run.facts()
-                known = {**facts.get("roofs", {}), f"{device}, threads {threads}": found.to_json()}
+                known = {**facts.get("roofs", {}), place_of(device, threads): found.to_json()}
                 self._run.write_facts({**facts, "roofs": known})
         return self._known[device, threads]
 
     def _measure(self, device: str, threads: int) -> Roofs | None:
-        grid, hardware = self._shop.grid, self._shop.hardware
-        found: Roofs | None = None
-        with suppress(WorkerFailure, WorkerRefusal), ExitStack() as stack:
-            worker = self._shop.hire(stack, device)
-            found = worker.call(  # without it, a cell has its row, and no explanation
-                "roofs", grid.budget.timeout_s, device=device, threads=threads,
-                pin=grid.measure.pin, machine=hardware.machine, near=hardware.node(device),
-            )  # fmt: skip
-        return found
+        hardware = self._shop.hardware
+        # A grid's limits are of its cells, and what the machine can reach does not depend on them.
+        for _ in range(TRIES):
+            try:
+                with self._shop.launcher.worker() as worker:
+                    found: Roofs = worker.call(
+                        "roofs", TIMEOUT_S, device=device, threads=threads,
+                        pin=self._shop.grid.measure.pin, machine=hardware.machine,
+                        near=hardware.node(device),
+                    )  # fmt: skip
+                    return found
+            except (WorkerFailure, WorkerRefusal) as problem:
+                reason = str(problem)
+        self._shop.progress.phase(  # cells have their rows, and no explanation
+            f"what {device} can reach with threads {threads} is not known: {reason}"
+        )
+        return None

@@ -6,20 +6,23 @@ Beside a heat's journal stands what was known of its cells when it began. Neithe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from harness.durable import write_durably
 from harness.errors import UserError
 from harness.grid import Cell
+from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, restore
 from harness.sweep.plan import Plan
+from harness.sweep.reach import place_of
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.tables import samples_table
 
@@ -28,14 +31,17 @@ ENDING = ".seats"
 """Of the note beside each file of a journal."""
 
 
-def note_seats(journal: Journal, place: str, seats: Sequence[Seat], processes: int) -> None:
+def note_seats(
+    journal: Journal, place: str, seats: Sequence[Seat], processes: int, processors: int
+) -> None:
     """Note beside a journal what is known of those who are about to be timed."""
     noted = [
         {"cell": seat.cell.axes(), "variant": seat.variant, "kept": seat.kept,
-         "record": _plain(seat.record)}
+         "record": _plain(seat.record), "traffic": seat.traffic and asdict(seat.traffic)}
         for seat in seats if seat.member
     ]  # fmt: skip
-    told = {"place": place, "heat": journal.name, "processes": processes, "seats": noted}
+    told = {"place": place, "heat": journal.name, "processes": processes,
+            "processors": processors, "seats": noted}  # fmt: skip
     text = json.dumps(told, default=_number)
     note = journal.path.with_suffix(ENDING)
     try:
@@ -54,20 +60,28 @@ def recover(run: Run) -> int:
 
     None while the run is being measured, or where it cannot be written.
     """
-    notes = _latest(find_notes(run))
-    if not notes:
+    if not find_notes(run):
         return 0
-    try:
-        with run.lock():
-            found = sum(_recover_heat(run, note) for note in notes)
-            if found:
-                run.write_facts({**run.facts(), "state": "interrupted"})
-    except UserError:
-        return 0
+    with ExitStack() as held:
+        try:
+            held.enter_context(run.lock())
+        except UserError:
+            return 0
+        found = recover_heats(run)
+        if found:
+            run.write_facts({**run.facts(), "state": "interrupted"})
+    return len(found)
+
+
+def recover_heats(run: Run) -> set[str]:
+    """Make partial results of the heats that a run has left, which is ours; return whose."""
+    found: set[str] = set()
+    for note in _latest(find_notes(run)):
+        found |= _recover_heat(run, note)
     return found
 
 
-def _recover_heat(run: Run, note: Path) -> int:
+def _recover_heat(run: Run, note: Path) -> set[str]:
     told, facts = json.loads(note.read_text()), run.facts()
     seats = [_seat(one, run.run_id) for one in told["seats"]]
     control = Member(CONTROL, _never, follows=True, stopped_by=INTERRUPTION)
@@ -81,11 +95,12 @@ def _recover_heat(run: Run, note: Path) -> int:
     )
     rows = {row["cell_id"]: row for row in run.read("cells", KNOWN).to_pylist()}
     budget = Plan.from_json(facts["plan"]).grid.budget
-    found = 0
-    for seat, record, _ in conclude_kept(timed, budget, None, facts["machine"]["processors"]):
+    processors = told.get("processors", facts["machine"]["processors"])
+    found = set()
+    for seat, record, _ in conclude_kept(timed, budget, _roofs(facts, seats), processors):
         if _is_news(record, timed.name, rows.get(seat.cell.id)):
             run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
-            found += 1
+            found.add(seat.cell.id)
     if found:
         name = control_id(timed.name)
         run.add_control(name, samples_table(name, timed.name, control))
@@ -93,32 +108,49 @@ def _recover_heat(run: Run, note: Path) -> int:
 
 
 def _latest(notes: Iterable[Path]) -> list[Path]:
-    """The last note of each place: it is of whom the run had measured last."""
+    """The last note of each place and machine: it is of whom the run had measured last."""
     latest: dict[tuple[Path, str], Path] = {}
     for note in sorted(notes, key=lambda path: int(path.name.split(".")[1])):
         latest[note.parent, note.name.split(".")[0]] = note
-    return [*latest.values()]
+    return sorted(latest.values(), key=_begun_at)
+
+
+def _begun_at(note: Path) -> str:
+    """When the attempt began that a note is of."""
+    return min((one["record"]["started_at"] for one in json.loads(note.read_text())["seats"]),
+               default="")  # fmt: skip
+
+
+def _roofs(facts: Mapping[str, Any], seats: Sequence[Seat]) -> Roofs | None:
+    """What the run had measured of the place where these cells were timed."""
+    if not seats:
+        return None
+    place = place_of(seats[0].cell.device, seats[0].cell.threads)
+    known = facts.get("roofs", {}).get(place)
+    return Roofs.from_json(known) if known else None
 
 
 def _is_news(record: Record, heat: str, row: dict[str, Any] | None) -> bool:
     """Tell whether a cell's blocks say more than the row that it has.
 
-    A row that is no older is how this very attempt ended; it may have ended in part, and a run that
-    went on with it was killed.
+    A row that is no older is how this very attempt ended, or a later one in another heat, as on
+    another machine; this one may have ended in part, and a run that went on with it was killed.
     """
     samples: int = record.conditions.get("samples", 0)
     if row is None or not samples:
         return samples > 0
-    ended = row["started_at"] >= record.started_at and row["status"] != "partial"
-    known: int = row["samples"] or 0 if row["heat"] == heat else 0
-    return not ended and samples > known
+    here = row["heat"] == heat
+    goes_on = row["status"] == "partial" and here
+    ended = row["started_at"] >= record.started_at and not goes_on
+    return not ended and samples > (row["samples"] or 0 if here else 0)
 
 
 def _seat(told: dict[str, Any], run_id: str) -> Seat:
     cell = Cell(**told["cell"])
     record = Record(**told["record"] | {"run_id": run_id, "cell": cell})
     member = Member(cell.id, _never, family=cell.model, stopped_by=INTERRUPTION)
-    return Seat(cell, told["variant"], record, told["kept"], member=member)
+    traffic = Traffic(**told["traffic"]) if told.get("traffic") else None
+    return Seat(cell, told["variant"], record, told["kept"], member=member, traffic=traffic)
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups, shuffle_seed
 from harness.sweep.progress import Progress, without_fail
 from harness.sweep.reach import Reach
+from harness.sweep.recover import recover_heats
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.tables import samples_table
@@ -109,6 +110,11 @@ class Sweep:
             self.launcher.close_templates()
         return self._failures
 
+    @property
+    def left(self) -> int:
+        """How many cells have no result yet, a partial one aside."""
+        return len(self.plan.grid.expand()) - len(self._done - self._partial)
+
     def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
         known_answers = KnownAnswers()
@@ -125,6 +131,7 @@ class Sweep:
             except UserError:  # what was measured cannot be written: there is no going on
                 raise
             except Exception as mistake:
+                self._partial |= recover_heats(self.run)  # what was timed until then
                 self._give_up(cells, own_mistake(mistake))
                 self.interruption.release()
 
@@ -258,7 +265,9 @@ class Sweep:
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         budget = self.plan.grid.budget
-        for seat, record, examples in conclude_kept(timed, budget, roofs, self.processors):
+        known = (timed, budget, roofs, self.processors, self._partial)
+        for seat, record, examples in conclude_kept(*known):
+            self._failures += record.status == "partial" and not timed.interrupted
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples)
             seat.record, seat.kept = record, False
@@ -291,7 +300,9 @@ class Sweep:
         self._failures += record.status == "failed"
         if record.status in TIMED or record.cell.id not in self._partial:
             self.run.add(record, samples, examples)  # what was timed outlives a failure
-            if record.status == "measured":
+            if record.status == "partial":
+                self._partial.add(record.cell.id)
+            elif record.status == "measured":
                 self._partial.discard(record.cell.id)
         self._done.add(record.cell.id)
         self.allowance.note_done()

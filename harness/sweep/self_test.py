@@ -12,8 +12,8 @@ import numpy as np
 
 from harness import stats
 from harness.grid import Measure
-from harness.measure.disturbance import CAUSES
 from harness.measure.speed import find_fastest, find_speed
+from harness.rounds import CAUSES
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
 from harness.sweep.launcher import Launcher
 from harness.sweep.remote import alternate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +11,14 @@ from simulated import make_frame, simulate
 
 from harness.decide.answer import answer
 from harness.decide.frontier import Objective, find_frontiers, mark_frontier
-from harness.decide.membership import judge, measure_hypervolume
-from harness.decide.noise import Noise
+from harness.decide.membership import judge, measure_hypervolume, tell_ahead
+from harness.decide.noise import Noise, find_rounds
+from harness.measure.disturbance import Disturbance
 from harness.record import METRICS
-from harness.rounds import find_latencies
+from harness.rounds import CAUSES, ONE_PROCESS, find_latencies
+from harness.stats import Floats
+from harness.sweep.heat import Member, TimedBlock
+from tests.sweep.scripted import Samples
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
@@ -73,6 +79,95 @@ def test_two_equal_cells_are_rarely_told_apart_however_few_are_in_their_heat(
         told.append(float(np.mean(drawn[0] < drawn[1])))
     sure = np.mean((np.array(told) < 0.1) | (np.array(told) > 0.9))
     assert 0.08 <= sure <= 0.32
+
+
+def draw_two(logs: Floats, spread: float = ONE_PROCESS) -> tuple[Floats, Floats]:
+    """Return draws of the latencies of two cells, from logarithms of their rounds (NaN: none).
+
+    What is below the first two rows is the control's.
+    """
+    names = ("c0", "c1", "control-0")
+    known = {
+        name: {n: float(np.exp(row[n])) for n in np.flatnonzero(np.isfinite(row))}
+        for name, row in zip(names, logs, strict=False)
+    }
+    table = pd.DataFrame([
+        {"cell_id": cell, "heat": "h", "round": n, "log_s": np.log(seconds)}
+        for cell, rounds in known.items() for n, seconds in rounds.items()
+    ])  # fmt: skip
+    found = find_latencies(known)
+    frame = make_frame([{"latency_s": found[cell].value, "process_spread": spread, "processes": 1}
+                        for cell in names[:2]])  # fmt: skip
+    drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"))
+    return drawn[0], drawn[1]
+
+
+def find_told(tables: Iterable[Floats], spread: float = ONE_PROCESS) -> float:
+    """Return how often one of two cells is told ahead with 95 % or more."""
+    shares = [
+        np.nan if np.isnan(first).any() else np.mean(first < second)
+        for first, second in (draw_two(logs, spread) for logs in tables)
+    ]
+    return float(np.mean([share < 0.05 or share > 0.95 for share in shares]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", [0, 1])
+@pytest.mark.parametrize("rounds", [(1, 12), (2, 2), (5, 5), (8, 8), (1, 2), (1, 1)])
+def test_a_few_rounds_tell_no_more_than_they_can(rounds: tuple[int, int], control: int) -> None:
+    """Two equal cells that had their budgets spent early, beside the machine's own changes."""
+    generator = np.random.default_rng(11)
+
+    def make() -> Floats:
+        logs = 0.05 * generator.standard_normal((2 + control, 12))
+        for row, count in enumerate(rounds):
+            logs[row, count:] = np.nan
+        return logs + 0.05 * generator.standard_normal(12)
+
+    assert find_told(make() for _ in range(200)) <= 0.18  # 10 % where the doubt were known
+
+
+def test_after_a_single_round_no_probability_is_stated() -> None:
+    logs = np.array([[0.0, np.nan], [0.02, np.nan]])
+    assert np.isnan(draw_two(logs)).all()
+    frame = make_frame([{"latency_s": 1.0, "accuracy": 0.8}, {"latency_s": 1.02, "accuracy": 0.9}])
+    table = pd.DataFrame({"cell_id": ["c0", "c1"], "heat": "h", "round": 0, "log_s": [0.0, 0.02]})
+    assert "membership" not in judged(frame, Noise(table)).members
+    assert np.isnan(tell_ahead(np.full((1, 3), np.nan), np.ones((1, 3)), OBJECTIVES[:1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clean", [0.4, 0.7])
+def test_rounds_of_one_cell_alone_do_not_tell_two_equal_ones_apart(clean: float) -> None:
+    """Where the control was lost; in most rounds the machine was slow for one of them at most."""
+    generator = np.random.default_rng(12)
+
+    def make() -> Floats:
+        logs = 0.02 * generator.standard_normal((2, 60)) + 0.1 * generator.standard_normal(60)
+        logs[generator.random((2, 60)) > clean] = np.nan
+        return logs
+
+    assert 0.03 <= find_told((make() for _ in range(300)), spread=0.0) <= 0.17
+
+
+def test_the_rounds_of_the_noise_are_those_of_the_headlines() -> None:
+    """The least disturbed block of each round, of a level there is enough of; the control's too."""
+    generator = np.random.default_rng(13)
+    rows = [
+        {"heat": "h", "cell_id": cell, "round": number // 2, "block": number,
+         "cause": str(generator.choice(CAUSES)), "median_s": float(generator.uniform(1, 2))}
+        for cell in ("c0", "c1", "control-0") for number in range(80)
+    ]  # fmt: skip
+    found = find_rounds(pd.DataFrame(rows))
+    for cell in ("c0", "c1", "control-0"):
+        member = Member(cell, lambda: Samples(np.ones(1)))
+        member.blocks = [
+            TimedBlock(row["round"], row["block"], 0, 0.0,
+                       Samples(np.array([row["median_s"]]), disturbance=Disturbance(row["cause"])))
+            for row in rows if row["cell_id"] == cell
+        ]  # fmt: skip
+        mine = found[found["cell_id"] == cell].set_index("round")["log_s"]
+        assert np.exp(mine).to_dict() == pytest.approx(member.medians())
 
 
 def test_cells_of_one_heat_are_compared_by_their_rounds() -> None:

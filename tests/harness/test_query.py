@@ -83,6 +83,27 @@ def test_an_empty_store_says_so(tmp_path: Path) -> None:
         query(tmp_path, "SELECT 1")
 
 
+def test_a_cell_that_was_measured_again_is_there_once(root: Path) -> None:
+    """As after an interruption that was joined and gone on with, by a run that was killed."""
+    (known,) = root.glob("run0-*")
+    made = Run(known)
+    cell = Cell("m", "baseline", "cpu", 2, 1, "eager", 0)
+    sample = dict.fromkeys(SAMPLES_SCHEMA.names) | {"cell_id": cell.id, "seconds": 0.7}
+    samples = pa.Table.from_pylist([sample] * 5, schema=SAMPLES_SCHEMA)
+    made.add(Record(made.run_id, cell, "measured").measured(latency_s=7.0), samples)
+    counts = query(root, "SELECT run_id, threads, count(*) AS n FROM cells GROUP BY ALL")
+    assert counts["n"].tolist() == [1] * 4
+    found = query(root, f"""
+        SELECT threads, latency_s, count(*) AS n FROM samples JOIN cells USING (run_id, cell_id)
+        WHERE run_id = '{made.run_id}' GROUP BY ALL ORDER BY ALL
+    """)  # fmt: skip
+    assert found["n"].tolist() == [3, 5]
+    assert found["latency_s"].tolist() == pytest.approx([0.1, 7.0])
+    made.compact()
+    again = query(root, "SELECT run_id, threads, count(*) AS n FROM cells GROUP BY ALL")
+    assert again["n"].tolist() == [1] * 4
+
+
 def test_the_command_prints_rows_and_json(
     root: Path, command: Callable[..., object], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread, polish
+from harness.stats import Floats
 
 ROUNDS = 120
 FAST, SLOW = 1.0, 1.5
@@ -42,14 +43,39 @@ def test_what_is_left_of_a_row_is_noise_however_few_rows_there_are(rows: int) ->
     assert rest.std(1) == pytest.approx(np.full(rows, np.sqrt(1 - 1 / rows)), rel=0.15)
 
 
-@pytest.mark.parametrize("rows", [3, 6])
-def test_a_wild_block_moves_no_round(rows: int) -> None:
-    generator = np.random.default_rng(5)
-    table = 0.01 * generator.standard_normal((rows, 60))
+@pytest.mark.parametrize(("rows", "gaps"), [(4, False), (6, False), (4, True), (6, True)])
+def test_a_wild_block_moves_no_round(rows: int, gaps: bool) -> None:
+    table = make_table(rows, gaps)
     _, calm = polish(table)
     table[0, ::3] += 5
     _, shared = polish(table)
     assert np.abs(shared - calm).max() < 0.03
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("rows", [2, 3, 4, 6])
+def test_wild_blocks_move_no_headline(rows: int, gaps: bool) -> None:
+    table = make_table(rows, gaps)
+    ratios = []
+    for wild in (0.0, 5.0):
+        table[0, ::4] += wild
+        found = find_latencies(
+            {
+                str(place): {n: float(np.exp(row[n])) for n in np.flatnonzero(np.isfinite(row))}
+                for place, row in enumerate(table)
+            }
+        )
+        ratios.append(found["0"].value / found[str(rows - 1)].value)
+    assert ratios[1] == pytest.approx(ratios[0], rel=0.03)
+
+
+def make_table(rows: int, gaps: bool) -> Floats:
+    """Return logarithms with a noise of 1 %, of a machine that slows down if there are `gaps`."""
+    table = 0.01 * np.random.default_rng(5).standard_normal((rows, 60))
+    if gaps:
+        table[:, 45:] += 0.4
+        table[-1, :45] = np.nan
+    return table
 
 
 Series = dict[str, list[float]]
@@ -71,6 +97,50 @@ def test_cells_that_were_clean_while_the_machine_differed_compare_as_they_are() 
     assert found["late"].value / found["early"].value == pytest.approx(2.0, rel=0.02)
     plain = {name: np.median(list(rounds.values())) for name, rounds in kept.items()}
     assert plain["late"] / plain["early"] > 2.5, "medians over one's own rounds would not"
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 10])
+def test_they_do_however_few_rounds_tie_them(every: int) -> None:
+    """Most rounds are of one cell alone; those tell nothing, and must not hold it where it is."""
+    medians = make_medians(np.random.default_rng(1), {"early": 1e-3, "late": 2e-3, "tie": 1e-4})
+    half = ROUNDS // 2
+    clean = {"early": range(half), "late": range(half, ROUNDS), "tie": range(0, ROUNDS, every)}
+    found = find_latencies({name: {n: medians[name][n] for n in clean[name]} for name in clean})
+    error = 1.5 * 0.03 * np.sqrt(4 * every / half)
+    assert found["late"].value / found["early"].value == pytest.approx(2.0, rel=2.5 * error)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.001, 0.01, 0.1])
+@pytest.mark.parametrize(
+    ("early", "late", "both"), [(10, 0, 2), (2, 0, 10), (15, 15, 1), (30, 30, 2), (1, 1, 1)]
+)
+def test_they_do_however_many_left_or_came(early: int, late: int, both: int, noise: float) -> None:
+    """The quieter the rest of a heat, the more a change of the machine looks like wild blocks."""
+    generator = np.random.default_rng(7)
+    cells, part = early + late + both, 40
+    speed = np.where(np.arange(ROUNDS) < part, 1.2, 0.0)
+    table = speed + noise * generator.standard_normal((cells, ROUNDS))
+    table[:early, part:] = np.nan
+    table[early : early + late, :part] = np.nan
+    own, shared = polish(table)
+    assert np.ptp(own) < 8 * noise / np.sqrt(part) * np.sqrt(2) + 1e-4
+    assert shared - shared[-1] == pytest.approx(speed, abs=5 * noise + 1e-4)
+
+
+def test_what_nothing_ties_keeps_its_own_median() -> None:
+    generator = np.random.default_rng(8)
+    logs = 0.01 * generator.standard_normal((4, 60))
+    logs[:2, 30:], logs[2:, :30] = np.nan, np.nan
+    own, shared = polish(logs + np.array([0.0, 1, 5, 6])[:, None])
+    assert own - own[0] == pytest.approx([0, 1, 5, 6], abs=0.02)
+    assert np.abs(shared).max() < 0.05
+
+
+def test_a_cell_whose_rounds_are_all_its_own_has_them() -> None:
+    values = np.exp(0.1 * np.random.default_rng(9).standard_normal(20))
+    found = find_latencies({"a": dict(enumerate(values[:8])), "b": dict(enumerate(values[8:], 8))})
+    assert found["a"].value == pytest.approx(np.median(values[:8]), rel=1e-6)
+    assert found["a"].low < found["a"].value < found["a"].high
 
 
 def test_a_cell_that_was_always_clean_has_its_median() -> None:

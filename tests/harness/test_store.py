@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pyarrow as pa
@@ -363,12 +365,45 @@ def test_a_second_process_cannot_write_to_a_run_that_is_being_measured(run):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     with run.lock():
-        assert try_to_lock() == f"The run {run.run_id} is being measured by another process."
+        assert try_to_lock().startswith(
+            f"The run {run.run_id} is being measured by another process"
+        )
         assert run.state() == "running"
     assert run.state() == "interrupted", "whoever measured it is gone"
     assert try_to_lock() == "locked"
     run.write_facts({**run.facts(), "state": "finished"})
     assert run.state() == "finished"
+
+
+def test_a_reader_whose_parts_are_joined_meanwhile_reads_on(run):
+    add(run, 1, 2, 3)
+    for name in ("samples", "cells"):
+        reading = run.batches(name, rows=1)
+        first = [next(reading)]
+        run.compact()
+        found = pa.concat_tables([*first, *reading]).to_pandas()["cell_id"].value_counts()
+        assert found.to_dict() == each_once(1, 2, 3)[name]
+        add(run, 1, 2, 3)
+
+
+def test_who_only_looks_whether_a_run_is_measured_stops_nobody(run):
+    (run.folder / ".lock").touch()
+    with (run.folder / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        looking = threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        looking.start()
+        with run.lock():
+            pass
+        looking.join()
+
+
+def test_a_run_file_that_cannot_be_read_is_a_message(run):
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run.json is not whole"):
+        run.facts()
+    (run.folder / "run.json").unlink()
+    with pytest.raises(UserError, match=r"^Cannot read .*run.json: No such file"):
+        run.facts()
 
 
 def test_a_run_cannot_be_written_under_a_file(tmp_path):

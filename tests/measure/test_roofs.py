@@ -121,9 +121,8 @@ def test_whatever_roofs_are_missing_a_cell_is_explained_or_nothing_is_said(
             assert found.fraction_of_roof <= most_s * (1 + 1e-9)
 
 
-def test_what_moves_no_bytes_has_no_intensity() -> None:
+def test_what_moves_no_bytes_is_nowhere_near_the_roof() -> None:
     found = explain(0.0, Traffic(0, 0, {}), 1e-6, ROOFS)
-    assert math.isnan(found.arithmetic_intensity)
     assert found.fraction_of_roof == 0
 
 

@@ -65,6 +65,8 @@ class Scenario:
     random: random.Random
     known: Path | None = None
     """What was measured of the machine before: it need not be measured in each scenario."""
+    cold: bool = True
+    """Python is started for each command, as its user does it; else it is a warm one's fork."""
     did: Counter[str] = field(default_factory=Counter)
     blocks: set[tuple[str, int, str, tuple[float, ...]]] = field(default_factory=set)
     """Heat, number, member and seconds of all that were ever seen on disk."""
@@ -101,7 +103,7 @@ class Scenario:
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         self.started_at = time.time()
         return start_command(
-            self.folder, *arguments, "--results", str(self.results), cold=True,
+            self.folder, *arguments, "--results", str(self.results), cold=self.cold,
             env={**os.environ, "PARETOGRID_CACHE": str(self.folder / "cache")},
             stdout=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
@@ -113,9 +115,12 @@ class Scenario:
             time.sleep(0.02)
 
     def _wait_for_a_moment(self, runner: subprocess.Popen[str], target: str) -> None:
-        """Wait at random; half of the time for the middle of a heat."""
+        """Wait at random; half of the time for the middle of a heat. Workers may be loading yet."""
         self._wait_for(runner, lambda: self._find(runner, target) is not None)
-        if self.random.random() < 0.5:
+        moment = self.random.random()
+        if moment < 0.2 and target == "worker":
+            return
+        if moment < 0.6:
             known = find_sizes(self.results)
             self._wait_for(runner, lambda: find_sizes(self.results) != known)
         deadline = time.monotonic() + self.random.uniform(0, 1.5)
@@ -148,14 +153,13 @@ class Scenario:
     def _find(self, runner: subprocess.Popen[str], target: str) -> int | None:
         if target == "runner":
             return runner.pid if runner.poll() is None else None
-        try:
-            servers = psutil.Process(runner.pid).children()
-            if target == "server" or not servers:
-                return servers[0].pid if servers else None
-            workers = servers[0].children(recursive=True)
-            return self.random.choice(workers).pid if workers else None
-        except psutil.NoSuchProcess:
-            return None
+        started = find_started(self.folder)
+        started.pop(runner.pid, None)
+        servers = [pid for pid, parent in started.items() if parent not in started]
+        if target == "server":
+            return servers[-1] if servers else None
+        workers = [pid for pid in started if pid not in servers]
+        return self.random.choice(workers) if workers else None
 
     def _fill_disk(self, disk: Path) -> None:
         """Take all that is left on the disk, for up to a second and a half."""
@@ -224,6 +228,19 @@ class Scenario:
             beside = member in baselines and own[member] != heat
             if member not in self.failed and member != "control" and not beside:
                 assert kept.get((heat, block)) == seconds, f"block {block} of {member} is lost"
+
+
+def find_started(folder: Path) -> dict[int, int]:
+    """Return each process that is in a folder, the youngest last, and its parent.
+
+    What a fork of a warm command starts is not its child.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.cwd() == str(folder):
+                found.append((process.create_time(), process.pid, process.ppid()))
+    return {pid: parent for _, pid, parent in sorted(found)}
 
 
 def read_journals(results: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.disturbance import CAUSES
+from harness.rounds import CAUSES
 from harness.sweep import self_test
 from harness.sweep.advice import advise
 from harness.sweep.launcher import Launcher

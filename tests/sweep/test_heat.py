@@ -10,8 +10,9 @@ from scripted import Samples
 
 from harness.errors import WorkerFailure
 from harness.measure.disturbance import Disturbance
+from harness.rounds import choose_rounds
 from harness.stats import LEAST_FOR_INTERVAL
-from harness.sweep.heat import Member, Stop, choose_rounds, compare, latencies, run_heat
+from harness.sweep.heat import Member, Stop, compare, latencies, run_heat
 
 TICK_S = 1 / 128  # exact in binary, so that budgets are spent to the tick
 

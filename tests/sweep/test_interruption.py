@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from kills import read_journals
 
 from harness.runs import open_run
 from harness.store import Run
+from harness.sweep.interruption import Interruption
+from harness.sweep.journal import Journal
+from harness.sweep.launcher import Launcher
+from harness.sweep.plan import Plan
+from harness.sweep.progress import Progress
+from harness.sweep.runner import Sweep
 from tests.start import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
@@ -172,6 +179,80 @@ def test_who_fails_when_the_others_end_their_heat_goes_on_in_it_later(
     assert cells["heat"].nunique() == 1
     check_samples(run, blocks, whole=False)
     assert not (run.folder / "journal").exists()
+
+
+def test_who_fails_in_the_heat_that_goes_on_has_what_was_timed_until_then(
+    tmp_path: Path, command: Command
+) -> None:
+    runner = start(tmp_path, FRAGILE)
+    wait_for_rounds(tmp_path, runner, 5)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
+    before = run.read("cells").to_pandas().set_index("technique")["rounds"]
+    again = start_command(tmp_path, "resume")
+    wait_for_rounds(tmp_path, again, int(before.max()) + 5)
+    (tmp_path / "break").touch()
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 3, said
+    cells = run.read("cells").to_pandas().set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "partial"}
+    assert cells.loc["bf16", "rounds"] > before["bf16"]
+    assert "it went on and failed: " in " ".join(cells.loc["bf16", "warnings"])
+    assert "broken" in " ".join(cells.loc["bf16", "warnings"])
+    assert run.facts()["state"] == "finished"
+    assert "ended while" not in command("report").stderr, "it was not killed"
+    assert run.facts()["state"] == "finished"
+
+
+def test_a_signal_while_the_log_is_written_to_is_heard_like_any(tmp_path: Path) -> None:
+    """Python cannot write to a stream in the middle of writing to it."""
+
+    def tell(_: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+    interruption = Interruption(tell)
+    with interruption.heard(), interruption.after_the_round():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interruption.asked
+
+
+def test_a_mistake_of_ours_in_a_heat_costs_none_of_what_was_timed(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = start(tmp_path)
+    wait_for_rounds(tmp_path, runner, 5)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
+    before = run.read("cells").to_pandas().set_index("technique")["samples"]
+    monkeypatch.chdir(tmp_path)
+    plan = Plan.from_json(run.facts()["plan"])
+    looks = count()
+
+    def fail_later(*_: object) -> None:
+        if next(looks) > 20:
+            raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Journal, "keep", wrap_keep(fail_later))
+    with Launcher() as launcher:
+        Sweep(plan, run, launcher, Progress()).measure()
+    cells = run.read("cells").to_pandas().set_index("technique")
+    assert set(cells["status"]) == {"partial"}
+    assert (cells["samples"] > before).all()
+    assert command("resume").returncode == 0
+    assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
+
+
+def wrap_keep(first: Callable[..., None]) -> Callable[..., None]:
+    keep = Journal.keep
+
+    def wrapped(journal: Journal, now: bool = False) -> None:
+        if not now:
+            first()
+        keep(journal, now)
+
+    return wrapped
 
 
 def test_the_others_go_on_in_their_heat_where_one_has_failed(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,6 +263,60 @@ def test_a_heat_without_members_has_a_journal_too(tmp_path: Path) -> None:
         journal.keep(now=True)
 
 
+def test_who_is_interrupted_while_blocks_are_kept_has_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before they are written, or after; what is written when the heat ends is all there was."""
+    for moment in ("before", "after"):
+        folder, clock = tmp_path / moment, Clock()
+        members = make_members(clock)
+        journal = Journal(folder, PLACE, "the heat", members, VARIANTS, clock)
+        stream = journal._stream
+
+        class Interrupted:
+            def __init__(self, stream: Any, moment: str) -> None:
+                self._stream, self._moment = stream, moment
+
+            def write_batch(self, batch: Any) -> None:
+                if self._moment == "after":
+                    self._stream.write_batch(batch)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt), journal:
+            run_heat(members, STOP, 1, (), clock, lambda: True)
+            with monkeypatch.context() as patched:
+                patched.setattr(journal, "_stream", Interrupted(stream, moment))
+                journal.keep(now=True)
+        again = make_members(clock)
+        with Journal(folder, PLACE, "the heat", again, VARIANTS, clock):
+            pass
+        for before, after in zip(members, again, strict=True):
+            assert equal(after.blocks, before.blocks), moment
+
+
+def test_after_half_a_batch_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for a moment: what came after could not be read."""
+    clock = Clock()
+    members = make_members(clock)
+
+    def break_off(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(UserError, match="No space left"),
+        Journal(tmp_path, PLACE, "the heat", members, VARIANTS, clock) as journal,
+    ):
+        run_heat(members, STOP, 1, (), clock, lambda: True)
+        with monkeypatch.context() as patched:
+            patched.setattr(journal._stream, "write_batch", break_off, raising=False)
+            journal.keep(now=True)
+    again = make_members(clock)
+    with Journal(tmp_path, PLACE, "the heat", again, VARIANTS, clock):
+        assert not any(member.blocks for member in again)
+
+
 def test_a_note_that_cannot_be_written_ends_the_run_as_the_journal_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +328,7 @@ def test_a_note_that_cannot_be_written_ends_the_run_as_the_journal_does(
         Journal(tmp_path, PLACE, "the heat", [], {}) as journal,
         pytest.raises(UserError, match=r"Cannot write .*No space left.*resume"),
     ):
-        note_seats(journal, PLACE, [], 2)
+        note_seats(journal, PLACE, [], 2, 2)
 
 
 def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def test_after_eight_kills_no_block_is_lost_or_doubled(
 ) -> None:
     known = own_cache / "roofs"
     with small_disk(tmp_path / "disk") as disk:
-        scenario = Scenario(tmp_path, disk, random.Random(seed), known if known.exists() else None)
+        roofs = known if known.exists() else None
+        scenario = Scenario(tmp_path, disk, random.Random(seed), roofs, cold=False)
         scenario.play(KILLS)
     assert scenario.did.total() == KILLS
