@@ -47,7 +47,7 @@ def find_grid(name: str) -> Path:
             raise UserError(f"No grid file {name}. {_built_in_hint(path.stem)}")
         return path
     built_in = BUILT_IN_GRIDS / f"{name}.toml"
-    if not built_in.is_file():
+    if not is_there(built_in, Path.is_file):
         raise UserError(f"No grid file and no built-in grid {name!r}. {_built_in_hint(name)}")
     return built_in
 

@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The longest first: at the end short ones fill the gaps of two processes.
     long = ("workers", "slow")
     items.sort(key=lambda item: not any(map(item.get_closest_marker, long)))
+    items.sort(key=lambda item: not item.get_closest_marker("longest"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,8 @@ def make_blocks(seed: int, **sd: float) -> pd.DataFrame:
 
     sd: of a cell's own by server, time, process and block; of what a round shares.
     """
-    normal = np.random.default_rng(seed).normal
+    generator = np.random.default_rng(seed)
+    normal = generator.normal
     cells = (BASELINE, "cell", CONTROL)
     by_server = {key: normal(0, sd["server"]) for key in product(cells, range(SERVERS))}
     by_time = {key: normal(0, sd["time"]) for key in product(cells, range(TURNS))}
@@ -28,11 +29,12 @@ def make_blocks(seed: int, **sd: float) -> pd.DataFrame:
         shared = normal(0, sd["shared"], ROUNDS)
         for cell in cells:
             own = normal(0, sd["processes"], PROCESSES)
-            for number in range(ROUNDS):
-                log = (by_server[cell, server] + by_time[cell, turn] + own[number % PROCESSES]
+            turns = [generator.permutation(PROCESSES) for _ in range(ROUNDS // PROCESSES)]
+            for number, process in enumerate(np.concatenate(turns)):
+                log = (by_server[cell, server] + by_time[cell, turn] + own[process]
                        + shared[number] + normal(0, sd["rounds"]))  # fmt: skip
                 rows.append({"turn": turn, "server": server, "member": cell, "round": number,
-                             "process": number % PROCESSES, "median_s": np.exp(log)})  # fmt: skip
+                             "process": process, "median_s": np.exp(log)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -46,8 +48,11 @@ def test_what_repeats_differ_by_is_found_whichever_is_largest(large: str | None)
     share = {"server": 2, "time": 2, "processes": 2 / PROCESSES,
              "rounds": 2 * np.pi / 2 / ROUNDS}  # fmt: skip
     for kind, told in zip(KINDS, found, strict=False):
-        assert told == pytest.approx(100 * sd[kind] * np.sqrt(share[kind]), rel=0.25, abs=0.1), kind
-    assert found[-1] < 0.35
+        error = 0.15 if kind == large else 0.3  # what is small is zero at least, beside what is not
+        assert told == pytest.approx(100 * sd[kind] * np.sqrt(share[kind]), rel=error, abs=0.1), (
+            kind
+        )
+    assert found[-1] < max(0.35, 0.4 * max(found))
 
 
 @pytest.mark.parametrize(("servers", "times", "rest"), [(3, 1, 2), (0, 4, 1), (2, 0, 0.5)])

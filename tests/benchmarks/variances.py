@@ -68,13 +68,18 @@ def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
     timed = blocks.assign(log=np.log(blocks["median_s"]))
     keys = ["turn", "server", "round"]
     wide = timed.pivot_table(index=keys, columns="member", values="log", aggfunc="first")
+    turns = timed.pivot_table(index=keys, columns="member", values="process", aggfunc="first")
     found = []
     for name in wide.columns.drop([BASELINE, CONTROL]):
         ratios = (wide[name] - wide[BASELINE]).dropna()
         heats = ratios.groupby(["turn", "server"]).median().unstack("turn")
-        rounds = ratios.groupby(["turn", "server"]).agg(["var", "size"])
+        rounds = ratios.groupby(["turn", "server"]).size()
+        pairs = [turns[one].reindex(ratios.index) for one in (name, BASELINE)]
+        within = ratios - ratios.groupby([*keys[:2], *pairs]).transform("mean")
+        free = rounds - ratios.groupby([*keys[:2], *pairs]).ngroup().groupby(keys[:2]).nunique()
+        by_round = (within**2).groupby(keys[:2]).sum() / free.clip(lower=1)
         parts = split_variance(heats.to_numpy())
-        by_rounds = float((np.pi / 2 * rounds["var"] / rounds["size"]).mean())
+        by_rounds = float((np.pi / 2 * by_round / rounds).mean())
         processes = timed[timed["member"] == name].groupby(["turn", "server"])["process"].nunique()
         own = [_process_variance(timed, wide, one) for one in (name, BASELINE)]
         by_processes = sum(own) / float(processes.mean())

@@ -210,3 +210,10 @@ def test_results_that_cannot_be_printed_are_kept_and_where_they_are_is_said(
     _, said = running.communicate(timeout=120)
     assert running.returncode == 0
     assert "No space left on device. The report is written: reports/" in said
+
+
+def test_a_mistake_nobody_can_be_told_of_has_its_exit_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        running = start_command(tmp_path, "run", "--bogus", stderr=full)
+    running.communicate(timeout=60)
+    assert running.returncode == 2

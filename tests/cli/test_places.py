@@ -13,6 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.commands.options import how_to, name_run
+from harness.runs import open_run
+from harness.store import Run
 from tests.start import COMMAND, start_command
 
 pytestmark = pytest.mark.workers
@@ -193,3 +196,29 @@ def test_names_are_printed_as_they_are_and_a_poor_terminal_gets_question_marks(
     done = command("run", "--model", "zoo.py:tiger", *QUICK, env=environment)
     assert done.returncode == 0, done.stderr
     assert "zoo.py:tiger:" in done.stderr
+
+
+def test_the_command_to_go_on_opens_the_run_from_where_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = Run.create(tmp_path / "results", "demo", {})
+    outside = Run.create(tmp_path / "copies", "demo", {})
+    for run in (inside, outside):
+        named = name_run(run, None)
+        assert open_run(tmp_path / "results", named).folder == run.folder.resolve()
+    assert name_run(inside, None) == inside.run_id
+    assert name_run(outside, "copies") == outside.run_id
+    assert how_to("resume", "demo-1", None, mixed=True) == "paretogrid resume demo-1 --mixed"
+    assert (
+        how_to("report", "demo-1", "a b", mixed=True) == "paretogrid report demo-1 --results 'a b'"
+    )
+
+
+@pytest.mark.parametrize("words", [["report"], ["resume"], ["run"]])
+def test_a_name_too_long_for_a_file_is_a_message(
+    command: Callable[..., subprocess.CompletedProcess[str]], words: list[str]
+) -> None:
+    told = command(*words, "x" * 300)
+    assert told.returncode == 2
+    assert told.stderr.startswith("paretogrid: No ")

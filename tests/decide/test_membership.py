@@ -35,6 +35,7 @@ def rows_of(group):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_of_the_cells_that_are_given_80_to_90_percent_as_many_are_members() -> None:
     """The whole table of this simulation stands in docs/decision.md."""
     generator = np.random.default_rng(1)

@@ -158,6 +158,23 @@ def test_roofs_measured_beside_other_work_are_measured_again_and_the_better_kept
     assert Roofs.from_json(json.loads(path.read_text())) == found
 
 
+@pytest.mark.parametrize(("free", "quiet"), [(2**40, True), (2**25, False)])
+def test_roofs_of_a_machine_whose_memory_is_taken_are_measured_again(
+    monkeypatch: pytest.MonkeyPatch, free: int, quiet: bool
+) -> None:
+    """A working set that fits into a cache says nothing of memory."""
+    monkeypatch.setattr("harness.measure.roofs.count_others", lambda: 0)
+    monkeypatch.setattr("harness.measure.roofs.available_memory_bytes", lambda: free)
+    assert measure_roofs(CpuDevice(), [2**15, 2**20, 2**22]).quiet == quiet
+
+
+def test_who_else_computes_on_the_device_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card, the host's queue says nothing; scripted on the host."""
+    monkeypatch.setattr("harness.measure.roofs.count_others", lambda: 0)
+    monkeypatch.setattr(CpuDevice, "read_state", lambda _: {"others": 1})
+    assert not measure_roofs(CpuDevice(), [2**15, 2**20, 2**22]).quiet
+
+
 def test_a_machine_that_is_never_quiet_is_measured_three_times(
     tmp_path: Path, measured: Roofs
 ) -> None:

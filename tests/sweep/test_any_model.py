@@ -240,6 +240,7 @@ def look_at(launcher: Launcher, folder: Path, spec: Spec) -> Seen:
     return seen
 
 
+@pytest.mark.longest
 @settings(
     deadline=None, max_examples=30, derandomize=True,
     phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes

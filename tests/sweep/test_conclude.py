@@ -6,9 +6,11 @@ from scripted import Samples
 
 from harness.errors import WorkerFailure
 from harness.grid import Budget, Cell
+from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.scores import relative_fidelity
-from harness.sweep.conclude import conclude, with_drift
+from harness.stats import Estimate
+from harness.sweep.conclude import conclude, conclude_kept, with_drift, with_explanation
 from harness.sweep.heat import Member, TimedBlock
 from harness.sweep.judge import doubt_answers
 from harness.sweep.seat import Seat, TimedHeat
@@ -118,3 +120,34 @@ def test_classes_that_may_lie_along_two_dimensions_are_a_warning(
     assert bool(found) == doubtful
     assert all(f"outputs {shape}" in told for told in found)
     assert doubt_answers(answers | {"labels": np.zeros(labels)}, {}) == []  # numbers, no classes
+
+
+@pytest.mark.parametrize(("macs", "known"), [(50.0, True), (float("nan"), False), (None, False)])
+def test_what_a_call_moves_is_known_without_the_machines_roofs(
+    record: Record, macs: float | None, known: bool
+) -> None:
+    described = record if macs is None else record.measured(macs=macs)
+    described = described.measured(latency_s=Estimate(1e-3))
+    seat = Seat(record.cell, "variant", described, traffic=Traffic(400, 2, {"float32": 100.0}))
+    found = with_explanation(described, seat, None).metrics
+    assert found["bytes_moved"] == 400
+    assert ("arithmetic_intensity" in found) == known
+    if known:
+        assert found["arithmetic_intensity"] == pytest.approx(2 * 50 / 400)
+    assert "fraction_of_roof" not in found
+
+
+def test_what_a_partial_cell_had_when_it_failed_remains_and_anothers_does_not(
+    record: Record,
+) -> None:
+    seat = Seat(record.cell, "variant", record, True, 0.0)
+    seat.member = timed(record.cell.id, np.full(ROUNDS, 1e-3))
+    seat.member.problem = WorkerFailure("killed", "it was ended by SIGKILL")
+    heat = TimedHeat("heat", [seat], timed("control", np.full(ROUNDS, 2e-4)), 1, 1.0, 0.0)
+    ((_, plain, _),) = conclude_kept(heat, Budget(), None, 2)
+    assert (plain.status, plain.message) == ("failed", "it was ended by SIGKILL")
+    ((_, partial, _),) = conclude_kept(heat, Budget(), None, 2, {record.cell.id})
+    assert partial.status == "partial"
+    assert partial.metrics["latency_s"] == pytest.approx(1e-3, rel=0.02)
+    assert partial.conditions["rounds"] == ROUNDS
+    assert "SIGKILL" in partial.conditions["warnings"][-1]

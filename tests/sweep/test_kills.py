@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kills import Scenario, small_disk
 
-pytestmark = [pytest.mark.workers, pytest.mark.slow]
+pytestmark = [pytest.mark.workers, pytest.mark.longest]
 
 SCENARIOS, KILLS = 5, 8
 """Forty kills; `tests/benchmarks/kills.py` does a thousand."""

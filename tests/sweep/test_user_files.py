@@ -307,6 +307,7 @@ def net():
 """
 
 
+@pytest.mark.longest
 def test_a_second_run_sees_whatever_has_changed(measure: Measure, tmp_path: Path) -> None:
     found: dict[str, list[float]] = {name: [] for name in CHANGES}
     models = {name: f"{write(tmp_path, f'c{n}.py', CHANGING.replace('{returned}', line))}:net"
