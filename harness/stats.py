@@ -177,6 +177,22 @@ def find_trend(values: ArrayLike) -> Trend:
     return Trend(slope * (data.size - 1) / float(np.median(data)), p_value)
 
 
+def known_median(table: Floats, axis: int) -> Floats:
+    """Return the median of what is known along an axis, where NaN stands for what is not.
+
+    NaN where nothing is. NumPy's `nanmedian` takes ten times as long for short rows.
+    """
+    counts = np.isfinite(table).sum(axis, keepdims=True)
+    if (counts == table.shape[axis]).all():
+        return np.asarray(np.median(table, axis))
+    ordered = np.sort(table, axis)  # NaN last
+    middles = [
+        np.take_along_axis(ordered, np.maximum(place, 0), axis)
+        for place in ((counts - 1) // 2, np.minimum(counts // 2, table.shape[axis] - 1))
+    ]
+    return np.asarray(np.squeeze((middles[0] + middles[1]) / 2, axis))
+
+
 def robust_deviation(values: ArrayLike) -> float:
     """Return the standard deviation by the median absolute deviation, which outliers leave alone.
 

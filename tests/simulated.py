@@ -33,11 +33,11 @@ def make_frame(rows: list[dict[str, object]]) -> Frame:
     told = [{**plain, "cell_id": f"c{n}", "technique": f"t{n}"} | row for n, row in enumerate(rows)]
     numbers = {column for metric in METRICS for column in metric.columns()}
     # Column by column: pandas takes thirty times as long to tell what a list of rows is.
-    columns = {
-        name: np.array([row[name] for row in told], dtype=float if name in numbers else object)
-        for name in dict.fromkeys(name for row in told for name in row)
-    }
-    cells = pd.DataFrame(columns)
+    columns = {name: [row[name] for row in told] for row in told for name in row}
+    cells = pd.DataFrame({
+        name: np.array(values, dtype=float) if name in numbers else values
+        for name, values in columns.items()
+    })  # fmt: skip
     return Frame("a run", cells, {metric.name: metric for metric in METRICS})
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.record import Metric
 from harness.rounds import CAUSES, ONE_PROCESS, choose_rounds, find_deviation, take_apart
+from harness.stats import known_median
 from harness.store import CONTROL_PREFIX, Run
 
 Floats = NDArray[np.float64]
@@ -85,7 +86,7 @@ class Noise:
             shared = _median_over(common[None, :], chosen) - np.median(common)
             rows = [place[cell] for cell in known]
             apart = spread[rows, None] * generator.standard_normal(own.shape)
-            centre = np.nanmedian(table, 1) + np.median(common)  # compared round by round
+            centre = known_median(table, 1) + np.median(common)  # compared round by round
             told = sign * np.log(values[rows])
             level = np.nanmedian(told - centre)  # the headlines' own level, the same for all
             drawn[rows] = np.exp(sign * ((centre + level)[:, None] + own + shared + apart))
@@ -197,7 +198,7 @@ def _draw_own(
     A few values tell too little of how far values are apart: there the deviation of a block of the
     whole heat is taken, and Student's distribution.
     """
-    middles = np.nanmedian(table, 1, keepdims=True)
+    middles = known_median(table, 1)[:, None]
     counts = np.isfinite(table).sum(1)
     own = _median_over(table, chosen) - middles
     few = np.flatnonzero(counts < RESAMPLED_FROM)
@@ -209,15 +210,14 @@ def _draw_own(
 
 def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:
     """Return rows × draws: each row's median over the chosen columns, unknown ones left out."""
-    median = np.median if np.isfinite(table).all() else np.nanmedian
-    middles = np.nanmedian(table, 1)
+    middles = known_median(table, 1)
     found = np.empty((len(table), len(chosen)))
     together = max(1, MOST_AT_ONCE // table.size)
     for start in range(0, len(chosen), together):
         part = table[:, chosen[start : start + together]]  # rows × some draws × columns
         empty = ~np.isfinite(part).any(2)
         part[empty, 0] = np.broadcast_to(middles[:, None], empty.shape)[empty]
-        found[:, start : start + together] = median(part, axis=2)
+        found[:, start : start + together] = known_median(part, 2)
     return found
 
 

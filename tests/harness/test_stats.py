@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import comb, inf, isnan, nan, sqrt
 
 import numpy as np
@@ -18,6 +19,7 @@ from harness.stats import (
     correct_p_values,
     difference_p_value,
     find_trend,
+    known_median,
     median_interval,
     paired_ratio,
     percentile,
@@ -289,6 +291,20 @@ def test_cells_without_a_p_value_have_no_q_value_and_do_not_count():
     assert isnan(q_values[1])
     assert q_values[[0, 2]] == pytest.approx([0.02, 0.04])
     assert np.isnan(correct_p_values([nan, nan])).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 4), (5, 31)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_the_median_of_what_is_known_is_numpys(shape, axis, share):
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        table = generator.standard_normal(shape)
+        table[generator.random(shape) < share] = np.nan
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's where nothing is known
+            wanted = np.nanmedian(table, axis)
+        assert known_median(table, axis) == pytest.approx(wanted, nan_ok=True)
 
 
 def test_the_robust_deviation_is_that_of_normal_noise_and_ignores_outliers():
