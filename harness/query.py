@@ -20,6 +20,19 @@ VIEWS = ("cells", "samples", "runs")
 
 def query(root: Path, sql: str) -> pd.DataFrame:
     """Return the rows of a SELECT over the store; raise UserError for anything else."""
+    try:
+        try:
+            return _ask(root, sql)
+        except duckdb.IOException:  # a run's parts were joined meanwhile
+            return _ask(root, sql)
+    except duckdb.Error as problem:
+        raise UserError(
+            f"The query failed: {problem}\nViews: {', '.join(VIEWS)}; docs/columns.md tells "
+            "their columns."
+        ) from None
+
+
+def _ask(root: Path, sql: str) -> pd.DataFrame:
     names = list_runs(root)
     if not names:
         raise UserError(f"No runs in {root}. `paretogrid run demo` makes one.")
@@ -31,13 +44,7 @@ def query(root: Path, sql: str) -> pd.DataFrame:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise UserError("A query is one SELECT: the store is only read.")
         _make_views(connection, root, names)
-        try:
-            return connection.execute(statements[0]).df()
-        except duckdb.Error as problem:
-            raise UserError(
-                f"The query failed: {problem}\nViews: {', '.join(VIEWS)}; docs/columns.md tells "
-                "their columns."
-            ) from None
+        return connection.execute(statements[0]).df()
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, root: Path, names: list[str]) -> None:

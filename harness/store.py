@@ -232,24 +232,18 @@ class Run:
         parts = self._parts(name)
         fresh = pa.array([path.name.split(".")[0] for path in parts], pa.string())
         if joined.is_file():
-            with pq.ParquetFile(joined) as file:
-                for number in range(file.num_row_groups):
-                    table = file.read_row_group(number, columns=columns)
-                    # A part that outlived an interrupted compaction is in both.
-                    again = compute.is_in(table["cell_id"], value_set=fresh)
-                    yield table.filter(compute.invert(again)) if len(fresh) else table
-                if not file.num_row_groups:
-                    empty = file.schema_arrow.empty_table()
-                    yield empty if columns is None else empty.select(columns)
+            # A part that outlived an interrupted compaction is in both.
+            for table, again in _read_groups(joined, columns, fresh):
+                yield table.filter(compute.invert(again)) if len(fresh) else table
         gone = []
         for path in parts:
             try:
                 yield pq.read_table(path, columns=columns)
-            except FileNotFoundError:  # joined meanwhile
+            except FileNotFoundError:
                 gone.append(path.name.split(".")[0])
-        if gone:
-            chosen = compute.field("cell_id").isin(gone)
-            yield pq.read_table(joined, columns=columns, filters=chosen)
+        if gone:  # joined meanwhile
+            for table, chosen in _read_groups(joined, columns, pa.array(gone, pa.string())):
+                yield table.filter(chosen)
 
     def schema(self) -> pa.Schema:
         """Return the schema of the run's cells, with what its metadata say of their units."""
@@ -275,6 +269,20 @@ class Run:
 
     def _parts(self, name: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
+
+
+def _read_groups(
+    joined: Path, columns: Sequence[str] | None, cells: pa.Array
+) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
+    """Yield the row groups of a joined file, and which of their rows are of these cells."""
+    with pq.ParquetFile(joined) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, columns=columns)
+            yield table, compute.is_in(table["cell_id"], value_set=cells)
+        if not file.num_row_groups:
+            empty = file.schema_arrow.empty_table()
+            table = empty if columns is None else empty.select(columns)
+            yield table, compute.is_in(table["cell_id"], value_set=cells)
 
 
 def correct_over_grid(cells: pa.Table) -> pa.Table:

@@ -32,10 +32,13 @@ from harness.wording import counted
 
 
 def carry_out(
-    plan: Plan, made: Run, launcher: Launcher, reports: Path, how: Callable[[str], str],
+    plan: Plan, made: Run, launcher: Launcher, reports: Path | None, how: Callable[[str], str],
     as_json: bool, interruption: Interruption, retry: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Measure what is left of a plan, write the report, and end with the exit code."""
+    """Measure what is left of a plan, write the report, and end with the exit code.
+
+    Without `reports` it is left to the command `report`.
+    """
 
     def tell(phase: str) -> None:
         if as_json:
@@ -55,7 +58,9 @@ def carry_out(
                 failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            left = len(plan.grid.expand()) - len(made.finished()) if sweep is None else sweep.left
+            open_ones = made.ended_as(["partial", *retry])
+            known = len(plan.grid.expand()) - len(made.finished() - open_ones)
+            left = known if sweep is None else sweep.left
             again = "".join(f" --retry {status}" for status in retry)
             err.print(
                 f"Interrupted with {counted(left, 'cell')} left. Go on with: {how('resume')}{again}"
@@ -74,8 +79,8 @@ def carry_out(
         source, page = _write_page(made, reports, how, state, tell)
     except KeyboardInterrupt:
         _leave(how, state)
-    if source is not None and page is not None and not as_json:
-        _print_results(source, made, page)
+    if source is not None and not as_json:
+        _print_results(source, made, f"`{how('report')}` writes it" if page is None else str(page))
     statuses = pd.Series(dtype=str) if source is None else source.frame.cells["status"]
     code = _exit_code(state, statuses, failures)
     if as_json:
@@ -96,22 +101,24 @@ def _leave(how: Callable[[str], str], state: str) -> NoReturn:
 
 def _write_page(
     made: Run,
-    reports: Path,
+    reports: Path | None,
     how: Callable[[str], str],
     state: str,
     tell: Callable[[str], None],
 ) -> tuple[Source | None, Path | None]:
-    """Write the report, unless nothing was timed; return what it is of and where it is."""
+    """Write the report, if it is wanted and anything was timed; return what it is of, and it."""
     if not made.finished() and state != "finished":
         if find_notes(made):
             err.print(f"What was timed becomes results with: {how('report')}")
         return None, None
-    tell("writing the report")
     source = load_source([made])
+    if reports is None:
+        return source, None
+    tell("writing the report")
     return source, write_report(source, reports)
 
 
-def _print_results(source: Source, made: Run, page: Path) -> None:
+def _print_results(source: Source, made: Run, page: str) -> None:
     """Print what was found, and where it is; if that cannot be done, it costs the run nothing."""
     try:
         with suppress(BrokenPipeError, SystemExit):  # rich ends where nobody reads
@@ -119,7 +126,7 @@ def _print_results(source: Source, made: Run, page: Path) -> None:
             print_outcome(source.frame, made, page)
             out.file.flush()
     except UserError as mistake:
-        err.print(f"{mistake} The report is written: {page}")
+        err.print(f"{mistake} The report: {page}")
     drop_undelivered(sys.stdout)
 
 

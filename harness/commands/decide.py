@@ -150,7 +150,11 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
     wanted: list[str | None] = [*names] if names else [None]
     runs = [open_run(root, name) for name in wanted]
     for run in runs:
-        found = recover(run)
+        try:
+            found = recover(run)
+        except UserError as mistake:  # what was there before can be shown
+            err.print(f"What {run.run_id} had timed when it was killed is left out: {mistake}")
+            continue
         if found:
             how = how_to("resume", name_run(run, results), results)
             err.print(

@@ -22,6 +22,7 @@ from harness.commands.options import (
     REPORTS,
     EventsOption,
     NoWaitOption,
+    ReportOption,
     ReportsOption,
     ResultsOption,
     RunArgument,
@@ -78,6 +79,7 @@ def run(
     as_json: EventsOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
+    report: ReportOption = True,
 ) -> None:
     """Measure a grid and write its report. Options replace what the grid says."""
     axes = {
@@ -105,7 +107,7 @@ def run(
             interruption.hold()
             made = Run.create(store_folder, name, facts)
             how = partial(how_to, run=made.run_id, results=results, reports=reports)
-            carry_out(plan, made, launcher, reports, how, as_json, interruption)
+            carry_out(plan, made, launcher, reports if report else None, how, as_json, interruption)
 
 
 def read_time_s(text: str) -> float:
@@ -129,6 +131,7 @@ def resume(
     as_json: EventsOption = False,
     results: ResultsOption = None,
     reports: ReportsOption = REPORTS,
+    report: ReportOption = True,
 ) -> None:
     """Measure what an interrupted run has left, and what failed or was skipped, if asked."""
     found = open_run(results_folder(results), run_id)
@@ -149,7 +152,8 @@ def resume(
         _start_launcher(plan.grid) as launcher,
         _take_machine(plan.grid, launcher, no_wait) as interruption,
     ):
-        carry_out(plan, found, launcher, folder, how, as_json, interruption, tuple(retry or ()))
+        page = folder if report else None
+        carry_out(plan, found, launcher, page, how, as_json, interruption, tuple(retry or ()))
 
 
 @contextmanager
@@ -202,7 +206,7 @@ def _return_to(folder: Path, grid: Grid) -> None:
             err.print(f"It goes on in {folder}, where it began.")
         os.chdir(folder)
         return
-    gone = "which cannot be entered" if is_there(folder, Path.is_dir) else "which is gone"
+    gone = "which is gone" if _is_gone(folder) else "which cannot be entered"
     missing = [file for file in user_files(grid) if not is_there(read_path(file), Path.is_file)]
     if missing:
         raise UserError(
@@ -210,6 +214,16 @@ def _return_to(folder: Path, grid: Grid) -> None:
             "folder where its files are now."
         )
     err.print(f"The run began in {folder}, {gone}; it goes on here, in {Path.cwd()}.")
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _read_wanted(name: str | None, options: dict[str, dict[str, Any]]) -> tuple[Grid, str, str]:

@@ -22,6 +22,9 @@ ReportsOption = Annotated[
     Path, typer.Option("--reports", help="Where reports go.", parser=read_path, metavar="FOLDER")
 ]
 REPORTS = Path("reports")
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write the report when all is measured.")
+]
 RunArgument = Annotated[str | None, typer.Argument(help="A run; the latest if left out.")]
 RunsArgument = Annotated[
     list[str] | None, typer.Argument(help="A run, or several of different machines; the latest.")

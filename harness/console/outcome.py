@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness.console.streams import out
 from harness.decide.frame import Frame
 from harness.store import Run
 from harness.wording import counted
 
 
-def print_outcome(frame: Frame, made: Run, page: Path) -> None:
+def print_outcome(frame: Frame, made: Run, page: str) -> None:
     """Print how many cells were measured, why others were not, and where everything is."""
     counts = frame.cells["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -74,14 +74,14 @@ def tell_ahead(first: Floats, second: Floats, objectives: Sequence[Objective]) -
     """Return how often the first of two variants is the better one, ties by the next objective.
 
     Both are arrays of objectives × draws; what is tied in all of them counts half. NaN where a
-    draw is unknown.
+    draw that decides is unknown.
     """
-    if np.isnan([first, second]).any():
-        return float("nan")
     ahead, tied = np.zeros(first.shape[1]), np.ones(first.shape[1], dtype=bool)
     for number, objective in enumerate(objectives):
         sign = -1 if objective.direction == "higher" else 1
         difference = sign * (second[number] - first[number])
+        if np.isnan(difference[tied]).any():
+            return float("nan")
         ahead[tied & (difference > 0)] = 1
         tied &= difference == 0
     return float((ahead + tied / 2).mean())

@@ -58,7 +58,7 @@ class Noise:
         """Return an array of cells × draws of a metric for rows of measured cells.
 
         From rounds, examples, or else the 95 % interval; a metric with none of them is exact. NaN
-        for the times of a heat that had no second round of any cell.
+        for times where rounds are few and no heat of the run tells how far rounds are apart.
         """
         values = cells[metric.name].to_numpy(float)
         drawn = draw_within_intervals(cells, metric, np.random.default_rng([seed, 1]), draws)
@@ -73,7 +73,7 @@ class Noise:
     ) -> None:
         """Put what the rounds tell in the places of the cells that have them."""
         place = {cell: row for row, cell in enumerate(cells["cell_id"])}
-        spread = find_spread(cells)
+        spread, pooled = find_spread(cells), pool_deviations(self.heats)
         for number, heat in enumerate(self.heats):
             known = [cell for cell in heat.own.index if cell in place]
             table, common = heat.own.loc[known].to_numpy(float), heat.common
@@ -82,7 +82,9 @@ class Noise:
             # The same generator for every metric: latency and throughput are one measurement.
             generator = np.random.default_rng([seed, 2, number])
             chosen = draw_blocks(table.shape[1], drawn.shape[1], generator)
-            own = _draw_own(table, chosen, heat.deviation, heat.free, generator)
+            own = _draw_own(
+                table, chosen, (heat.deviation, heat.free) if heat.free else pooled, generator
+            )
             shared = _median_over(common[None, :], chosen) - np.median(common)
             rows = [place[cell] for cell in known]
             apart = spread[rows, None] * generator.standard_normal(own.shape)
@@ -189,20 +191,29 @@ def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int 
     return averaged
 
 
+def pool_deviations(heats: Sequence[SplitRounds]) -> tuple[float, int]:
+    """Return the deviation of a block over all heats, for a heat that tells none; how many free."""
+    known = [heat for heat in heats if heat.free]
+    free = sum(heat.free for heat in known)
+    total = sum(heat.free * heat.deviation**2 for heat in known)
+    return (float(np.sqrt(total / free)), free) if free else (float("nan"), 0)
+
+
 def _draw_own(
-    table: Floats, chosen: NDArray[np.int64], deviation: float, free: int,
+    table: Floats, chosen: NDArray[np.int64], known: tuple[float, int],
     generator: np.random.Generator,
 ) -> Floats:  # fmt: skip
     """Return rows × draws: how far each row's median is off by the columns that it was taken of.
 
     A few values tell too little of how far values are apart: there the deviation of a block of the
-    whole heat is taken, and Student's distribution.
+    whole heat is taken, from so many free values (`known`), and Student's distribution.
     """
     middles = known_median(table, 1)[:, None]
     counts = np.isfinite(table).sum(1)
     own = _median_over(table, chosen) - middles
     few = np.flatnonzero(counts < RESAMPLED_FROM)
     if few.size:
+        deviation, free = known
         one = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)[few, None]
         own[few] = one * generator.standard_t(max(1, free), (few.size, own.shape[1]))
     return own

@@ -47,7 +47,7 @@ def find_verdicts(frame: Frame, noise: Noise, by: Sequence[str] = GROUP) -> Iter
     cells = cells[cells["weight_bytes"] > 0]
     for key, group in cells.groupby(list(by), dropna=False):
         drawn = draw_objectives(group, frame, objectives, noise)
-        known = bool(np.ptp(drawn, axis=2).any())
+        known = bool((np.ptp(drawn, axis=2) > 0).any())  # not where a draw is unknown
         limits = decades(group["weight_bytes"])
         places = [_choose(group, quality, limit) for limit in limits]
         for chosen in dict.fromkeys(places):

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -83,12 +84,12 @@ def measure_roofs(device: Device, cache_bytes: list[int]) -> Roofs:
     """
     with torch.inference_mode():
         one = torch.ones(1, device=device.name)
+        sizes, bounded = _working_sets(device, cache_bytes)  # before we take memory ourselves
         products, short = _products(device)
-        sizes, bounded = _working_sets(device, cache_bytes)
         moved, copies = zip(*(_make_copy(size, device) for size in sizes), strict=True)
         dispatch = partial(torch.add, one, one)
         (dispatch_s, *rest), alone = _fastest_s([dispatch, *copies, *products.values()], device)
-        quiet = alone and not short and not bounded  # memory that is not free is another's
+        quiet = alone and not short and not bounded
     sets = tuple((size, part / rest.pop(0)) for size, part in zip(sizes, moved, strict=True))
     flops_per_s: dict[str, float] = {}
     for (dtype, side), took_s in zip(products, rest, strict=True):
@@ -151,17 +152,20 @@ def _multiply_in_tf32(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 
 def _working_sets(device: Device, cache_bytes: list[int]) -> tuple[list[int], bool]:
-    """Half of the second level, a few times it, clearly beyond the last; if memory bounds them."""
+    """Half of the second level, a few times it, clearly beyond the last; if others bound them.
+
+    They do where they have half of the memory, and a set is smaller for it.
+    """
     if device.name == "cpu":
-        available = available_memory_bytes()
+        available, whole = available_memory_bytes(), psutil.virtual_memory().total
         second = cache_bytes[1] if len(cache_bytes) > 1 else 2**20
         # Some systems do not list their last level: 64 MiB is beyond it where none is known.
         wanted = [second // 2, 4 * second, max(4 * max(cache_bytes, default=0), 64 * 2**20)]
     else:
-        available = torch.cuda.mem_get_info(device.name)[0]
+        available, whole = torch.cuda.mem_get_info(device.name)
         wanted = [CUDA_SET_BYTES, LARGEST_SET_BYTES]
     limit = min(available // 8, LARGEST_SET_BYTES)
-    bounded = limit < min(max(wanted), LARGEST_SET_BYTES)
+    bounded = available < whole / 2 and limit < min(max(wanted), LARGEST_SET_BYTES)
     return sorted({min(size, limit) for size in wanted}), bounded
 
 

@@ -58,7 +58,8 @@ def find_notes(run: Run) -> list[Path]:
 def recover(run: Run) -> int:
     """Make partial results of the heats that a run has left; return of how many cells.
 
-    None while the run is being measured, or where it cannot be written.
+    None while the run is being measured, or if it is another user's. Raises UserError where they
+    cannot be written.
     """
     if not find_notes(run):
         return 0
@@ -73,15 +74,15 @@ def recover(run: Run) -> int:
     return len(found)
 
 
-def recover_heats(run: Run) -> set[str]:
-    """Make partial results of the heats that a run has left, which is ours; return whose."""
-    found: set[str] = set()
+def recover_heats(run: Run) -> dict[str, str]:
+    """Make partial results of the heats that a run has left, which is ours; return cells' heats."""
+    found: dict[str, str] = {}
     for note in _latest(find_notes(run)):
         found |= _recover_heat(run, note)
     return found
 
 
-def _recover_heat(run: Run, note: Path) -> set[str]:
+def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     told, facts = json.loads(note.read_text()), run.facts()
     seats = [_seat(one, run.run_id) for one in told["seats"]]
     control = Member(CONTROL, _never, follows=True, stopped_by=INTERRUPTION)
@@ -96,11 +97,11 @@ def _recover_heat(run: Run, note: Path) -> set[str]:
     rows = {row["cell_id"]: row for row in run.read("cells", KNOWN).to_pylist()}
     budget = Plan.from_json(facts["plan"]).grid.budget
     processors = told.get("processors", facts["machine"]["processors"])
-    found = set()
+    found = {}
     for seat, record, _ in conclude_kept(timed, budget, _roofs(facts, seats), processors):
         if _is_news(record, timed.name, rows.get(seat.cell.id)):
             run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
-            found.add(seat.cell.id)
+            found[seat.cell.id] = timed.name
     if found:
         name = control_id(timed.name)
         run.add_control(name, samples_table(name, timed.name, control))

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -83,11 +83,12 @@ class Sweep:
         self.progress = self.shop.progress
         self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
-        self._partial = run.ended_as(["partial"])
-        self._done = run.finished() - self._partial - run.ended_as(retry)
+        rows = run.read("cells", ["status", "heat"]).to_pylist()
+        self._partial = {row["cell_id"]: row["heat"] for row in rows if row["status"] == "partial"}
+        self._done = run.finished() - self._partial.keys() - run.ended_as(retry)
         self._failures = 0
         self._told = False
-        self._heats = {row["heat"] for row in run.read("cells", ["heat"]).to_pylist()}
+        self._heats = {row["heat"] for row in rows}
 
     def measure(self) -> int:
         """Measure every cell that has no result yet, heat by heat; return how many failed.
@@ -113,7 +114,7 @@ class Sweep:
     @property
     def left(self) -> int:
         """How many cells have no result yet, a partial one aside."""
-        return len(self.plan.grid.expand()) - len(self._done - self._partial)
+        return len(self.plan.grid.expand()) - len(self._done - self._partial.keys())
 
     def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
@@ -131,7 +132,8 @@ class Sweep:
             except UserError:  # what was measured cannot be written: there is no going on
                 raise
             except Exception as mistake:
-                self._partial |= recover_heats(self.run)  # what was timed until then
+                with suppress(Exception):  # the mistake may stand in the way of this, too
+                    self._partial |= recover_heats(self.run)  # what was timed until then
                 self._give_up(cells, own_mistake(mistake))
                 self.interruption.release()
 
@@ -265,7 +267,8 @@ class Sweep:
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         budget = self.plan.grid.budget
-        known = (timed, budget, roofs, self.processors, self._partial)
+        going_on = {cell for cell, heat in self._partial.items() if heat == timed.name}
+        known = (timed, budget, roofs, self.processors, going_on)
         for seat, record, examples in conclude_kept(*known):
             self._failures += record.status == "partial" and not timed.interrupted
             samples = samples_table(seat.cell.id, timed.name, seat.member)
@@ -273,7 +276,11 @@ class Sweep:
             seat.record, seat.kept = record, False
             concluded.append(seat)
         journal = timed.journal
-        if journal is not None and not timed.interrupted and not journal.holds & self._partial:
+        if (
+            journal is not None
+            and not timed.interrupted
+            and not journal.holds & self._partial.keys()
+        ):
             journal.remove()
         return concluded
 
@@ -301,9 +308,9 @@ class Sweep:
         if record.status in TIMED or record.cell.id not in self._partial:
             self.run.add(record, samples, examples)  # what was timed outlives a failure
             if record.status == "partial":
-                self._partial.add(record.cell.id)
+                self._partial[record.cell.id] = record.conditions["heat"]
             elif record.status == "measured":
-                self._partial.discard(record.cell.id)
+                self._partial.pop(record.cell.id, None)
         self._done.add(record.cell.id)
         self.allowance.note_done()
         self.progress.done(record)

@@ -201,6 +201,20 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path, words: list
     running.wait(60)
 
 
+def test_a_report_that_is_not_wanted_is_left_to_its_command(
+    stranger: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = command("run", "--model", "my.py:net", *QUICK, "--no-report")
+    assert done.returncode == 0, done.stderr
+    (run,) = (stranger / "results").iterdir()
+    assert not (stranger / "reports").exists()
+    assert f"Report:  `paretogrid report {run.name}` writes it" in done.stdout
+    assert command("report").returncode == 0
+    assert (stranger / "reports" / run.name / "index.html").is_file()
+    told = command("resume", "--no-report", "--json")
+    assert json.loads(told.stdout.splitlines()[-1])["report"] is None
+
+
 def test_results_that_cannot_be_printed_are_kept_and_where_they_are_is_said(
     tmp_path: Path,
 ) -> None:
@@ -209,7 +223,7 @@ def test_results_that_cannot_be_printed_are_kept_and_where_they_are_is_said(
         running = start_command(tmp_path, "run", "--model", "my.py:net", *QUICK, stdout=full)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 0
-    assert "No space left on device. The report is written: reports/" in said
+    assert "No space left on device. The report: reports/" in said
 
 
 def test_a_mistake_nobody_can_be_told_of_has_its_exit_code(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_technique_in_a_folder_with_quotes_is_a_step_of_a_pipeline(
 
 def test_a_copied_run_has_cells_under_its_own_name(tmp_path: Path, command: Command) -> None:
     write_project(tmp_path)
-    assert command("run", "--model", "net.py:net", *QUICK).returncode == 0
+    assert command("run", "--model", "net.py:net", *QUICK, "--no-report").returncode == 0
     (run,) = (tmp_path / "results").iterdir()
     shutil.copytree(run, run.with_name("before-fix"))
     asked = command("query", "select r.run_id, count(*) as n from runs r join cells c using "
@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(
     write_project(tmp_path)
     (tmp_path / "file").write_text("")
     environment = {**os.environ, "PARETOGRID_CACHE": str(tmp_path / "file" / "cache")}
-    done = command("run", "--model", "net.py:net", *QUICK, env=environment)
+    done = command("run", "--model", "net.py:net", *QUICK, "--no-report", env=environment)
     assert done.returncode == 2
     assert "PARETOGRID_CACHE" in done.stderr
     assert not list(tmp_path.glob("results/*"))
@@ -193,7 +193,7 @@ def test_names_are_printed_as_they_are_and_a_poor_terminal_gets_question_marks(
     text = (tmp_path / "net.py").read_text() + "\ndef tiger():\n    return net()\n"
     (tmp_path / "zoo.py").write_text(text)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = command("run", "--model", "zoo.py:tiger", *QUICK, env=environment)
+    done = command("run", "--model", "zoo.py:tiger", *QUICK, "--no-report", env=environment)
     assert done.returncode == 0, done.stderr
     assert "zoo.py:tiger:" in done.stderr
 

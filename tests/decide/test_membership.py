@@ -23,6 +23,8 @@ from tests.sweep.scripted import Samples
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
 SWEEPS = 1_000
+DRAWN = 200
+"""Enough to tell 5 % from 10 %."""
 
 
 def judged(frame, noise, objectives=OBJECTIVES):
@@ -76,7 +78,7 @@ def test_two_equal_cells_are_rarely_told_apart_however_few_are_in_their_heat(
             {one: dict(enumerate(np.exp(row))) for one, row in zip(ids, logs, strict=True)}
         )
         frame = make_frame([{"latency_s": found[one].value} for one in ids[:-1]])
-        drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"))
+        drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"), draws=DRAWN)
         told.append(float(np.mean(drawn[0] < drawn[1])))
     sure = np.mean((np.array(told) < 0.1) | (np.array(told) > 0.9))
     assert 0.08 <= sure <= 0.32
@@ -99,7 +101,7 @@ def draw_two(logs: Floats, spread: float = ONE_PROCESS) -> tuple[Floats, Floats]
     found = find_latencies(known)
     frame = make_frame([{"latency_s": found[cell].value, "process_spread": spread, "processes": 1}
                         for cell in names[:2]])  # fmt: skip
-    drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"))
+    drawn = Noise(table).draw(frame.cells, frame.metric("latency_s"), draws=DRAWN)
     return drawn[0], drawn[1]
 
 
@@ -134,6 +136,30 @@ def test_after_a_single_round_no_probability_is_stated() -> None:
     frame = make_frame([{"latency_s": 1.0, "accuracy": 0.8}, {"latency_s": 1.02, "accuracy": 0.9}])
     table = pd.DataFrame({"cell_id": ["c0", "c1"], "heat": "h", "round": 0, "log_s": [0.0, 0.02]})
     assert "membership" not in judged(frame, Noise(table)).members
+
+
+def test_a_heat_with_a_single_round_is_as_doubtful_as_the_runs_others() -> None:
+    generator = np.random.default_rng(14)
+    rows = [
+        {"cell_id": f"c{cell}", "heat": f"h{cell // 2}", "round": number,
+         "log_s": 0.05 * generator.standard_normal()}
+        for cell in range(4) for number in range(1 if cell < 2 else 40)
+    ]  # fmt: skip
+    logs = pd.DataFrame(rows)
+    told = np.exp(logs.groupby("cell_id")["log_s"].median())
+    frame = make_frame([{"latency_s": value} for value in told])
+    drawn = Noise(logs).draw(frame.cells, frame.metric("latency_s"), draws=5_000)
+    apart = np.log(drawn[0] / drawn[1])
+    assert apart.mean() == pytest.approx(np.log(told["c0"] / told["c1"]), abs=0.01)
+    assert apart.std() == pytest.approx(0.05 * np.sqrt(2), rel=0.25)
+    assert np.log(drawn[2] / drawn[3]).std() < 0.03
+
+
+def test_who_is_ahead_is_unknown_only_where_what_decides_is() -> None:
+    first, second = np.array([[1.0, 1.0], [np.nan, 1.0]]), np.array([[2.0, 2.0], [1.0, 2.0]])
+    assert tell_ahead(first, second, OBJECTIVES) == 1
+    tied = np.array([[1.0, 2.0], [1.0, 2.0]])
+    assert np.isnan(tell_ahead(first, tied, OBJECTIVES))
     assert np.isnan(tell_ahead(np.full((1, 3), np.nan), np.ones((1, 3)), OBJECTIVES[:1]))
 
 

@@ -386,6 +386,24 @@ def test_a_reader_whose_parts_are_joined_meanwhile_reads_on(run):
         add(run, 1, 2, 3)
 
 
+def test_what_is_joined_meanwhile_is_read_by_row_groups(run, monkeypatch):
+    """It may be larger than memory."""
+    monkeypatch.setattr(Run.batches, "__defaults__", (None, 1))
+    add(run, *range(1, 9))
+    reading = run.batches("samples", rows=1)
+    tables = [next(reading)]
+    for batch in run.batches("samples", rows=1):
+        assert len(batch) == SAMPLES_EACH
+    run.compact()
+    with pq.ParquetFile(run.folder / "samples.parquet") as file:
+        assert file.num_row_groups > 1
+    tables += reading
+    assert max(map(len, tables)) <= SAMPLES_EACH
+    assert (
+        pa.concat_tables(tables)["cell_id"].value_counts().to_pylist()[0]["counts"] == SAMPLES_EACH
+    )
+
+
 def test_who_only_looks_whether_a_run_is_measured_stops_nobody(run):
     (run.folder / ".lock").touch()
     with (run.folder / ".lock").open() as file:

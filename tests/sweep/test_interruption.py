@@ -48,11 +48,12 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def start(
-    folder: Path, models: str = MODELS, grid: str = GRID, **options: Any
+    folder: Path, models: str = MODELS, grid: str = GRID, report: bool = True, **options: Any
 ) -> subprocess.Popen[str]:
     (folder / "grid.toml").write_text(grid)
     (folder / "own.py").write_text(models)
-    return start_command(folder, "run", "grid.toml", **options)
+    words = [] if report else ["--no-report"]
+    return start_command(folder, "run", "grid.toml", *words, **options)
 
 
 def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) -> pd.DataFrame:
@@ -121,17 +122,17 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     refused = command("resume")
     assert refused.returncode == 2
     assert "began on another machine: cpu model Another CPU → " in refused.stderr
-    assert command("resume", "--mixed").returncode == 0
+    assert command("resume", "--mixed", "--no-report").returncode == 0
 
 
 def test_a_model_that_was_changed_meanwhile_is_timed_anew(tmp_path: Path, command: Command) -> None:
-    runner = start(tmp_path)
+    runner = start(tmp_path, report=False)
     wait_for_rounds(tmp_path, runner, 10)
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=60)
     before = read_journals(tmp_path / "results")
     (tmp_path / "own.py").write_text(MODELS.replace("nn.ReLU()", "nn.GELU()"))
-    again = command("resume")
+    again = command("resume", "--no-report")
     assert again.returncode == 0
     assert again.stderr.count("has changed: it is timed anew") == 2
     run = open_run(tmp_path / "results", None)
@@ -162,18 +163,18 @@ def net():
 def test_who_fails_when_the_others_end_their_heat_goes_on_in_it_later(
     tmp_path: Path, command: Command, number: signal.Signals
 ) -> None:
-    runner = start(tmp_path, FRAGILE)
+    runner = start(tmp_path, FRAGILE, report=False)
     wait_for_rounds(tmp_path, runner, 10)
     runner.send_signal(number)
     runner.communicate(timeout=60)
     blocks = read_journals(tmp_path / "results")
     (tmp_path / "break").touch()
-    assert command("resume").returncode == 3
+    assert command("resume", "--no-report").returncode == 3
     run = open_run(tmp_path / "results", None)
     cells = run.read("cells").to_pandas().set_index("technique")
     assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "partial"}
     (tmp_path / "break").unlink()
-    assert command("resume").returncode == 0
+    assert command("resume", "--no-report").returncode == 0
     cells = run.read("cells").to_pandas()
     assert set(cells["status"]) == {"measured"}
     assert cells["heat"].nunique() == 1
@@ -184,13 +185,13 @@ def test_who_fails_when_the_others_end_their_heat_goes_on_in_it_later(
 def test_who_fails_in_the_heat_that_goes_on_has_what_was_timed_until_then(
     tmp_path: Path, command: Command
 ) -> None:
-    runner = start(tmp_path, FRAGILE)
+    runner = start(tmp_path, FRAGILE, report=False)
     wait_for_rounds(tmp_path, runner, 5)
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=60)
     run = open_run(tmp_path / "results", None)
     before = run.read("cells").to_pandas().set_index("technique")["rounds"]
-    again = start_command(tmp_path, "resume")
+    again = start_command(tmp_path, "resume", "--no-report")
     wait_for_rounds(tmp_path, again, int(before.max()) + 5)
     (tmp_path / "break").touch()
     _, said = again.communicate(timeout=120)
@@ -220,7 +221,7 @@ def test_a_signal_while_the_log_is_written_to_is_heard_like_any(tmp_path: Path) 
 def test_a_mistake_of_ours_in_a_heat_costs_none_of_what_was_timed(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = start(tmp_path)
+    runner = start(tmp_path, report=False)
     wait_for_rounds(tmp_path, runner, 5)
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=60)
@@ -240,7 +241,7 @@ def test_a_mistake_of_ours_in_a_heat_costs_none_of_what_was_timed(
     cells = run.read("cells").to_pandas().set_index("technique")
     assert set(cells["status"]) == {"partial"}
     assert (cells["samples"] > before).all()
-    assert command("resume").returncode == 0
+    assert command("resume", "--no-report").returncode == 0
     assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
 
 
@@ -255,10 +256,29 @@ def wrap_keep(first: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def test_what_cannot_be_recovered_is_left_out_of_what_is_shown(
+    tmp_path: Path, command: Command
+) -> None:
+    """As on a full disk; a file is where the rows would go."""
+    runner = start(tmp_path, report=False)
+    wait_for_rounds(tmp_path, runner, 5)
+    runner.kill()
+    runner.communicate(timeout=60)
+    run = open_run(tmp_path / "results", None)
+    parts = run.folder / "parts"
+    parts.rmdir()
+    parts.write_text("")
+    told = command("frontier")
+    assert told.returncode == 0, told.stderr
+    assert "had timed when it was killed is left out: Cannot write " in told.stderr
+    parts.unlink()
+    assert "2 cells with results" in command("frontier").stderr
+
+
 def test_the_others_go_on_in_their_heat_where_one_has_failed(
     tmp_path: Path, command: Command
 ) -> None:
-    runner = start(tmp_path, FRAGILE)
+    runner = start(tmp_path, FRAGILE, report=False)
     wait_for_rounds(tmp_path, runner, 5)
     (tmp_path / "break").touch()
     time.sleep(1)
@@ -273,7 +293,7 @@ def test_the_others_go_on_in_their_heat_where_one_has_failed(
     assert again[["status", "message"]].equals(cells[["status", "message"]])
     assert run.facts()["state"] == "interrupted"
     blocks = read_journals(tmp_path / "results")
-    assert command("resume").returncode == 3, "what failed is not tried again"
+    assert command("resume", "--no-report").returncode == 3, "what failed is not tried again"
     assert "ended while" not in command("report").stderr
     assert run.facts()["state"] == "finished"
     cells = pd.read_parquet(run.folder / "cells.parquet").set_index("technique")
@@ -286,7 +306,7 @@ def test_a_signal_to_every_process_of_a_run_ends_it_as_one_to_the_runner_does(
     tmp_path: Path, command: Command
 ) -> None:
     """As service managers, batch systems and a host that is shut down send it."""
-    runner = start(tmp_path, cold=True)
+    runner = start(tmp_path, report=False, cold=True)
     wait_for_rounds(tmp_path, runner, 10)
     everybody = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
     assert len(everybody) > 4
@@ -297,7 +317,7 @@ def test_a_signal_to_every_process_of_a_run_ends_it_as_one_to_the_runner_does(
     run = open_run(tmp_path / "results", None)
     assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"partial"}
     blocks = read_journals(tmp_path / "results")
-    assert command("resume").returncode == 0
+    assert command("resume", "--no-report").returncode == 0
     assert set(pd.read_parquet(run.folder / "cells.parquet")["status"]) == {"measured"}
     check_samples(run, blocks)
 
@@ -327,7 +347,7 @@ def test_what_a_killed_run_had_timed_is_results_without_going_on(
     check_samples(run, blocks)
     again = command("report")
     assert "resume" not in again.stderr, "they are known by now"
-    assert command("resume").returncode == 0
+    assert command("resume", "--no-report").returncode == 0
     assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
     check_samples(run, blocks)
     assert command("report").stderr == ""
@@ -348,14 +368,14 @@ def test_a_log_that_cannot_be_written_costs_no_cell(tmp_path: Path, options: lis
 
 
 def test_a_killed_run_loses_a_second_of_timing_at_most(tmp_path: Path, command: Command) -> None:
-    runner = start(tmp_path)
+    runner = start(tmp_path, report=False)
     blocks = wait_for_rounds(tmp_path, runner, 20)
     time.sleep(0.3)
     runner.kill()
     runner.communicate(timeout=60)
     kept = read_journals(tmp_path / "results")
     assert len(kept) >= len(blocks)
-    again = command("resume")
+    again = command("resume", "--no-report")
     assert again.returncode == 0, again.stderr
     run = open_run(tmp_path / "results", None)
     check_samples(run, kept)
@@ -439,7 +459,7 @@ def test_a_terminal_that_is_closed_ends_the_run_with_its_results(tmp_path: Path)
 
 
 def test_a_resume_that_fails_leaves_what_was_timed(tmp_path: Path, command: Command) -> None:
-    runner = start(tmp_path)
+    runner = start(tmp_path, report=False)
     wait_for_rounds(tmp_path, runner, 10)
     runner.send_signal(signal.SIGINT)
     runner.communicate(timeout=60)
@@ -447,14 +467,14 @@ def test_a_resume_that_fails_leaves_what_was_timed(tmp_path: Path, command: Comm
     before = run.read("cells").to_pandas().set_index("cell_id")
     blocks = read_journals(tmp_path / "results")
     (tmp_path / "own.py").rename(tmp_path / "elsewhere.py")
-    failed = command("resume")
+    failed = command("resume", "--no-report")
     assert failed.returncode == 3, failed.stderr
     assert "own.py" in failed.stderr
     after = run.read("cells").to_pandas().set_index("cell_id")
     assert set(after["status"]) == {"partial"}
     assert after["latency_s"].to_dict() == before["latency_s"].to_dict()
     (tmp_path / "elsewhere.py").rename(tmp_path / "own.py")
-    assert command("resume").returncode == 0
+    assert command("resume", "--no-report").returncode == 0
     assert set(run.read("cells").to_pandas()["status"]) == {"measured"}
     check_samples(run, blocks)
 
