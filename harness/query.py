@@ -16,20 +16,23 @@ from harness.errors import UserError
 from harness.runs import list_runs, open_run
 
 VIEWS = ("cells", "samples", "runs")
+TRIES = 5
+"""While a run is measured, its files change."""
 
 
 def query(root: Path, sql: str) -> pd.DataFrame:
     """Return the rows of a SELECT over the store; raise UserError for anything else."""
-    try:
+    for tries_left in reversed(range(TRIES)):
         try:
             return _ask(root, sql)
-        except duckdb.IOException:  # a run's parts were joined meanwhile
-            return _ask(root, sql)
-    except duckdb.Error as problem:
-        raise UserError(
-            f"The query failed: {problem}\nViews: {', '.join(VIEWS)}; docs/columns.md tells "
-            "their columns."
-        ) from None
+        except duckdb.Error as problem:
+            # A file may have been replaced since it was opened, or joined with others.
+            if not tries_left or isinstance(problem, duckdb.ProgrammingError):
+                raise UserError(
+                    f"The query failed: {problem}\nViews: {', '.join(VIEWS)}; docs/columns.md "
+                    "tells their columns."
+                ) from None
+    raise AssertionError("the last try returns or raises")
 
 
 def _ask(root: Path, sql: str) -> pd.DataFrame:

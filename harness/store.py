@@ -164,7 +164,7 @@ class Run:
         """Return the ids of the cells that have a row."""
         found = {path.name.split(".")[0] for path in self._parts("cells")}
         if (self.folder / "cells.parquet").is_file():
-            table = pq.read_table(self.folder / "cells.parquet", columns=["cell_id"])
+            table = _read(self.folder / "cells.parquet", ["cell_id"])
             found |= set(table["cell_id"].to_pylist())
         return found
 
@@ -238,7 +238,7 @@ class Run:
         gone = []
         for path in parts:
             try:
-                yield pq.read_table(path, columns=columns)
+                yield _read(path, columns)
             except FileNotFoundError:
                 gone.append(path.name.split(".")[0])
         if gone:  # joined meanwhile
@@ -269,6 +269,12 @@ class Run:
 
     def _parts(self, name: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    """Read a file that may be replaced meanwhile: pyarrow would open it twice by its name."""
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
 
 
 def _read_groups(

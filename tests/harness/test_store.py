@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from itertools import count
 
 import pandas as pd
 import pyarrow as pa
@@ -384,6 +385,27 @@ def test_a_reader_whose_parts_are_joined_meanwhile_reads_on(run):
         found = pa.concat_tables([*first, *reading]).to_pandas()["cell_id"].value_counts()
         assert found.to_dict() == each_once(1, 2, 3)[name]
         add(run, 1, 2, 3)
+
+
+def test_what_is_replaced_while_it_is_read_is_read_whole(run):
+    ended = threading.Event()
+
+    def write():
+        for number in count():
+            if ended.is_set():
+                return
+            message = "long " * (number % 50)
+            run.add_row(make_record(run, 1, "failed", failure_kind="crash", message=message))
+
+    add(run, 1)
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        for _ in range(100):
+            assert len(run.read("cells")) == 1
+    finally:
+        ended.set()
+        writing.join()
 
 
 def test_what_is_joined_meanwhile_is_read_by_row_groups(run, monkeypatch):

@@ -183,7 +183,10 @@ class Scenario:
             json.loads((run / "run.json").read_text())
             for file in [*run.glob("*.parquet"), *run.glob("parts/*.parquet")]:
                 with suppress(FileNotFoundError):  # joined meanwhile
-                    frame = pd.read_parquet(file)
+                    with file.open(
+                        "rb"
+                    ) as whole:  # by name, it is opened twice: it may be replaced
+                        frame = pd.read_parquet(whole)
                     if file.name.endswith("cells.parquet"):
                         self.failed |= set(frame[frame["status"] == "failed"]["cell_id"])
 
