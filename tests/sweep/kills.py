@@ -72,7 +72,6 @@ class Scenario:
     """Heat, number, member and seconds of all that were ever seen on disk."""
     failed: set[str] = field(default_factory=set)
     longest_loss_s: float = 0.0
-    started_at: float = 0.0
 
     @property
     def results(self) -> Path:
@@ -101,7 +100,6 @@ class Scenario:
         self._check_the_end()
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        self.started_at = time.time()
         return start_command(
             self.folder, *arguments, "--results", str(self.results), cold=self.cold,
             env={**os.environ, "PARETOGRID_CACHE": str(self.folder / "cache")},
@@ -138,7 +136,7 @@ class Scenario:
         if found is None:  # it has ended already, or not begun
             target, found = "runner", runner.pid
         self.did[f"{number.name} to {target}"] += 1
-        loss_s = self._find_loss_s()
+        loss_s = find_loss_s(runner.pid)
         with suppress(ProcessLookupError):
             os.kill(found, number)
         if target == "runner":
@@ -165,14 +163,6 @@ class Scenario:
         """Take all that is left on the disk, for up to a second and a half."""
         with fill(disk):
             time.sleep(self.random.uniform(0.2, 1.5))
-
-    def _find_loss_s(self) -> float:
-        """How long ago blocks were kept, if some are being timed: that much a kill would cost."""
-        now = time.time()
-        kept = [path.stat().st_mtime for path in self.results.glob("*/journal/*/*.arrows")]
-        ended = [path.stat().st_mtime for path in self.results.glob("*/parts/*.parquet")]
-        timing = kept and max(kept) > max([self.started_at, *ended])
-        return now - max(kept) if timing else 0.0
 
     def _look(self) -> None:
         """Remember what is on disk; every file must be whole."""
@@ -231,6 +221,20 @@ class Scenario:
             beside = member in baselines and own[member] != heat
             if member not in self.failed and member != "control" and not beside:
                 assert kept.get((heat, block)) == seconds, f"block {block} of {member} is lost"
+
+
+def find_loss_s(runner: int) -> float:
+    """Return how long ago a runner has kept blocks, if it is timing some: what a kill costs most.
+
+    It has the journal of a heat open as long as it times its cells.
+    """
+    kept = []
+    for descriptor in Path(f"/proc/{runner}/fd").glob("*"):
+        with suppress(OSError):
+            path = descriptor.readlink()
+            if path.suffix == ".arrows":
+                kept.append(path.stat().st_mtime)
+    return time.time() - max(kept) if kept else 0.0
 
 
 def find_started(folder: Path) -> dict[int, int]:
