@@ -60,12 +60,12 @@ def measured(one_thread: None, folder: Path) -> Roofs:
 
 def test_many_flops_are_bound_by_computing() -> None:
     found = explain(1e9, Traffic(2**20, 1, FLOAT), 0.02, ROOFS)
-    assert found == Explanation(1e9 / 2**20, pytest.approx(0.5), "compute")
+    assert found == Explanation(pytest.approx(0.5), "compute")
 
 
 def test_many_bytes_are_bound_by_memory() -> None:
     found = explain(1e6, Traffic(2**30, 1, FLOAT), 0.2, ROOFS)
-    assert found == Explanation(1e6 / 2**30, pytest.approx(2**30 / 10e9 / 0.2), "memory")
+    assert found == Explanation(pytest.approx(2**30 / 10e9 / 0.2), "memory")
 
 
 def test_many_operators_are_bound_by_overhead_which_no_roof_excuses() -> None:
