@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +115,7 @@ class Crew:
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
-            note_seats(journal, self.place, seats, processes, len(os.sched_getaffinity(0)))
+            note_seats(journal, self.place, seats, processes, self.shop.processors)
 
             def tell() -> None:
                 standings = find_standings(seats, control, seconds_per_cell)

@@ -6,7 +6,6 @@ It never imports torch and never spins: while a cell is timed, it sleeps on the 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -81,11 +80,11 @@ class Sweep:
         )  # fmt: skip
         self.reach = Reach(self.shop, run)
         self.progress = self.shop.progress
-        self.processors = len(os.sched_getaffinity(0))
         self.commit = git_commit(Path.cwd())
         rows = run.read("cells", ["status", "heat"]).to_pylist()
         self._partial = {row["cell_id"]: row["heat"] for row in rows if row["status"] == "partial"}
-        self._done = run.finished() - self._partial.keys() - run.ended_as(retry)
+        again = {"partial", *retry}
+        self._done = {row["cell_id"] for row in rows if row["status"] not in again}
         self._failures = 0
         self._told = False
         self._heats = {row["heat"] for row in rows}
@@ -268,7 +267,7 @@ class Sweep:
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         budget = self.plan.grid.budget
         going_on = {cell for cell, heat in self._partial.items() if heat == timed.name}
-        known = (timed, budget, roofs, self.processors, going_on)
+        known = (timed, budget, roofs, self.shop.processors, going_on)
         for seat, record, examples in conclude_kept(*known):
             self._failures += record.status == "partial" and not timed.interrupted
             samples = samples_table(seat.cell.id, timed.name, seat.member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,11 @@ class Shop:
     """The folder of the heats' journals."""
     interruption: Interruption
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def processors(self) -> int:
+        """How many processors the run may use."""
+        return len(os.sched_getaffinity(0))
 
     def hire(self, stack: ExitStack, device: str = "cpu", cell: Cell | None = None) -> Worker:
         """Return a worker that ends with the stack, limited in memory on the host.
