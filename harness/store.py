@@ -6,16 +6,14 @@ temporary name, synced and renamed. `compact` joins the parts at the end of a ru
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +24,7 @@ from pyarrow import compute
 from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
+from harness.locks import is_locked, wait_for_lock
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
 from harness.stats import correct_p_values
 
@@ -84,14 +83,11 @@ class Run:
                 "the user who owns its folder; copy the folder to go on with the copy."
             ) from None
         with file:
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while not _try_lock(file):
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"The run {self.run_id} is being measured by another process, or what it "
-                        "had timed when it was killed is being made results."
-                    )
-                time.sleep(0.05)
+            if not wait_for_lock(file, LOCK_WAIT_S):
+                raise UserError(
+                    f"The run {self.run_id} is being measured by another process, or what it had "
+                    "timed when it was killed is being made results."
+                )
             for folder in (self.folder, self.folder / PARTS):
                 remove_leftovers(folder)
             yield
@@ -110,18 +106,8 @@ class Run:
     def state(self) -> str:
         """Return "running", "finished" or "interrupted", as one that was killed is, too."""
         noted = str(self.facts().get("state", ""))
-        return "interrupted" if noted == "running" and not self._is_measured() else noted
-
-    def _is_measured(self) -> bool:
-        """Tell whether a process holds the run; where that cannot be known, take it for granted."""
-        try:
-            with (self.folder / ".lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        killed = noted == "running" and not is_locked(self.folder / ".lock")
+        return "interrupted" if killed else noted
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Note the facts of the run."""
@@ -309,17 +295,6 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
     # Columns are handed over one by one: a million cells are not in memory twice.
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     return frame
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """Tell whether a file is ours now, or its file system has no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import IO
 
 from bench.cache import cache_folder
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
+from harness.locks import try_lock
 from harness.sweep.launcher import Launcher
 
 PROBE_TIMEOUT_S = 60.0
@@ -65,23 +66,18 @@ def find_places(devices: Collection[str], launcher: Launcher) -> set[str]:
 
 @contextmanager
 def _hold(path: Path, alone: bool, tell: Callable[[str], None], wait: bool) -> Iterator[None]:
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     file = _open(path)
     if file is None:  # no room here: as if nobody else were
         yield
         return
     with file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file, alone):
             if not wait:
                 raise UserError(
                     f"{_describe_holder(path)} Wait for it (without --no-wait), or stop it."
-                ) from None
+                )
             tell(f"{_describe_holder(path)} Waiting for it; --no-wait would not.")
-            fcntl.flock(file, kind)
-        except OSError:  # no locks here: as if nobody else were
-            pass
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         with suppress(OSError):
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), json.dumps(_describe_self()).encode())
