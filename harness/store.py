@@ -25,6 +25,7 @@ from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
 from harness.locks import is_locked, wait_for_lock
+from harness.parquet import read_groups, read_whole
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
 from harness.stats import correct_p_values
 
@@ -150,7 +151,7 @@ class Run:
         """Return the ids of the cells that have a row."""
         found = {path.name.split(".")[0] for path in self._parts("cells")}
         if (self.folder / "cells.parquet").is_file():
-            table = _read(self.folder / "cells.parquet", ["cell_id"])
+            table = read_whole(self.folder / "cells.parquet", ["cell_id"])
             found |= set(table["cell_id"].to_pylist())
         return found
 
@@ -219,16 +220,16 @@ class Run:
         fresh = pa.array([path.name.split(".")[0] for path in parts], pa.string())
         if joined.is_file():
             # A part that outlived an interrupted compaction is in both.
-            for table, again in _read_groups(joined, columns, fresh):
+            for table, again in read_groups(joined, columns, fresh):
                 yield table.filter(compute.invert(again)) if len(fresh) else table
         gone = []
         for path in parts:
             try:
-                yield _read(path, columns)
+                yield read_whole(path, columns)
             except FileNotFoundError:
                 gone.append(path.name.split(".")[0])
         if gone:  # joined meanwhile
-            for table, chosen in _read_groups(joined, columns, pa.array(gone, pa.string())):
+            for table, chosen in read_groups(joined, columns, pa.array(gone, pa.string())):
                 yield table.filter(chosen)
 
     def schema(self) -> pa.Schema:
@@ -255,26 +256,6 @@ class Run:
 
     def _parts(self, name: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"*.{name}.parquet"))
-
-
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    """Read a file that may be replaced meanwhile: pyarrow would open it twice by its name."""
-    with path.open("rb") as file:
-        return pq.read_table(file, columns=columns)
-
-
-def _read_groups(
-    joined: Path, columns: Sequence[str] | None, cells: pa.Array
-) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
-    """Yield the row groups of a joined file, and which of their rows are of these cells."""
-    with pq.ParquetFile(joined) as file:
-        for number in range(file.num_row_groups):
-            table = file.read_row_group(number, columns=columns)
-            yield table, compute.is_in(table["cell_id"], value_set=cells)
-        if not file.num_row_groups:
-            empty = file.schema_arrow.empty_table()
-            table = empty if columns is None else empty.select(columns)
-            yield table, compute.is_in(table["cell_id"], value_set=cells)
 
 
 def correct_over_grid(cells: pa.Table) -> pa.Table:
