@@ -32,9 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if starts or item.path.parent.name in ("cli", "browser"):
             item.add_marker("workers")
     # The longest first: at the end short ones fill the gaps of two processes.
-    long = ("workers", "slow")
-    items.sort(key=lambda item: not any(map(item.get_closest_marker, long)))
-    items.sort(key=lambda item: not item.get_closest_marker("longest"))
+    ranks = (("longest",), ("workers", "slow"))
+    items.sort(key=lambda item: [not any(map(item.get_closest_marker, rank)) for rank in ranks])
 
 
 @pytest.fixture(scope="session", autouse=True)

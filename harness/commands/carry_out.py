@@ -26,6 +26,7 @@ from harness.store import Run
 from harness.sweep import runner
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
+from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Plan
 from harness.sweep.recover import find_notes
 from harness.wording import counted
@@ -58,9 +59,8 @@ def carry_out(
                 failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
-            open_ones = made.ended_as(["partial", *retry])
-            known = len(plan.grid.expand()) - len(made.finished() - open_ones)
-            left = known if sweep is None else sweep.left
+            outcomes = Outcomes(made, retry) if sweep is None else sweep.outcomes
+            left = outcomes.count_left(plan)
             again = "".join(f" --retry {status}" for status in retry)
             err.print(
                 f"Interrupted with {counted(left, 'cell')} left. Go on with: {how('resume')}{again}"

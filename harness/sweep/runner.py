@@ -24,7 +24,7 @@ from harness.measure.machine import (
     git_commit,
 )
 from harness.measure.roofline import Roofs
-from harness.record import TIMED, Record
+from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.answers import KnownAnswers
@@ -34,6 +34,7 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
+from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups, shuffle_seed
 from harness.sweep.progress import Progress, without_fail
 from harness.sweep.reach import Reach
@@ -81,13 +82,8 @@ class Sweep:
         self.reach = Reach(self.shop, run)
         self.progress = self.shop.progress
         self.commit = git_commit(Path.cwd())
-        rows = run.read("cells", ["status", "heat"]).to_pylist()
-        self._partial = {row["cell_id"]: row["heat"] for row in rows if row["status"] == "partial"}
-        again = {"partial", *retry}
-        self._done = {row["cell_id"] for row in rows if row["status"] not in again}
-        self._failures = 0
+        self.outcomes = Outcomes(run, retry)
         self._told = False
-        self._heats = {row["heat"] for row in rows}
 
     def measure(self) -> int:
         """Measure every cell that has no result yet, heat by heat; return how many failed.
@@ -96,7 +92,7 @@ class Sweep:
         """
         if has_built_ins(self.plan.grid):
             self.launcher.preload_training()
-        tasks = list(plan_lineups(self.plan, self._done))
+        tasks = list(plan_lineups(self.plan, self.outcomes.done))
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)
         variants = {variant_of(cell) for heats in tasks for heat in heats for cell in heat.cells}
@@ -108,12 +104,7 @@ class Sweep:
                 shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
         finally:
             self.launcher.close_templates()
-        return self._failures
-
-    @property
-    def left(self) -> int:
-        """How many cells have no result yet, a partial one aside."""
-        return len(self.plan.grid.expand()) - len(self._done - self._partial.keys())
+        return self.outcomes.failures
 
     def _measure_task(self, heats: Sequence[Lineup]) -> None:
         """Measure the heats of a task, whose variants and answers they share."""
@@ -132,14 +123,14 @@ class Sweep:
                 raise
             except Exception as mistake:
                 with suppress(Exception):  # the mistake may stand in the way of this, too
-                    self._partial |= recover_heats(self.run)  # what was timed until then
+                    self.outcomes.partial |= recover_heats(self.run)  # what was timed until then
                 self._give_up(cells, own_mistake(mistake))
                 self.interruption.release()
 
     def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
         """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
         for cell in cells:
-            if cell.id not in self._done:
+            if cell.id not in self.outcomes.done:
                 self._keep(with_problem(self._start(cell), problem))
 
     def _skip_impossible(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -226,10 +217,10 @@ class Sweep:
             if not wanted:  # baselines alone, whose cells have all failed
                 continue
             allow = partial(self._allow, wanted, len(group) + 1)
-            name = heat_name(heat.place, self._heats)
+            name = heat_name(heat.place, self.outcomes.heats)
             seed = shuffle_seed(self.run.run_id, name)
             timed = crew.run(name, group, processes, seed, allow)
-            self._heats.add(timed.name)
+            self.outcomes.heats.add(timed.name)
             self.allowance.note_timed(timed.took_s)
             timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
             concluded = self._keep_heat(timed, roofs)
@@ -266,10 +257,10 @@ class Sweep:
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         budget = self.plan.grid.budget
-        going_on = {cell for cell, heat in self._partial.items() if heat == timed.name}
+        going_on = self.outcomes.going_on(timed.name)
         known = (timed, budget, roofs, self.shop.processors, going_on)
         for seat, record, examples in conclude_kept(*known):
-            self._failures += record.status == "partial" and not timed.interrupted
+            self.outcomes.failures += record.status == "partial" and not timed.interrupted
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             self._keep(record, samples, examples)
             seat.record, seat.kept = record, False
@@ -278,7 +269,7 @@ class Sweep:
         if (
             journal is not None
             and not timed.interrupted
-            and not journal.holds & self._partial.keys()
+            and not journal.holds & self.outcomes.partial.keys()
         ):
             journal.remove()
         return concluded
@@ -303,13 +294,6 @@ class Sweep:
     def _keep(
         self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None
     ) -> None:
-        self._failures += record.status == "failed"
-        if record.status in TIMED or record.cell.id not in self._partial:
-            self.run.add(record, samples, examples)  # what was timed outlives a failure
-            if record.status == "partial":
-                self._partial[record.cell.id] = record.conditions["heat"]
-            elif record.status == "measured":
-                self._partial.pop(record.cell.id, None)
-        self._done.add(record.cell.id)
+        self.outcomes.keep(record, samples, examples)
         self.allowance.note_done()
         self.progress.done(record)
