@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
@@ -22,6 +23,8 @@ from harness.sweep.runner import Sweep
 from harness.worker.server import settle
 from tests.start import KITCHEN, Kitchen, run_command
 
+settings.register_profile("a busy machine", deadline=None)
+settings.load_profile("a busy machine")
 STARTERS = {"launcher", "measure", "command"}
 
 

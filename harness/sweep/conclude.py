@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
-from harness.record import Record, Status
+from harness.record import Record
 from harness.rounds import CAUSES
 from harness.sweep.heat import Member, compare
 from harness.sweep.judge import doubt_answers, judge_answers
@@ -34,19 +36,25 @@ OVERSUBSCRIBED_SHARE = 0.1
 
 def conclude(
     timed: TimedHeat, seat: Seat, budget: Budget, roofs: Roofs | None, processors: int,
-    partial: bool = False,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Record:  # fmt: skip
-    """Return the finished record of a seat; of one that is `partial`, though it failed."""
+    """Return the finished record of a seat; of one with an `earlier` row of this heat, a timed one.
+
+    It goes on with what it had, and keeps that though it fails.
+    """
     problem = seat.problem or (seat.member.problem if seat.member else None)
-    goes_on = partial and seat.member is not None and bool(seat.member.blocks)
+    goes_on = earlier is not None and seat.member is not None and bool(seat.member.blocks)
     if problem is not None and not goes_on:
         return with_problem(seat.record, problem)
     assert seat.member is not None
     latency = timed.latencies[seat.member.name]
-    status: Status = "partial" if timed.interrupted or problem else "measured"
-    record = replace(seat.record, status=status)
+    record = seat.record
     if problem is not None:
         record = with_warning(record, f"it went on and failed: {problem}")
+    if earlier is not None and earlier["status"] == "measured":
+        record = with_energy(record, earlier)
+    elif timed.interrupted or problem is not None:
+        record = replace(record, status="partial")
     record = with_latency(record, seat.member, latency, timed.slowness)
     record = with_time_to_target(record)
     record = with_drift(record, seat.member, timed.control)
@@ -73,18 +81,20 @@ def conclude(
 
 def conclude_kept(
     timed: TimedHeat, budget: Budget, roofs: Roofs | None, processors: int,
-    partial: Collection[str] = (),
+    earlier: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[tuple[Seat, Record, pa.Table | None]]:  # fmt: skip
     """Yield the seats of a heat that are to be kept and have something, with record and examples.
 
-    A mistake of ours costs a cell, not the others. What the cells in `partial` had when they failed
-    remains a partial result.
+    A mistake of ours costs a cell, not the others. `earlier` has the rows of those who were timed
+    in this heat before. A reference among them is kept, too, with what it was timed for the others.
     """
     for seat in timed.seats:
-        if not seat.kept or (timed.interrupted and not has_blocks(seat)):
+        row = earlier.get(seat.cell.id)
+        wanted = seat.kept or (row is not None and seat.member and seat.member.blocks)
+        if not wanted or (timed.interrupted and not has_blocks(seat)):
             continue
         try:
-            record = conclude(timed, seat, budget, roofs, processors, seat.cell.id in partial)
+            record = conclude(timed, seat, budget, roofs, processors, row)
             yield seat, record, examples_table(seat)
         except Exception as mistake:
             yield seat, with_problem(seat.record, own_mistake(mistake)), None
@@ -126,6 +136,14 @@ def with_problem(record: Record, problem: WorkerFailure | WorkerRefusal) -> Reco
     if isinstance(problem, WorkerRefusal):
         return replace(record, status="skipped", message=str(problem))
     return replace(record, status="failed", failure_kind=problem.kind, message=problem.message)
+
+
+def with_energy(record: Record, earlier: Mapping[str, Any]) -> Record:
+    """Return the record with the energy that a row has, which a heat does not measure."""
+    if earlier["energy_j"] is None:
+        return record
+    known = record.measured(energy_j=earlier["energy_j"])
+    return known.under(energy_source=earlier["energy_source"])
 
 
 def own_mistake(mistake: Exception) -> WorkerFailure:

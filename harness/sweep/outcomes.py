@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,18 +11,22 @@ from harness.record import TIMED, Record
 from harness.store import Run
 from harness.sweep.plan import Plan
 
+KNOWN = ("status", "heat", "started_at", "samples", "energy_j", "energy_source")
+"""What is asked of a row: where it is from, and what no heat measures again."""
+
 
 class Outcomes:
     """What became of a run's cells, as its rows say and as it goes on.
 
     retry: statuses of rows that do not count as results. Such a row is replaced, not taken away.
-    partial: for each cell with a partial result, its heat. done: the cells that are not to be
-    measured in this pass any more. heats: the names that are taken.
+    rows: the cells' rows as they were. partial: for each cell with a partial result, its heat.
+    done: the cells that are not to be measured in this pass any more. heats: the names taken.
     """
 
     def __init__(self, run: Run, retry: Collection[str] = ()) -> None:
-        rows = run.read("cells", ["status", "heat"]).to_pylist()
+        rows = run.read("cells", KNOWN).to_pylist()
         again = {"partial", *retry}
+        self.rows = {row["cell_id"]: row for row in rows}
         self.partial = {row["cell_id"]: row["heat"] for row in rows if row["status"] == "partial"}
         self.done = {row["cell_id"] for row in rows if row["status"] not in again}
         self.heats = {row["heat"] for row in rows}
@@ -32,9 +37,10 @@ class Outcomes:
         """Return how many cells have no whole result yet."""
         return len(plan.grid.expand()) - len(self.done - self.partial.keys())
 
-    def going_on(self, heat: str) -> set[str]:
-        """Return the cells whose partial result is of this heat."""
-        return {cell for cell, name in self.partial.items() if name == heat}
+    def of_heat(self, heat: str) -> dict[str, dict[str, Any]]:
+        """Return the row of each cell whose result is of a heat that goes on now."""
+        here = (row for row in self.rows.values() if row["heat"] == heat)
+        return {row["cell_id"]: row for row in here if row["status"] in TIMED}
 
     def keep(
         self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None

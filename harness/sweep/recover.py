@@ -21,12 +21,12 @@ from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, restore
+from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Plan
 from harness.sweep.reach import place_of
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.tables import samples_table
 
-KNOWN = ("status", "started_at", "heat", "samples")
 ENDING = ".seats"
 """Of the note beside each file of a journal."""
 
@@ -94,18 +94,19 @@ def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     timed = TimedHeat(
         restored.name, seats, control, told["processes"], took_s, float("nan"), interrupted=True
     )
-    rows = {row["cell_id"]: row for row in run.read("cells", KNOWN).to_pylist()}
+    outcomes = Outcomes(run)
     budget = Plan.from_json(facts["plan"]).grid.budget
     processors = told.get("processors", facts["machine"]["processors"])
-    found = {}
-    for seat, record, _ in conclude_kept(timed, budget, _roofs(facts, seats), processors):
-        if _is_news(record, timed.name, rows.get(seat.cell.id)):
+    earlier = outcomes.of_heat(timed.name)
+    added = {}
+    for seat, record, _ in conclude_kept(timed, budget, _roofs(facts, seats), processors, earlier):
+        if _is_news(record, timed.name, outcomes.rows.get(seat.cell.id)):
             run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
-            found[seat.cell.id] = timed.name
-    if found:
+            added[seat.cell.id] = record.status
+    if added:
         name = control_id(timed.name)
         run.add_control(name, samples_table(name, timed.name, control))
-    return found
+    return {cell: timed.name for cell, status in added.items() if status == "partial"}
 
 
 def _latest(notes: Iterable[Path]) -> list[Path]:

@@ -257,12 +257,13 @@ class Sweep:
         control = control_id(timed.name)
         self.run.add_control(control, samples_table(control, timed.name, timed.control))
         budget = self.plan.grid.budget
-        going_on = self.outcomes.going_on(timed.name)
-        known = (timed, budget, roofs, self.shop.processors, going_on)
+        earlier = self.outcomes.of_heat(timed.name)
+        known = (timed, budget, roofs, self.shop.processors, earlier)
         for seat, record, examples in conclude_kept(*known):
             self.outcomes.failures += record.status == "partial" and not timed.interrupted
             samples = samples_table(seat.cell.id, timed.name, seat.member)
-            self._keep(record, samples, examples)
+            keep = self._keep if seat.kept else self.outcomes.keep
+            keep(record, samples, examples)
             seat.record, seat.kept = record, False
             concluded.append(seat)
         journal = timed.journal

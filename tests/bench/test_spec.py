@@ -3,7 +3,7 @@
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import SpecError
@@ -71,7 +71,6 @@ def refusal(text: str, *parameters: Parameter) -> str:
     return str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.data(), arguments)
 def test_the_canonical_form_is_a_fixed_point(data: st.DataObject, given_values: dict) -> None:
     once = canonical(data.draw(writings(given_values)))
@@ -79,26 +78,22 @@ def test_the_canonical_form_is_a_fixed_point(data: st.DataObject, given_values: 
     assert bind(parse_call(once), PARAMETERS) == parse_call(once)
 
 
-@settings(deadline=None)
 @given(st.data(), arguments)
 def test_equal_calls_are_written_alike(data: st.DataObject, given_values: dict) -> None:
     first, second = (canonical(data.draw(writings(given_values))) for _ in range(2))
     assert first == second
 
 
-@settings(deadline=None)
 @given(calls)
 def test_a_written_call_is_read_back_as_it_was(call: Call) -> None:
     assert parse_call(str(call)) == call
 
 
-@settings(deadline=None)
 @given(st.lists(calls, min_size=1, max_size=4).map(tuple))
 def test_a_written_pipeline_is_read_back_as_it_was(steps: tuple[Call, ...]) -> None:
     assert parse_pipeline(" + ".join(map(str, steps))) == steps
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("ab01.+-*()[]{}'\"\\,=:# \n"), max_size=20))
 def test_any_text_is_read_or_refused_with_a_spec_error(text: str) -> None:
     try:

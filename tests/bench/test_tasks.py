@@ -59,7 +59,7 @@ def test_labels_that_are_no_class_are_refused_by_name(labels: Any) -> None:
 SHAPES = st.sampled_from([(7,), (5, 3), (4, 3, 2), (1,), (0,)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     SHAPES, st.integers(2, 4), st.sampled_from(["second", "last", "ids", "column"]), st.randoms()
 )

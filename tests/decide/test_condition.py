@@ -137,7 +137,7 @@ def evaluate(tree, row) -> bool:
     return join(evaluate(part, row) for part in tree[1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(trees, st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=4))
 def test_nested_conditions_are_read_as_they_are_written(tree, rows) -> None:
     cells = [dict(zip(("threads", "batch", "seed"), row, strict=True)) for row in rows]

@@ -45,7 +45,7 @@ def names(cells):
     return list(cells["technique"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(problems())
 def test_the_frontier_is_what_the_definition_says(problem):
     points, maximise = problem
@@ -100,7 +100,7 @@ row = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(row, max_size=12))
 def test_every_measured_cell_is_in_one_group_and_one_part(rows):
     rows = [{**row, "technique": f"t{n}"} for n, row in enumerate(rows)]

@@ -46,7 +46,7 @@ def rank(row, objectives):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cells, bounds, wanted)
 def test_the_pick_is_what_a_search_through_all_cells_finds(rows, limits, objectives) -> None:
     where = [f"{name} {sign} {limit}" for name, sign, limit in limits]
@@ -70,7 +70,7 @@ def test_the_pick_is_what_a_search_through_all_cells_finds(rows, limits, objecti
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cells, bounds)
 def test_the_nearest_misses_by_least(rows, limits) -> None:
     (one,) = decide(rows, [f"{name} {sign} {limit}" for name, sign, limit in limits])

@@ -60,7 +60,7 @@ def test_sparse_inputs_are_left_as_they_are() -> None:
     assert made.is_sparse
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_any_permutation_of_any_shape_survives_with_its_values(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))

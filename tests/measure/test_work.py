@@ -1,7 +1,7 @@
 """What a call takes is known for any number of examples, though few are counted."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -42,7 +42,6 @@ FEW = st.integers(0, 3)
 ANY = range(10**6)
 
 
-@settings(deadline=None)
 @given(each=FEW, once=FEW, pairs=FEW, examples=st.integers(1, 10**4))
 def test_a_call_of_any_number_of_examples_is_what_its_closed_form_says(
     each: int, once: int, pairs: int, examples: int
@@ -53,7 +52,6 @@ def test_a_call_of_any_number_of_examples_is_what_its_closed_form_says(
     assert work.for_one(examples) == module.macs(examples) / examples
 
 
-@settings(deadline=None)
 @given(each=st.integers(1, 3), first=st.integers(1, 3), most=st.integers(1, 3))
 def test_a_model_that_takes_certain_numbers_of_examples_is_counted_with_these(
     each: int, first: int, most: int

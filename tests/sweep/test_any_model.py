@@ -242,7 +242,7 @@ def look_at(launcher: Launcher, folder: Path, spec: Spec) -> Seen:
 
 @pytest.mark.longest
 @settings(
-    deadline=None, max_examples=30, derandomize=True,
+    max_examples=30, derandomize=True,
     phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip

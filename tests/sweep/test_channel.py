@@ -27,7 +27,7 @@ def pair() -> Iterator[Pair]:
         yield Channel(ours), Channel(theirs), ours, theirs
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes=st.lists(st.sampled_from([0, 1, 1_000, 212_992, 5_000_000]), min_size=1, max_size=4))
 def test_messages_of_any_size_arrive_whole_and_in_order(sizes: list[int]) -> None:
     ours, theirs = socket.socketpair()

@@ -146,8 +146,30 @@ def test_what_a_partial_cell_had_when_it_failed_remains_and_anothers_does_not(
     heat = TimedHeat("heat", [seat], timed("control", np.full(ROUNDS, 2e-4)), 1, 1.0, 0.0)
     ((_, plain, _),) = conclude_kept(heat, Budget(), None, 2)
     assert (plain.status, plain.message) == ("failed", "it was ended by SIGKILL")
-    ((_, partial, _),) = conclude_kept(heat, Budget(), None, 2, {record.cell.id})
+    earlier = {"status": "partial", "energy_j": None}
+    ((_, partial, _),) = conclude_kept(heat, Budget(), None, 2, {record.cell.id: earlier})
     assert partial.status == "partial"
     assert partial.metrics["latency_s"] == pytest.approx(1e-3, rel=0.02)
     assert partial.conditions["rounds"] == ROUNDS
     assert "SIGKILL" in partial.conditions["warnings"][-1]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("problem", [None, WorkerFailure("killed", "it was ended by SIGKILL")])
+def test_a_reference_has_what_it_was_timed_for_the_others_in_its_own_heat_and_no_other(
+    record: Record, interrupted: bool, problem: WorkerFailure | None
+) -> None:
+    seat = Seat(record.cell, "variant", record, kept=False)
+    seat.member = timed(record.cell.id, np.full(ROUNDS, 1e-3))
+    seat.member.problem = problem
+    control = timed("control", np.full(ROUNDS, 2e-4))
+    heat = TimedHeat("heat", [seat], control, 1, 1.0, 0.0, interrupted=interrupted)
+    assert not list(conclude_kept(heat, Budget(), None, 2)), "its row is of another heat"
+    earlier = {"status": "measured", "energy_j": 0.5, "energy_source": "a counter"}
+    ((_, found, _),) = conclude_kept(heat, Budget(), None, 2, {record.cell.id: earlier})
+    assert found.status == "measured", "it has spent its budget"
+    assert found.conditions["rounds"] == ROUNDS
+    assert found.metrics["energy_j"] == 0.5
+    assert found.conditions["energy_source"] == "a counter"
+    warned = any("SIGKILL" in text for text in found.conditions["warnings"])
+    assert warned == (problem is not None)

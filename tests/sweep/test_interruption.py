@@ -67,11 +67,8 @@ def wait_for_rounds(folder: Path, runner: subprocess.Popen[str], rounds: int) ->
         time.sleep(0.05)
 
 
-def check_samples(run: Run, blocks: pd.DataFrame, whole: bool = True) -> None:
-    """Every block that was on disk is among the samples, once, and none has another's number.
-
-    Not `whole`: numbers are missing, of a baseline that was there again for another's sake.
-    """
+def check_samples(run: Run, blocks: pd.DataFrame) -> None:
+    """Every block that was on disk is among the samples, once, and none is missing."""
     samples = run.read("samples").to_pandas()
     samples["member"] = samples["cell_id"].where(
         ~samples["cell_id"].str.startswith("control-"), "control"
@@ -82,7 +79,9 @@ def check_samples(run: Run, blocks: pd.DataFrame, whole: bool = True) -> None:
     assert samples.groupby("block")["member"].nunique().max() == 1
     assert samples["heat"].nunique() == 1
     numbers = sorted(samples["block"].unique())
-    assert not whole or numbers == list(range(len(numbers)))
+    assert numbers == list(range(len(numbers)))
+    noted = run.read("cells").to_pandas().set_index("cell_id")["samples"].dropna()
+    assert noted.to_dict() == samples.groupby("cell_id").size()[noted.index].to_dict()
 
 
 def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
@@ -173,12 +172,22 @@ def test_who_fails_when_the_others_end_their_heat_goes_on_in_it_later(
     run = open_run(tmp_path / "results", None)
     cells = run.read("cells").to_pandas().set_index("technique")
     assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "partial"}
+    check_samples(run, blocks)
     (tmp_path / "break").unlink()
+    again = start_command(tmp_path, "resume", "--no-report")
+    wait_for_rounds(tmp_path, again, int(cells["rounds"].max()) + 10)
+    again.send_signal(number)
+    again.communicate(timeout=60)
+    blocks = read_journals(tmp_path / "results")
+    assert command("report").returncode == 0, "which makes results of what a killed run had timed"
+    cells = run.read("cells").to_pandas().set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "measured", "bf16": "partial"}
+    check_samples(run, blocks)  # the baseline's too, which was there for the other's sake
     assert command("resume", "--no-report").returncode == 0
     cells = run.read("cells").to_pandas()
     assert set(cells["status"]) == {"measured"}
     assert cells["heat"].nunique() == 1
-    check_samples(run, blocks, whole=False)
+    check_samples(run, blocks)
     assert not (run.folder / "journal").exists()
 
 

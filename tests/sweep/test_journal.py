@@ -102,9 +102,7 @@ def test_a_heat_that_is_taken_up_has_its_blocks_and_none_twice(tmp_path: Path) -
     assert all(len(member.rounds()) == 40 for member in third)
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rounds=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     cut=st.floats(0, 1), seed=st.integers(0, 99),
@@ -158,9 +156,7 @@ def test_what_was_timed_is_durable_a_second_later(tmp_path: Path) -> None:
     assert all(now - kept <= 1.0 + 3 * 0.1 + 0.11 for now, kept in seen)
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     takes=st.lists(
         st.tuples(st.sets(st.sampled_from("abcd"), min_size=1), st.integers(1, 7)),
@@ -230,9 +226,7 @@ def test_the_name_of_a_heat_is_the_one_it_was_begun_under_and_it_can_be_removed(
         assert journal.name == "its rest"
 
 
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), rounds=st.integers(1, 20))
 def test_a_tail_of_zeros_as_after_a_power_cut_costs_what_it_covers(
     tmp_path_factory: pytest.TempPathFactory, share: float, rounds: int
