@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
+from harness.sweep import launcher as launching
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
@@ -71,9 +72,10 @@ def what_we_start_writes_as_a_users_does() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the machine is the same in each
-        (folder.parents[1] / "roofs").mkdir(exist_ok=True)
-        (folder / "roofs").symlink_to(folder.parents[1] / "roofs")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the machine and the data are the same in each
+        for name in ("roofs", "data"):
+            (folder.parents[1] / name).mkdir(exist_ok=True)
+            (folder / name).symlink_to(folder.parents[1] / name)
     before = os.environ.get("PARETOGRID_CACHE")
     os.environ["PARETOGRID_CACHE"] = str(folder)
     yield folder
@@ -87,14 +89,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def kitchen(
     own_cache: Path, what_we_start_hears_signals: None, what_we_start_writes_as_a_users_does: None
 ) -> Iterator[None]:
-    """Keep the command warm for `start_command`."""
+    """Keep the command warm for `start_command`, and the servers of launchers in this process."""
     KITCHEN.append(Kitchen())
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "Popen", KITCHEN[0].start_server)
+        yield
     KITCHEN.pop().close()
 
 
+@pytest.fixture
+def cold_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start launchers' servers in this process by Python, as users do."""
+    monkeypatch.setattr(launching, "Popen", subprocess.Popen)
+
+
 @pytest.fixture(scope="session")
-def launcher(own_cache: Path) -> Iterator[Launcher]:
+def launcher(kitchen: None) -> Iterator[Launcher]:
     with Launcher() as started:
         started.preload_training()
         yield started

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.sweep.launcher import SERVER_ENVIRONMENT
-from tests.warm import Stove, WarmProcess, is_alike
+from tests.warm import Stove, WarmProcess, is_alike, start_server
 
 COMMAND = (sys.executable, "-P", "-m", "paretogrid")
 
@@ -27,9 +27,17 @@ class Kitchen:
         if not is_alike(options.get("env") or os.environ, os.environ):
             return subprocess.Popen([*COMMAND, *arguments], **options)
         if not self._commands.is_lit:
-            self._servers.light()
+            if not self._servers.is_lit:
+                self._servers.light()
             self._commands.light(self._servers.control.fileno())
         return WarmProcess(self._commands.control, arguments, **options)
+
+    def start_server(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a launcher's server in this process, as `Popen` would; most need not import."""
+        if not self._servers.is_lit:
+            self._servers.light()
+        known = {**os.environ, **SERVER_ENVIRONMENT}
+        return start_server(self._servers.control, known)(command, **options)
 
     def close(self) -> None:
         """End both; what they have started goes on."""

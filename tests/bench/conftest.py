@@ -10,6 +10,7 @@ import torch
 from bench import Subject, registry
 from bench.data import Dataset, Split
 from bench.training import train
+from harness.worker.server import settle
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +21,12 @@ def on_one_thread(own_cache: Path) -> Iterator[None]:
     registry.load_built_ins()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def others_garbage_is_left_alone() -> None:
+    """Whoever counts a call looks at every object: what other modules' tests imported, too."""
+    settle()
 
 
 @pytest.fixture(scope="session")

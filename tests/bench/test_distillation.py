@@ -66,8 +66,8 @@ def test_without_labels_it_learns_from_what_few_labels_has_left(
     assert seen == [100, 1000]
 
 
-def test_a_student_may_be_the_teacher_shrunk(trained: Callable[[str], Subject]) -> None:
-    teacher = trained("mnist1d-transformer")
+def test_a_student_may_be_the_teacher_shrunk() -> None:
+    teacher = registry.build("model", "mnist1d-transformer")
     made = apply("distill('shrink(0.5, depth=1)', finetune_epochs=1)", teacher)
     linear = [m for m in made.module.modules() if isinstance(m, nn.Linear)]
     before = [m for m in teacher.module.modules() if isinstance(m, nn.Linear)]

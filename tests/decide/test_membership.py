@@ -22,7 +22,7 @@ from tests.sweep.scripted import Samples
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
-SWEEPS = 1_000
+SWEEPS = 400
 DRAWN = 200
 """Enough to tell 5 % from 10 %."""
 

@@ -51,7 +51,7 @@ def test_workers_end_with_a_killed_runner(tmp_path: Path) -> None:
     assert not Path(f"/proc/{worker}").exists()
 
 
-def test_a_closed_launcher_leaves_no_worker() -> None:
+def test_a_closed_launcher_leaves_no_worker(cold_servers: None) -> None:
     with Launcher() as launcher:
         worker = launcher.start_worker()
         worker.call("probe_device", 60, device="cpu")

@@ -15,7 +15,9 @@ def count_threads(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
-def test_the_server_has_one_thread_even_after_its_workers_have_trained() -> None:
+def test_the_server_has_one_thread_even_after_its_workers_have_trained(
+    cold_servers: None,
+) -> None:
     with Launcher() as launcher:
         launcher.preload_training()
         with launcher.worker() as worker:

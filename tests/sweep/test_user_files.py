@@ -222,7 +222,7 @@ def net():
 
 
 def test_a_function_that_trains_its_model_is_not_called_again_in_each_worker(
-    tmp_path: Path,
+    tmp_path: Path, cold_servers: None
 ) -> None:
     with Launcher() as launcher:  # one that has not imported the compiler yet
         for optimizer in ("SGD", "AdamW", "LBFGS"):
