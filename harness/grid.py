@@ -165,6 +165,7 @@ class Measure(Strict):
     block_s: Annotated[float, Field(gt=0, le=10)] = 0.01
     least_rounds: Annotated[int, Field(ge=6)] = 10
     processes: Annotated[int, Field(ge=1, le=8)] = 2
+    sessions: Annotated[int, Field(ge=1, le=20)] = 3
     flush_cache: bool = False
 
 

@@ -194,6 +194,7 @@ EXAMPLES = {
     "measure.block_s": "block_s = 0.01",
     "measure.least_rounds": "least_rounds = 10",
     "measure.processes": "processes = 2",
+    "measure.sessions": "sessions = 3",
     "measure.flush_cache": "flush_cache = true",
 }
 

@@ -226,6 +226,7 @@ SAMPLES_SCHEMA = pa.schema(
     [
         ("cell_id", pa.string()),
         ("heat", pa.string()),
+        ("session", pa.int32()),
         ("round", pa.int32()),
         ("block", pa.int32()),
         ("position", pa.int32()),

@@ -17,7 +17,8 @@ LEAST_S = 0.05
 class Allowance:
     """The time of a run, spread over its cells. Without `total_s` each cell has its own budget.
 
-    What a heat does not use, later ones have: a cell is done when its interval is narrow enough.
+    A cell that is timed in several sessions counts as so many. What a heat does not use, later ones
+    have: a cell is done when its interval is narrow enough.
     `overrun_s`: how much longer than that the run will take though no cell gets more than its
     least, as far as is known; 0 where the time is enough.
     What preparing (of each of the `variants`), memory and loading (of each cell) take is learnt as
@@ -86,9 +87,9 @@ class Allowance:
         """Take note of how long a heat was timed."""
         self._timed_s += timed_s
 
-    def note_done(self) -> None:
-        """Take note of a cell that has its record, whatever it says."""
-        self._done += 1
+    def note_done(self, cells: int = 1) -> None:
+        """Take note of cells that have their record, whatever it says."""
+        self._done += cells
 
     def _other_s(self) -> float:
         """What was done for single cells beside timing them."""

@@ -53,7 +53,7 @@ def conclude(
         record = with_warning(record, f"it went on and failed: {problem}")
     if earlier is not None and earlier["status"] == "measured":
         record = with_energy(record, earlier)
-    elif timed.interrupted or problem is not None:
+    elif timed.interrupted or timed.open or problem is not None:
         record = replace(record, status="partial")
     record = with_latency(record, seat.member, latency, timed.slowness)
     record = with_time_to_target(record)
@@ -103,8 +103,9 @@ def conclude_kept(
 def judge_seats(seats: Sequence[Seat]) -> None:
     """Add to each seat's record how good its answers are, beside its baseline's."""
     for seat in seats:
-        if seat.member is None:
+        if seat.member is None or seat.judged:
             continue
+        seat.judged = True
         baseline = find_baseline(seats, seat.cell)
         wanted = baseline.answers if baseline else {}
         try:

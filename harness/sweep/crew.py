@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.grid import BASELINE, Cell
 from harness.measure.disturbance import read_stall_s
 from harness.sweep.answers import Answers, KnownAnswers
 from harness.sweep.conclude import judge_seats
+from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
 from harness.sweep.heat import (
     CONTROL,
     INTERRUPTION,
@@ -29,9 +30,6 @@ from harness.sweep.remote import Worker, alternate
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout, find_standings
-
-ADJACENT_BLOCK_S = 0.2
-"""Cells too big to be alive together pay for a load with every block: the blocks are longer."""
 
 
 class Crew:
@@ -89,8 +87,9 @@ class Crew:
         self, name: str, seats: Sequence[Seat], processes: int, seed: int,
         allow: Callable[[float], float],
     ) -> TimedHeat:  # fmt: skip
-        """Time the seats in a heat; a seat without a member has a problem that says why.
+        """Time the seats in a heat, or in another session of it, in fresh processes.
 
+        A seat that cannot be loaded has the problem then, and takes no part.
         `allow` tells how long each may be timed, once they are loaded, by what a block takes beside
         its timing, as a multiple of it.
         """
@@ -103,15 +102,16 @@ class Crew:
                 self.shop.progress.standings(name, find_standings(seats))
             load_s = (time.monotonic() - begin) / len(seats)
             judge_seats(seats)
-            seconds_per_cell = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
-            stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
+            allowed_s = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
             variants = {seat.member.name: seat.variant for seat in seats if seat.member}
             journal = stack.enter_context(
                 Journal(self.shop.journal, self.place, name, [*members, control], variants)
             )
-
+            whole_s = budget.max_seconds_per_cell
+            seconds_per_cell = min(whole_s, find_spent_s(seats) + allowed_s)
+            stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
@@ -131,7 +131,10 @@ class Crew:
             stalled_s = read_stall_s()
             began_s = time.monotonic()
             with self.shop.interruption.after_the_round():
-                run_heat([*members, control], stop, seed, journal.left, after_round=after_round)
+                run_heat(
+                    [*members, control], stop, seed, journal.left,
+                    after_round=after_round, session=journal.session,
+                )  # fmt: skip
             took_s = time.monotonic() - began_s
             if self.shop.interruption.asked:
                 _forgive([*members, control])
@@ -163,23 +166,28 @@ class Crew:
 
         The first load tells pace and answers in either case.
         """
-        seat.member = None
+        seat.member = _absent(seat) if seat.judged else None
+        if seat.problem is not None:
+            return
         with ExitStack() as visit:
             try:
                 loads = [
                     self._load(seat, visit, cold=number == 0) for number in range(max(1, processes))
                 ]
                 first, loaded = loads[0]
-                seat.answers = self._ask_answers(seat, first)
+                if not seat.judged:
+                    seat.answers = self._ask_answers(seat, first)
                 first.pause()
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
                 return
             seat.traffic, seat.pace_s = loaded["traffic"], loaded["pace_s"]
-            seat.record = seat.record.measured(**loaded["metrics"]).under(**loaded["conditions"])
+            if not seat.judged:
+                found = seat.record.measured(**loaded["metrics"])
+                seat.record = found.under(**loaded["conditions"])
             if processes:
                 stack.push(visit.pop_all())
-        guest = _Guest(partial(self._load, seat), self.shop.grid.budget.timeout_s)
+        guest = Guest(partial(self._load, seat), self.shop.grid.budget.timeout_s)
         workers = [worker for worker, _ in loads]
         seat.member = Member(
             seat.cell.id,
@@ -243,6 +251,27 @@ class Crew:
         return answers
 
 
+def find_spent_s(seats: Sequence[Seat]) -> float:
+    """Return how long each cell of a heat was timed in earlier sessions: the least of those kept.
+
+    A baseline that is there for another's sake alone has spent its budget.
+    """
+    kept = [seat.member for seat in seats if seat.kept and seat.member and not seat.problem]
+    return min((member.spent_s for member in kept), default=0.0)
+
+
+def _absent(seat: Seat) -> Member:
+    """Return the member of a seat that takes no part in this session.
+
+    What it was timed in earlier ones counts for the others, too.
+    """
+
+    def never() -> Samples:
+        raise AssertionError("it takes no part")
+
+    return Member(seat.cell.id, never, seat.cell.model, stopped_by="failure")
+
+
 def _forgive(members: Sequence[Member]) -> None:
     """Take what the end of a run did to its workers for an interruption.
 
@@ -251,27 +280,3 @@ def _forgive(members: Sequence[Member]) -> None:
     for member in members:
         if isinstance(member.problem, WorkerFailure) and member.problem.kind == "killed":
             member.problem, member.stopped_by = None, INTERRUPTION
-
-
-class _Guest:
-    """A cell too big to stay: it is loaded for one long block, and let go."""
-
-    def __init__(
-        self, load: Callable[[ExitStack], tuple[Worker, dict[str, Any]]], timeout_s: float
-    ) -> None:
-        self._load = load
-        self._timeout_s = timeout_s
-        self._worker: Worker | None = None
-
-    @contextmanager
-    def present(self) -> Iterator[None]:
-        """Have it loaded as long as the `with` block takes."""
-        with ExitStack() as stack:
-            self._worker, _ = self._load(stack)
-            yield
-
-    def time_block(self) -> Samples:
-        """Return a block of it, which is present."""
-        assert self._worker is not None
-        samples: Samples = self._worker.time_block(self._timeout_s, ADJACENT_BLOCK_S)
-        return samples

@@ -33,6 +33,8 @@ CHECK_EVERY_SHARE = 0.05
 """A look at all rounds comes after so many more of them: its cost stays a share of the timing."""
 OVERDRAFT = 3
 """How many times its budget a cell may spend while it has too few rounds for an interval."""
+PROCESS_IDS = 2**22
+"""There are no more on Linux."""
 REPEAT_FROM = CAUSES.index("preempted")
 """Blocks as bad as this are repeated; beside a steady load every block would be loaded again."""
 
@@ -69,18 +71,27 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimedBlock:
-    """A block with its place: round, running number in the heat, position in the round, time."""
+    """A block with its place: round, running number in the heat, position in the round, time.
+
+    session: which time the heat was taken up; servers and processes are others in each.
+    """
 
     round: int
     block: int
     position: int
     at_s: float
     samples: Samples
+    session: int = 0
 
     @property
     def level(self) -> int:
         """How badly it was disturbed."""
         return self.samples.disturbance.level
+
+    @property
+    def process(self) -> int:
+        """Which process took it: another server's may have the same id."""
+        return self.session * PROCESS_IDS + self.samples.process
 
     @cached_property
     def median_s(self) -> float:
@@ -128,7 +139,7 @@ class Member:
     @property
     def processes(self) -> int:
         """In how many processes it was timed."""
-        return len({block.samples.process for block in self.blocks})
+        return len({block.process for block in self.blocks})
 
     def headline_level(self) -> int:
         """Return how disturbed the blocks are that the headline had to take."""
@@ -144,7 +155,7 @@ def process_spread(members: Sequence[Member]) -> float:
     """Return how far processes with the same work were apart in this heat, relatively."""
     return find_process_spread(
         {member.name: member.medians() for member in members},
-        {m.name: {n: b.samples.process for n, b in m.rounds().items()} for m in members},
+        {m.name: {n: b.process for n, b in m.rounds().items()} for m in members},
     )
 
 
@@ -170,13 +181,14 @@ def run_heat(
     left: Sequence[TimedBlock] = (),
     clock: Callable[[], float] = time.monotonic,
     after_round: Callable[[], bool] = lambda: False,
+    session: int = 0,
 ) -> None:
     """Time the members in rounds until each is narrow enough or has spent its budget.
 
     Each round visits every member that is still in, in a freshly shuffled order (of families, and
     within each), and then once more those whose block was preempted. A member whose worker fails
     leaves with the failure; the others go on. Members that have blocks already go on from there,
-    and so do they where others, who are not here any more, `left` some.
+    and so do they where others, who are not here any more, `left` some: this is another `session`.
     `after_round` is called at the end of each round; if it returns True, the heat is interrupted.
     """
     known = [*left, *(block for member in members for block in member.blocks)]
@@ -184,7 +196,7 @@ def run_heat(
     block = max((one.block for one in known), default=-1) + 1
     order = random.Random(f"{seed} {number}" if known else seed)
     start = clock() - max((one.at_s for one in known), default=0.0)
-    next_check = max(stop.least_rounds, number + 1)
+    next_check = number + stop.least_rounds
     while active := _active(members):
         visits = _shuffle(active, order)
         for position, member in enumerate(visits):
@@ -196,7 +208,8 @@ def run_heat(
             except (WorkerFailure, WorkerRefusal) as problem:
                 member.problem, member.stopped_by = problem, "failure"
                 continue
-            member.blocks.append(TimedBlock(number, block, position, begin - start, samples))
+            place = (number, block, position, begin - start)
+            member.blocks.append(TimedBlock(*place, samples, session))
             block += 1
             first = position < len(active)
             if first and samples.disturbance.level >= REPEAT_FROM and _can_pay(member, stop):

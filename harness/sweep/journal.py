@@ -62,7 +62,7 @@ class Journal:
     Opened, it gives the members what they have timed in that heat already, if it was of the same
     variant; what `left` holds is other's or of what has changed, and `changed` names the members
     that have. `holds` names all whose blocks are in it. `name` is the heat's, as it was when it was
-    begun. Use as a context manager.
+    begun; `session` the number of its file. Use as a context manager.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Journal:
         self._torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            number = _number(known[-1]) + 1 if known else 0
-            self.path = folder / f"{_key(place)}.{number}.arrows"
+            self.session = number_of(known[-1]) + 1 if known else 0
+            self.path = folder / f"{_key(place)}.{self.session}.arrows"
             self._files.append(self.path)
             self._file = self.path.open("wb")
             self._stream = pa.ipc.new_stream(
@@ -158,7 +158,7 @@ class Restored:
 
 def find_files(folder: Path, place: str) -> list[Path]:
     """Return the files of a place, in the order in which they were written."""
-    return sorted(folder.glob(f"{_key(place)}.*.arrows"), key=_number)
+    return sorted(folder.glob(f"{_key(place)}.*.arrows"), key=number_of)
 
 
 def restore(
@@ -173,7 +173,7 @@ def restore(
     files: dict[str, list[Path]] = {name: []}
     for path in known:
         heat, rows = _read(path)
-        heats.setdefault(heat, []).extend(rows)
+        heats.setdefault(heat, []).extend(row | {"session": number_of(path)} for row in rows)
         files.setdefault(heat, []).append(path)
 
     def theirs(heat: str) -> int:
@@ -203,8 +203,8 @@ def _key(place: str) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
-def _number(path: Path) -> int:
-    """Return which file of its place this is."""
+def number_of(path: Path) -> int:
+    """Return which file of its place this is: the session that it is of."""
     return int(path.name.split(".")[1])
 
 
@@ -260,7 +260,8 @@ def _block(row: dict[str, Any]) -> TimedBlock:
     disturbance = Disturbance(**known | {"throttled_by": tuple(row["throttled_by"])})
     seconds = np.array(row["seconds"], dtype=np.float64)
     samples = Block(seconds, row["loops"], disturbance, row["process"])
-    return TimedBlock(row["round"], row["block"], row["position"], row["at_s"], samples)
+    place = (row["round"], row["block"], row["position"], row["at_s"])
+    return TimedBlock(*place, samples, row["session"])
 
 
 def cannot_write(place: Path, error: OSError) -> UserError:

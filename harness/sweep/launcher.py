@@ -199,6 +199,12 @@ class Launcher:
             self._process.wait()
         self._log.close()
 
+    def renew(self) -> None:
+        """Take another server: its successor has its libraries and its memory elsewhere."""
+        self.close()
+        self._ending.clear()  # they ended with it
+        self._start_server()
+
     def close_templates(self) -> None:
         """Forget the users' files: what is asked for next imports them as they are then."""
         for template in self._templates.values():
@@ -209,8 +215,8 @@ class Launcher:
         """Let the server and its templates import what training needs, so that workers need not."""
         if self._trains:
             return
-        self._trains = True
         self._wait_until_ready()
+        self._trains = True
         for server in (self._server, *self._templates.values()):
             with suppress(WorkerFailure):  # it is gone, and its successor will be asked
                 server.ask(b"train")
@@ -222,7 +228,7 @@ class Launcher:
         imported them; where the import starts threads or fails, a fork of the server that does so
         itself. Raises WorkerFailure where they cannot be imported.
         """
-        self._replace_what_is_gone()
+        self._wait_until_it_serves()
         template = self._find_template(imports) if imports else self._server
         worker = (template or self._server).start_worker()
         while self._ending:  # while it was forked they ended; it has loaded nothing yet
@@ -247,23 +253,24 @@ class Launcher:
         finally:
             started.kill()
 
-    def _replace_what_is_gone(self) -> None:
-        """Start a new server in the place of one that has ended; forget templates that have."""
+    def _wait_until_it_serves(self) -> None:
+        """Have a server, another one where it has ended; forget templates that have."""
         self._wait_until_ready()
         if self._server.is_gone():
-            self._ending.clear()  # they ended with it
-            self.close()
-            self._start_server()
+            self.renew()
             self._wait_until_ready()
-            if self._trains:
-                self._server.ask(b"train")
         for imports, template in list(self._templates.items()):
             if template.has_served and template.is_gone():
                 self._templates.pop(imports).close()
 
     def _wait_until_ready(self) -> None:
+        if self._server.has_served:
+            return
         if not self._server.wait_until_ready():
             raise UserError(f"The worker server did not start. {self._server.last_words()}")
+        if self._trains:
+            with suppress(WorkerFailure):  # it is gone already, which the next request tells
+                self._server.ask(b"train")
 
 
 def free_descriptors() -> int:

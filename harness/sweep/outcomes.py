@@ -19,7 +19,7 @@ class Outcomes:
     """What became of a run's cells, as its rows say and as it goes on.
 
     retry: statuses of rows that do not count as results. Such a row is replaced, not taken away.
-    rows: the cells' rows as they were. partial: for each cell with a partial result, its heat.
+    rows: the cells' rows. partial: for each cell with a partial result, its heat.
     done: the cells that are not to be measured in this pass any more. heats: the names taken.
     """
 
@@ -50,8 +50,10 @@ class Outcomes:
         self.failures += record.status == "failed"
         if record.status in TIMED or cell not in self.partial:
             self._run.add(record, samples, examples)
+            row = record.to_row()
             if record.status == "partial":
                 self.partial[cell] = record.conditions["heat"]
             elif record.status == "measured":
                 self.partial.pop(cell, None)
+            self.rows[cell] = {name: row[name] for name in ("cell_id", *KNOWN)}
         self.done.add(cell)

@@ -20,7 +20,7 @@ from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
-from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, restore
+from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, number_of, restore
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Plan
 from harness.sweep.reach import place_of
@@ -112,7 +112,7 @@ def _recover_heat(run: Run, note: Path) -> dict[str, str]:
 def _latest(notes: Iterable[Path]) -> list[Path]:
     """The last note of each place and machine: it is of whom the run had measured last."""
     latest: dict[tuple[Path, str], Path] = {}
-    for note in sorted(notes, key=lambda path: int(path.name.split(".")[1])):
+    for note in sorted(notes, key=number_of):
         latest[note.parent, note.name.split(".")[0]] = note
     return sorted(latest.values(), key=_begun_at)
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,25 +22,24 @@ from harness.measure.machine import (
     fingerprint,
     git_commit,
 )
-from harness.measure.roofline import Roofs
 from harness.record import Record
-from harness.store import Run, control_id
+from harness.store import Run
 from harness.sweep.allowance import Allowance
 from harness.sweep.answers import KnownAnswers
-from harness.sweep.conclude import conclude_kept, own_mistake, with_problem
+from harness.sweep.conclude import own_mistake, with_problem
 from harness.sweep.crew import Crew
 from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
 from harness.sweep.outcomes import Outcomes
-from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups, shuffle_seed
+from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups
 from harness.sweep.progress import Progress, without_fail
 from harness.sweep.reach import Reach
 from harness.sweep.recover import recover_heats
-from harness.sweep.seat import Seat, TimedHeat
+from harness.sweep.seat import Seat
+from harness.sweep.sessions import Sessions, count_sessions
 from harness.sweep.shop import Shop
-from harness.sweep.tables import samples_table
 from harness.sweep.variants import (
     Prepared,
     Variant,
@@ -83,12 +81,11 @@ class Sweep:
         self.progress = self.shop.progress
         self.commit = git_commit(Path.cwd())
         self.outcomes = Outcomes(run, retry)
-        self._told = False
 
     def measure(self) -> int:
         """Measure every cell that has no result yet, heat by heat; return how many failed.
 
-        Each is kept at once.
+        Each is kept at once. Once all heats have been timed, all are again, in further sessions.
         """
         if has_built_ins(self.plan.grid):
             self.launcher.preload_training()
@@ -96,10 +93,17 @@ class Sweep:
         cells = sum(len(heat.cells) for heats in tasks for heat in heats)
         self.progress.begin(cells)
         variants = {variant_of(cell) for heats in tasks for heat in heats for cell in heat.cells}
-        self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells, len(variants))
+        count = count_sessions(self.plan.grid, cells)
+        self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells * count, len(variants))
+        self.sessions = Sessions(
+            count, self.shop, self.run, self.outcomes, self.allowance, self._keep,
+            self._find_variant,
+        )  # fmt: skip
         try:
             for heats in tasks:
                 self._measure_task(heats)
+            while self.sessions.open:
+                self._measure_again()
             if not self.run.ended_as(["partial"]):
                 shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
         finally:
@@ -114,18 +118,33 @@ class Sweep:
             cells = self._skip_impossible(heat.cells)
             if not cells:
                 continue
-            try:
+            with self._surviving(cells):
                 with self.allowance.once():
                     self.reach.roofs(cells[0].device, cells[0].threads)
                 self._prepare_missing([*heat.references, *cells], prepared)
                 self._measure_heat(replace(heat, cells=tuple(cells)), prepared, known_answers)
-            except UserError:  # what was measured cannot be written: there is no going on
-                raise
-            except Exception as mistake:
-                with suppress(Exception):  # the mistake may stand in the way of this, too
-                    self.outcomes.partial |= recover_heats(self.run)  # what was timed until then
-                self._give_up(cells, own_mistake(mistake))
-                self.interruption.release()
+
+    def _measure_again(self) -> None:
+        """Time each heat that has sessions left once more, in processes of a new server."""
+        self.launcher.renew()
+        heats = self.sessions.open[:]
+        self.sessions.open.clear()
+        for heat in heats:
+            with self._surviving([seat.cell for seat in heat.seats if seat.kept]):
+                self.sessions.go_on(heat)
+
+    @contextmanager
+    def _surviving(self, cells: Sequence[Cell]) -> Iterator[None]:
+        """Take a mistake of ours in a `with` block for these cells' failure: the others go on."""
+        try:
+            yield
+        except UserError:  # what was measured cannot be written: there is no going on
+            raise
+        except Exception as mistake:
+            with suppress(Exception):  # the mistake may stand in the way of this, too
+                self.outcomes.partial |= recover_heats(self.run)  # what was timed until then
+            self._give_up(cells, own_mistake(mistake))
+            self.interruption.release()
 
     def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
         """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
@@ -179,11 +198,22 @@ class Sweep:
             raise probed
         with ExitStack() as stack:
             worker = self.shop.hire(stack, device, cell)
-            token = str(self.run.folder.resolve())
-            facts = prepare_variant(worker, self.plan, cell, token)
+            facts = prepare_variant(worker, self.plan, cell, self._token)
             if facts["trained"]:
                 self.launcher.preload_training()  # for techniques that train further
             return count_variant(worker, self.plan, cell, facts)
+
+    def _find_variant(self, cell: Cell) -> str:
+        """Return the key of a cell's variant as it would be prepared now."""
+        with ExitStack() as stack:
+            worker = self.shop.hire(stack, self.plan.grid.prepare.device, cell)
+            facts = prepare_variant(worker, self.plan, cell, self._token)
+            return str(facts["variant"])
+
+    @property
+    def _token(self) -> str:
+        """What stands for all that cannot be told by its content, in this run alone."""
+        return str(self.run.folder.resolve())
 
     def _measure_heat(
         self,
@@ -212,68 +242,8 @@ class Sweep:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))
         for group, processes in crew.groups():
-            self.progress.phase(f"{place}: timing {counted(len(group), 'cell')}")
-            wanted = sum(seat.kept for seat in group)
-            if not wanted:  # baselines alone, whose cells have all failed
-                continue
-            allow = partial(self._allow, wanted, len(group) + 1)
             name = heat_name(heat.place, self.outcomes.heats)
-            seed = shuffle_seed(self.run.run_id, name)
-            timed = crew.run(name, group, processes, seed, allow)
-            self.outcomes.heats.add(timed.name)
-            self.allowance.note_timed(timed.took_s)
-            timed = replace(timed, machine_speed=self.hardware.speed_in(timed, first))
-            concluded = self._keep_heat(timed, roofs)
-            for seat in group:
-                seat.let_go()
-            self.interruption.release()
-            source = self.hardware.facts_of(first.device).get("energy")
-            if source is not None:
-                self._measure_energy(crew, concluded, source, place)
-
-    def _allow(self, cells: int, members: int, loading: float) -> float:
-        """Return how long each cell of a heat may be timed; say so where the time is too short."""
-        own_s = self.plan.grid.budget.max_seconds_per_cell
-        seconds = self.allowance.seconds_per_cell(cells, members, own_s, loading)
-        if self.allowance.overrun_s > 1 and not self._told:
-            self._told = True
-            self.progress.phase(
-                f"the time is too short for this grid by {self.allowance.overrun_s:.0f} s or more: "
-                "each cell has its first rounds only"
-            )
-        return seconds
-
-    def _measure_energy(self, crew: Crew, seats: Sequence[Seat], source: str, place: str) -> None:
-        """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
-        timed = [seat for seat in seats if seat.record.status == "measured"]
-        for number, seat in enumerate(timed, 1):
-            self.progress.phase(f"{place}: energy of {number} of {counted(len(timed), 'cell')}")
-            crew.measure_energy(seat, source)
-            self.run.add_row(seat.record)
-
-    def _keep_heat(self, timed: TimedHeat, roofs: Roofs | None) -> list[Seat]:
-        """Keep what a heat found, and return whose; a baseline of several heats has one row."""
-        concluded = []
-        control = control_id(timed.name)
-        self.run.add_control(control, samples_table(control, timed.name, timed.control))
-        budget = self.plan.grid.budget
-        earlier = self.outcomes.of_heat(timed.name)
-        known = (timed, budget, roofs, self.shop.processors, earlier)
-        for seat, record, examples in conclude_kept(*known):
-            self.outcomes.failures += record.status == "partial" and not timed.interrupted
-            samples = samples_table(seat.cell.id, timed.name, seat.member)
-            keep = self._keep if seat.kept else self.outcomes.keep
-            keep(record, samples, examples)
-            seat.record, seat.kept = record, False
-            concluded.append(seat)
-        journal = timed.journal
-        if (
-            journal is not None
-            and not timed.interrupted
-            and not journal.holds & self.outcomes.partial.keys()
-        ):
-            journal.remove()
-        return concluded
+            self.sessions.begin(name, place, crew, group, processes, roofs)
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -293,8 +263,10 @@ class Sweep:
         return describe_variant(described, found, self.plan.grid.training.target)
 
     def _keep(
-        self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None
-    ) -> None:
+        self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None,
+        sessions: int | None = None,
+    ) -> None:  # fmt: skip
+        """Keep a cell's last record, which spares it so many sessions; all, if it had none."""
         self.outcomes.keep(record, samples, examples)
-        self.allowance.note_done()
+        self.allowance.note_done(sessions or self.sessions.count)
         self.progress.done(record)

@@ -29,6 +29,8 @@ class Seat:
     mapped_bytes: float = 0.0
     member: Member | None = None
     answers: Answers = field(default_factory=dict)
+    judged: bool = False
+    """Its answers are in the record: they are asked for in a heat's first session only."""
     traffic: Traffic | None = None
     pace_s: float = float("nan")
     """What a call took when it was warmed up: the first that is known of its latency."""
@@ -52,7 +54,7 @@ class TimedHeat:
 
     `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
     `machine_speed` is the share of its known speed at which it ran the control. Where it was
-    `interrupted`, its journal is there to go on from.
+    `interrupted`, or is `open` to further sessions, its journal is there to go on from.
     """
 
     name: str
@@ -63,6 +65,7 @@ class TimedHeat:
     stalled_share: float
     machine_speed: float = float("nan")
     interrupted: bool = False
+    open: bool = False
     journal: Journal | None = None
 
     @cached_property

@@ -29,7 +29,8 @@ def samples_table(cell_id: str, heat: str, member: Member | None) -> pa.Table:
 
 
 def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
-    yield from (("round", block.round), ("block", block.block), ("position", block.position))
+    yield from (("session", block.session), ("round", block.round), ("block", block.block))
+    yield "position", block.position
     yield from (("at_s", block.at_s), ("loops", block.samples.loops))
     yield "process", block.samples.process
     found = block.samples.disturbance

@@ -1,0 +1,198 @@
+"""Sessions: each heat is timed several times, apart in time and in processes of other servers.
+
+What one server's processes have in common, and what a machine does for some seconds, no number of
+rounds within a session shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pyarrow as pa
+
+from harness.errors import WorkerFailure, WorkerRefusal
+from harness.grid import Cell, Grid
+from harness.measure.roofline import Roofs
+from harness.record import Record
+from harness.store import Run, control_id
+from harness.sweep.allowance import Allowance
+from harness.sweep.conclude import conclude_kept
+from harness.sweep.crew import Crew
+from harness.sweep.outcomes import Outcomes
+from harness.sweep.plan import imports_of, shuffle_seed
+from harness.sweep.seat import Seat, TimedHeat
+from harness.sweep.shop import Shop
+from harness.sweep.tables import samples_table
+from harness.wording import counted
+
+LEAST_S = 1.0
+"""Of a cell in a session; where it has less time, loading it again would cost more than it tells.
+"""
+
+
+def count_sessions(grid: Grid, cells: int) -> int:
+    """Return in how many sessions the heats of a grid are timed, of which so many cells are left.
+
+    As many as the grid says, if each cell has a second in each.
+    """
+    budget = grid.budget
+    whole_s = (budget.max_seconds or float("inf")) / max(1, cells)
+    most = int(min(whole_s, budget.max_seconds_per_cell) / LEAST_S)
+    return max(1, min(grid.measure.sessions, most))
+
+
+@dataclass
+class OpenHeat:
+    """A heat that is being timed: by whom, in how many processes a cell; sessions that are left."""
+
+    name: str
+    place: str
+    crew: Crew
+    seats: list[Seat]
+    processes: int
+    roofs: Roofs | None
+    left: int
+
+    @property
+    def wanted(self) -> int:
+        """How many cells it is timed for; the others are their baselines."""
+        return sum(seat.kept for seat in self.seats)
+
+
+class Sessions:
+    """Times heats, `count` times each, and keeps what they found.
+
+    keep: is told each cell's last record, and how many of its sessions that spares. find_variant:
+    what a cell's model is now, by its key; a later session imports the user's files again.
+    """
+
+    def __init__(
+        self, count: int, shop: Shop, run: Run, outcomes: Outcomes, allowance: Allowance,
+        keep: Callable[[Record, pa.Table | None, pa.Table | None, int], None],
+        find_variant: Callable[[Cell], str],
+    ) -> None:  # fmt: skip
+        self.count = count
+        self.open: list[OpenHeat] = []
+        self._shop = shop
+        self._run = run
+        self._outcomes = outcomes
+        self._allowance = allowance
+        self._keep = keep
+        self._find_variant = find_variant
+        self._told = False
+
+    def begin(
+        self, name: str, place: str, crew: Crew, seats: Sequence[Seat], processes: int,
+        roofs: Roofs | None,
+    ) -> None:  # fmt: skip
+        """Time a heat for the first time; it is `open` where sessions are to come."""
+        heat = OpenHeat(name, place, crew, list(seats), processes, roofs, self.count)
+        if heat.wanted:  # not baselines alone, whose cells have all failed
+            self._time(heat)
+
+    def go_on(self, heat: OpenHeat) -> None:
+        """Time a heat once more, in processes of the server that there is now."""
+        self._allowance.note_begun(heat.wanted)
+        for seat in heat.seats:
+            if imports_of(self._shop.grid, seat.cell):
+                seat.problem = self._find_change(seat)
+        self._time(heat)
+
+    def _find_change(self, seat: Seat) -> WorkerFailure | WorkerRefusal | None:
+        """Return why a model of the user's cannot be timed further, if it cannot."""
+        try:
+            if self._find_variant(seat.cell) == seat.variant:
+                return None
+        except (WorkerFailure, WorkerRefusal) as problem:
+            return problem
+        return WorkerFailure("exception", "its model has changed since this run began")
+
+    def _time(self, heat: OpenHeat) -> None:
+        """Time a session of a heat, and keep what was found until then."""
+        shop, first, wanted = self._shop, heat.seats[0].cell, heat.wanted
+        number = self.count - heat.left + 1
+        again = f", session {number} of {self.count}" if self.count > 1 else ""
+        shop.progress.phase(f"{heat.place}: timing {counted(len(heat.seats), 'cell')}{again}")
+        allow = partial(self._allow, wanted, len(heat.seats) + 1)
+        seed = shuffle_seed(self._run.run_id, heat.name)
+        timed = heat.crew.run(heat.name, heat.seats, heat.processes, seed, allow)
+        heat.name = timed.name
+        heat.left = heat.left - 1 if self._has_time(heat) else 0
+        self._outcomes.heats.add(timed.name)
+        self._allowance.note_timed(timed.took_s)
+        speed = shop.hardware.speed_in(timed, first)
+        goes_on = heat.left > 0 and not timed.interrupted
+        concluded = self._conclude(replace(timed, machine_speed=speed, open=goes_on), heat)
+        heat.seats = [seat for seat in heat.seats if not has_failed(seat)]
+        for seat in heat.seats:
+            seat.let_go()
+        if goes_on and heat.wanted:
+            self.open.append(heat)
+        shop.interruption.release()
+        source = shop.hardware.facts_of(first.device).get("energy")
+        if source is not None:
+            self._measure_energy(heat, concluded, source)
+
+    def _has_time(self, heat: OpenHeat) -> bool:
+        """Tell whether any cell has not spent all it has."""
+        going = [seat.member for seat in heat.seats if seat.member and not has_failed(seat)]
+        whole_s = self._shop.grid.budget.max_seconds_per_cell
+        return any(member.spent_s < whole_s for member in going)
+
+    def _conclude(self, timed: TimedHeat, heat: OpenHeat) -> list[Seat]:
+        """Keep what a heat has found, and return whose records are the last ones.
+
+        A baseline of several heats has one row.
+        """
+        control = control_id(timed.name)
+        self._run.add_control(control, samples_table(control, timed.name, timed.control))
+        budget, earlier = self._shop.grid.budget, self._outcomes.of_heat(timed.name)
+        known = (timed, budget, heat.roofs, self._shop.processors, earlier)
+        concluded = []
+        for seat, record, examples in conclude_kept(*known):
+            samples = samples_table(seat.cell.id, timed.name, seat.member)
+            failed = has_failed(seat)
+            went_on = record.status == "partial" and not timed.interrupted
+            self._outcomes.failures += went_on and failed
+            if timed.open and not failed:  # its row until the next session
+                self._outcomes.keep(record, samples, examples)
+                self._allowance.note_done()
+                continue
+            if seat.kept:
+                self._keep(record, samples, examples, 1 + heat.left)
+            else:
+                self._outcomes.keep(record, samples, examples)
+            seat.record, seat.kept = record, False
+            concluded.append(seat)
+        left = timed.journal is None or timed.journal.holds & self._outcomes.partial.keys()
+        if timed.journal is not None and not left:  # all that it holds has become results
+            timed.journal.remove()
+        return concluded
+
+    def _allow(self, cells: int, members: int, loading: float) -> float:
+        """Return how long each cell may be timed in a session; say so where it is too short."""
+        own_s = self._shop.grid.budget.max_seconds_per_cell / self.count
+        seconds = self._allowance.seconds_per_cell(cells, members, own_s, loading)
+        if self._allowance.overrun_s > 1 and not self._told:
+            self._told = True
+            self._shop.progress.phase(
+                "the time is too short for this grid by "
+                f"{self._allowance.overrun_s:.0f} s or more: each cell has its first rounds only"
+            )
+        return seconds
+
+    def _measure_energy(self, heat: OpenHeat, seats: Sequence[Seat], source: str) -> None:
+        """Add their energy to rows that are kept already: it takes long, and may lose nothing."""
+        timed = [seat for seat in seats if seat.record.status == "measured"]
+        for number, seat in enumerate(timed, 1):
+            cells = counted(len(timed), "cell")
+            self._shop.progress.phase(f"{heat.place}: energy of {number} of {cells}")
+            heat.crew.measure_energy(seat, source)
+            self._run.add_row(seat.record)
+
+
+def has_failed(seat: Seat) -> bool:
+    """Tell whether a seat's cell could not be timed, or not further."""
+    return seat.problem is not None or bool(seat.member and seat.member.problem)
