@@ -17,6 +17,7 @@ from harness.stats import (
     PROCESS_SPREAD,
     Estimate,
     Floats,
+    bounded_variance,
     known_median,
     robust_deviation,
     series_median_interval,
@@ -34,7 +35,6 @@ PRIOR_WEIGHT = 10
 """What earlier heats showed counts as much as so many cells in two processes."""
 HUBER = 1.345
 """Deviations from which a value counts for less: for normal noise 95 % as efficient as a mean."""
-OUTLYING = 3.0
 STEPS = 50
 SETTLED = 1e-5
 """A step that changes no cell by more than this, relatively, is the last."""
@@ -117,16 +117,8 @@ def find_deviation(own: Floats) -> tuple[float, int]:
     if free < 1:
         return float("nan"), 0
     several = [row[here] for row, here in zip(own, known, strict=True) if here.sum() > 1]
-    total = sum((len(values) - 1) * _variance(values) for values in several)
+    total = sum((len(values) - 1) * bounded_variance(values) for values in several)
     return sqrt(total / free), free
-
-
-def _variance(values: Floats) -> float:
-    """The variance of values of which outliers, where they can be told, count as 3 deviations."""
-    if len(values) >= LEAST_FOR_INTERVAL:
-        away, most = values - np.median(values), OUTLYING * robust_deviation(values)
-        values = np.clip(away, -most, most)
-    return float(np.var(values, ddof=1))
 
 
 def choose_rounds(levels: Mapping[int, int]) -> tuple[list[int], int]:

@@ -23,6 +23,8 @@ LEAST_FOR_P99 = 662
 """Samples that a 99th percentile needs; MLPerf Inference rules, early stopping, p = 0.99."""
 LEAST_P_VALUE = sys.float_info.min
 """What is smaller would be zero: no number of standard errors, and no logarithm."""
+OUTLYING = 3.0
+"""As so many deviations counts what is further away."""
 MOST_FOR_TREND = 1_000
 LEAST_FOR_P90 = 64
 """The same count for a 90th percentile."""
@@ -200,6 +202,14 @@ def robust_deviation(values: ArrayLike) -> float:
     """
     data = np.asarray(values, dtype=np.float64)
     return 1.4826 * float(np.median(np.abs(data - np.median(data))))
+
+
+def bounded_variance(values: Floats) -> float:
+    """Return the variance of values of which outliers, where they can be told, count less."""
+    if len(values) >= LEAST_FOR_INTERVAL:
+        away, most = values - np.median(values), OUTLYING * robust_deviation(values)
+        values = np.clip(away, -most, most)
+    return float(np.var(values, ddof=1))
 
 
 def smallest_difference(
