@@ -68,10 +68,11 @@ def recover(run: Run) -> int:
             held.enter_context(run.lock())
         except UserError:
             return 0
-        found = recover_heats(run)
-        if found:
-            run.write_facts({**run.facts(), "state": "interrupted"})
-    return len(found)
+        found, facts = recover_heats(run), run.facts()
+        killed = facts.get("state") == "running"  # it may have been between two sessions
+        if found or killed:
+            run.write_facts({**facts, "state": "interrupted"})
+    return len(Outcomes(run).partial if killed else found)
 
 
 def recover_heats(run: Run) -> dict[str, str]:

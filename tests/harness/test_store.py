@@ -50,6 +50,7 @@ def make_samples(cell):
         "cell_id": [cell.id] * SAMPLES_EACH,
         "heat": ["heat"] * SAMPLES_EACH,
         **{name: range(SAMPLES_EACH) for name in ("round", "block", "position")},
+        "session": [0] * SAMPLES_EACH,
         "seconds": [0.001 * (n + 1) for n in range(SAMPLES_EACH)],
         "loops": [1] * SAMPLES_EACH,
         "disturbed": [False] * SAMPLES_EACH,
