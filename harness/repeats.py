@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats import CONFIDENCE, LEAST_P_VALUE, Estimate, Floats, bounded_variance
+from harness.stats import CONFIDENCE, LEAST_P_VALUE, Z95, Estimate, Floats, sum_squares
 
 VARIANCES = np.geomspace(1e-4, 1e4, 121)
 """Where the variance between sessions is looked at, as multiples of what is known of it."""
@@ -40,7 +39,7 @@ class Repeat:
     deviations: Floats
     spread: float
 
-    @cached_property
+    @property
     def mean(self) -> float:
         """The value that is expected."""
         return float(self.weights @ self.means)
@@ -107,15 +106,12 @@ def find_session(values: ArrayLike, deviation: float, free: int) -> tuple[float,
     seen = np.asarray(values, dtype=np.float64)
     if free < 1:
         return float(np.median(seen)), nan
-    wider = float(t.ppf((1 + CONFIDENCE) / 2, free)) / 1.959964
+    wider = float(t.ppf((1 + CONFIDENCE) / 2, free)) / Z95
     loss = np.pi / 2 if seen.size > 2 else 1.0
     return float(np.median(seen)), wider * deviation * sqrt(loss / seen.size)
 
 
 def pool_rounds(sessions: Sequence[Floats]) -> tuple[float, int]:
     """Return the deviation of a round within its session, and how many are free to tell it."""
-    several = [one for one in sessions if len(one) > 1]
-    free = sum(len(one) - 1 for one in several)
-    if free < 1:
-        return nan, 0
-    return sqrt(sum((len(one) - 1) * bounded_variance(one) for one in several) / free), free
+    free = sum(len(one) - 1 for one in sessions if len(one))
+    return (sqrt(sum_squares(sessions) / free), free) if free else (nan, 0)

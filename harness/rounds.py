@@ -17,10 +17,10 @@ from harness.stats import (
     PROCESS_SPREAD,
     Estimate,
     Floats,
-    bounded_variance,
     known_median,
     robust_deviation,
     series_median_interval,
+    sum_squares,
 )
 
 CAUSES = ("", "loaded", "preempted", "throttled")
@@ -116,9 +116,8 @@ def find_deviation(own: Floats) -> tuple[float, int]:
     free = int(known.sum() - (counts > 0).sum() - known.any(0).sum() + 1)
     if free < 1:
         return float("nan"), 0
-    several = [row[here] for row, here in zip(own, known, strict=True) if here.sum() > 1]
-    total = sum((len(values) - 1) * bounded_variance(values) for values in several)
-    return sqrt(total / free), free
+    rows = (row[here] for row, here in zip(own, known, strict=True))
+    return sqrt(sum_squares(rows) / free), free
 
 
 def choose_rounds(levels: Mapping[int, int]) -> tuple[list[int], int]:

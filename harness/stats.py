@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import hypot, log, sqrt
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+Z95 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 LEAST_FOR_INTERVAL = 6
 """Five values cannot hold their median with 95 %: all are on one side too often (1 in 16)."""
 POWER_DRAWS, POWER_STEPS = 200, 8
@@ -126,7 +127,7 @@ def paired_ratio(values: ArrayLike, reference: ArrayLike, spread: float = 0.0) -
     valid = np.isfinite(top) & np.isfinite(bottom) & (top > 0) & (bottom > 0)
     logs = np.log(top[valid] / bottom[valid])
     middle = median_interval(logs)
-    beyond = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
+    beyond = Z95 * spread
     low = middle.value - hypot(middle.value - middle.low, beyond)
     high = middle.value + hypot(middle.high - middle.value, beyond)
     estimate = Estimate(*(float(np.exp(bound)) for bound in (middle.value, low, high)))
@@ -204,8 +205,16 @@ def robust_deviation(values: ArrayLike) -> float:
     return 1.4826 * float(np.median(np.abs(data - np.median(data))))
 
 
-def bounded_variance(values: Floats) -> float:
-    """Return the variance of values of which outliers, where they can be told, count less."""
+def sum_squares(series: Iterable[Floats]) -> float:
+    """Return the squares of how far values are from the middle of their series, added up.
+
+    Outliers count less, where they can be told; a series of one value adds nothing.
+    """
+    return sum((len(one) - 1) * _bounded_variance(one) for one in series if len(one) > 1)
+
+
+def _bounded_variance(values: Floats) -> float:
+    """The variance of values of which outliers, where they can be told, count less."""
     if len(values) >= LEAST_FOR_INTERVAL:
         away, most = values - np.median(values), OUTLYING * robust_deviation(values)
         values = np.clip(away, -most, most)

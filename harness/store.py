@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,11 +154,6 @@ class Run:
             table = read_whole(self.folder / "cells.parquet", ["cell_id"])
             found |= set(table["cell_id"].to_pylist())
         return found
-
-    def ended_as(self, statuses: Collection[str]) -> set[str]:
-        """Return the ids of the cells whose row has one of these statuses."""
-        rows = self.read("cells", ["status"]).to_pylist() if statuses else []
-        return {row["cell_id"] for row in rows if row["status"] in statuses}
 
     def compact(self) -> None:
         """Join the parts to one file a table; safe to interrupt and to repeat."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.record import Metric
 from harness.rounds import CAUSES, ONE_PROCESS, choose_rounds, find_deviation, take_apart
-from harness.stats import known_median
+from harness.stats import Z95, known_median
 from harness.store import CONTROL_PREFIX, Run
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,6 @@ MOST_AT_ONCE = 100_000
 """Values that are resampled in one step: a loop over single draws takes several times as long."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
 """Metrics that follow from the rounds, and with which sign of their logarithm."""
-Z95 = 1.959963984540054
 BLOCK_COLUMNS = ["heat", "cell_id", "round", "block", "cause", "median_s"]
 
 

@@ -42,7 +42,7 @@ def conclude(
 
     It goes on with what it had, and keeps that though it fails.
     """
-    problem = seat.problem or (seat.member.problem if seat.member else None)
+    problem = seat.failure
     goes_on = earlier is not None and seat.member is not None and bool(seat.member.blocks)
     if problem is not None and not goes_on:
         return with_problem(seat.record, problem)
@@ -122,9 +122,7 @@ def judge_seats(seats: Sequence[Seat]) -> None:
 
 def has_blocks(seat: Seat) -> bool:
     """Tell whether there is anything to conclude of a seat: blocks, or what went wrong."""
-    return seat.problem is not None or bool(
-        seat.member and (seat.member.blocks or seat.member.problem)
-    )
+    return seat.failure is not None or bool(seat.member and seat.member.blocks)
 
 
 def with_warning(record: Record, text: str) -> Record:

@@ -21,6 +21,7 @@ from harness.sweep.heat import (
     Member,
     Samples,
     Stop,
+    never,
     run_heat,
 )
 from harness.sweep.journal import Journal
@@ -256,7 +257,7 @@ def find_spent_s(seats: Sequence[Seat]) -> float:
 
     A baseline that is there for another's sake alone has spent its budget.
     """
-    kept = [seat.member for seat in seats if seat.kept and seat.member and not seat.problem]
+    kept = [seat.member for seat in seats if seat.kept and seat.member and not seat.failure]
     return min((member.spent_s for member in kept), default=0.0)
 
 
@@ -265,10 +266,6 @@ def _absent(seat: Seat) -> Member:
 
     What it was timed in earlier ones counts for the others, too.
     """
-
-    def never() -> Samples:
-        raise AssertionError("it takes no part")
-
     return Member(seat.cell.id, never, seat.cell.model, stopped_by="failure")
 
 

@@ -146,6 +146,11 @@ class Member:
         return choose_rounds({number: b.level for number, b in self.rounds().items()})[1]
 
 
+def never() -> Samples:
+    """Time nothing: of a member that has stopped before the heat began."""
+    raise AssertionError("it takes no part")
+
+
 def latencies(members: Sequence[Member]) -> dict[str, Estimate]:
     """Return the headline of each member that was timed: its time in the heat's median round."""
     return find_latencies({member.name: member.medians() for member in members})

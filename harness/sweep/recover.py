@@ -19,7 +19,7 @@ from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
-from harness.sweep.heat import CONTROL, INTERRUPTION, Member, Samples
+from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, number_of, restore
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Plan
@@ -86,7 +86,7 @@ def recover_heats(run: Run) -> dict[str, str]:
 def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     told, facts = json.loads(note.read_text()), run.facts()
     seats = [_seat(one, run.run_id) for one in told["seats"]]
-    control = Member(CONTROL, _never, follows=True, stopped_by=INTERRUPTION)
+    control = Member(CONTROL, never, follows=True, stopped_by=INTERRUPTION)
     members = [seat.member for seat in seats if seat.member]
     variants = {seat.cell.id: seat.variant for seat in seats}
     known = find_files(note.parent, told["place"])
@@ -151,7 +151,7 @@ def _is_news(record: Record, heat: str, row: dict[str, Any] | None) -> bool:
 def _seat(told: dict[str, Any], run_id: str) -> Seat:
     cell = Cell(**told["cell"])
     record = Record(**told["record"] | {"run_id": run_id, "cell": cell})
-    member = Member(cell.id, _never, family=cell.model, stopped_by=INTERRUPTION)
+    member = Member(cell.id, never, family=cell.model, stopped_by=INTERRUPTION)
     traffic = Traffic(**told["traffic"]) if told.get("traffic") else None
     return Seat(cell, told["variant"], record, told["kept"], member=member, traffic=traffic)
 
@@ -165,7 +165,3 @@ def _plain(record: Record) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     """Return a number of NumPy's as Python's."""
     return value.item()
-
-
-def _never() -> Samples:
-    raise AssertionError("nothing is timed here")

@@ -104,7 +104,7 @@ class Sweep:
                 self._measure_task(heats)
             while self.sessions.open:
                 self._measure_again()
-            if not self.run.ended_as(["partial"]):
+            if not self.outcomes.partial:
                 shutil.rmtree(self._journals, ignore_errors=True)  # also of what has changed since
         finally:
             self.launcher.close_templates()
@@ -126,10 +126,7 @@ class Sweep:
 
     def _measure_again(self) -> None:
         """Time each heat that has sessions left once more, in processes of a new server."""
-        self.launcher.renew()
-        heats = self.sessions.open[:]
-        self.sessions.open.clear()
-        for heat in heats:
+        for heat in self.sessions.renew():
             with self._surviving([seat.cell for seat in heat.seats if seat.kept]):
                 self.sessions.go_on(heat)
 

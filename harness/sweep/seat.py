@@ -37,6 +37,11 @@ class Seat:
     problem: WorkerFailure | WorkerRefusal | None = None
 
     @property
+    def failure(self) -> WorkerFailure | WorkerRefusal | None:
+        """Why its cell could not be timed, or not further; None where it could."""
+        return self.problem or (self.member.problem if self.member else None)
+
+    @property
     def request(self) -> dict[str, Any]:
         """What every worker has to know of the cell."""
         cell = self.cell

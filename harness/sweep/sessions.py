@@ -28,8 +28,7 @@ from harness.sweep.tables import samples_table
 from harness.wording import counted
 
 LEAST_S = 1.0
-"""Of a cell in a session; where it has less time, loading it again would cost more than it tells.
-"""
+"""Of a cell in a session: where it has less, loading it again would cost more than it tells."""
 
 
 def count_sessions(grid: Grid, cells: int) -> int:
@@ -82,6 +81,8 @@ class Sessions:
         self._keep = keep
         self._find_variant = find_variant
         self._told = False
+        self._changes: dict[str, WorkerFailure | WorkerRefusal | None] = {}
+        """Of each variant, what is known by now against timing it in this session."""
 
     def begin(
         self, name: str, place: str, crew: Crew, seats: Sequence[Seat], processes: int,
@@ -92,12 +93,21 @@ class Sessions:
         if heat.wanted:  # not baselines alone, whose cells have all failed
             self._time(heat)
 
+    def renew(self) -> list[OpenHeat]:
+        """Take another server, and return the heats that are to go on in its processes."""
+        self._shop.launcher.renew()
+        self._changes.clear()
+        heats, self.open = self.open, []
+        return heats
+
     def go_on(self, heat: OpenHeat) -> None:
         """Time a heat once more, in processes of the server that there is now."""
         self._allowance.note_begun(heat.wanted)
         for seat in heat.seats:
             if imports_of(self._shop.grid, seat.cell):
-                seat.problem = self._find_change(seat)
+                if seat.variant not in self._changes:  # it is in the heats of other batches, too
+                    self._changes[seat.variant] = self._find_change(seat)
+                seat.problem = self._changes[seat.variant]
         self._time(heat)
 
     def _find_change(self, seat: Seat) -> WorkerFailure | WorkerRefusal | None:
@@ -125,7 +135,7 @@ class Sessions:
         speed = shop.hardware.speed_in(timed, first)
         goes_on = heat.left > 0 and not timed.interrupted
         concluded = self._conclude(replace(timed, machine_speed=speed, open=goes_on), heat)
-        heat.seats = [seat for seat in heat.seats if not has_failed(seat)]
+        heat.seats = [seat for seat in heat.seats if not seat.failure]
         for seat in heat.seats:
             seat.let_go()
         if goes_on and heat.wanted:
@@ -137,7 +147,7 @@ class Sessions:
 
     def _has_time(self, heat: OpenHeat) -> bool:
         """Tell whether any cell has not spent all it has."""
-        going = [seat.member for seat in heat.seats if seat.member and not has_failed(seat)]
+        going = [seat.member for seat in heat.seats if seat.member and not seat.failure]
         whole_s = self._shop.grid.budget.max_seconds_per_cell
         return any(member.spent_s < whole_s for member in going)
 
@@ -153,10 +163,9 @@ class Sessions:
         concluded = []
         for seat, record, examples in conclude_kept(*known):
             samples = samples_table(seat.cell.id, timed.name, seat.member)
-            failed = has_failed(seat)
             went_on = record.status == "partial" and not timed.interrupted
-            self._outcomes.failures += went_on and failed
-            if timed.open and not failed:  # its row until the next session
+            self._outcomes.failures += went_on and seat.failure is not None
+            if timed.open and seat.failure is None:  # its row until the next session
                 self._outcomes.keep(record, samples, examples)
                 self._allowance.note_done()
                 continue
@@ -191,8 +200,3 @@ class Sessions:
             self._shop.progress.phase(f"{heat.place}: energy of {number} of {cells}")
             heat.crew.measure_energy(seat, source)
             self._run.add_row(seat.record)
-
-
-def has_failed(seat: Seat) -> bool:
-    """Tell whether a seat's cell could not be timed, or not further."""
-    return seat.problem is not None or bool(seat.member and seat.member.problem)

@@ -57,9 +57,8 @@ def find_standings(
     found, spread = latencies(members), process_spread(members)
     standings = []
     for seat in seats:
-        member, problem, ratio = seat.member, seat.problem, UNKNOWN
+        member, problem, ratio = seat.member, seat.failure, UNKNOWN
         if member is not None:
-            problem = problem or member.problem
             baseline = find_baseline(seats, seat.cell)
             if baseline is not None and baseline is not seat and baseline.member is not None:
                 ratio = compare(member, baseline.member, spread).estimate
