@@ -122,29 +122,34 @@ class Crew:
                 standings = find_standings(seats, control, seconds_per_cell)
                 self.shop.progress.standings(name, standings)
 
-            lookout = Lookout(tell)
-
-            def after_round() -> bool:
-                journal.keep()
-                lookout.look()
-                return self.shop.interruption.asked
-
-            stalled_s = read_stall_s()
-            began_s = time.monotonic()
-            with self.shop.interruption.after_the_round():
-                run_heat(
-                    [*members, control], stop, seed, journal.left,
-                    after_round=after_round, session=journal.session,
-                )  # fmt: skip
-            took_s = time.monotonic() - began_s
-            if self.shop.interruption.asked:
-                _forgive([*members, control])
-            share = (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
+            took_s, share = self._run_rounds([*members, control], stop, seed, journal, tell)
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
         return TimedHeat(
             journal.name, seats, control, processes, took_s, share, interrupted=interrupted,
             journal=journal,
         )  # fmt: skip
+
+    def _run_rounds(
+        self, members: Sequence[Member], stop: Stop, seed: int, journal: Journal,
+        tell: Callable[[], None],
+    ) -> tuple[float, float]:  # fmt: skip
+        """Time the members, and `tell` now and then; return for how long, and its stalled share."""
+        lookout = Lookout(tell)
+
+        def after_round() -> bool:
+            journal.keep()
+            lookout.look()
+            return self.shop.interruption.asked
+
+        stalled_s, began_s = read_stall_s(), time.monotonic()
+        with self.shop.interruption.after_the_round():
+            run_heat(
+                members, stop, seed, journal.left, after_round=after_round, session=journal.session
+            )
+        took_s = time.monotonic() - began_s
+        if self.shop.interruption.asked:
+            _forgive(members)
+        return took_s, (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
 
     def measure_energy(self, seat: Seat, source: str) -> None:
         """Measure a cell's energy in a process of its own, by the device's counter."""

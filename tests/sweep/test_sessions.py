@@ -50,6 +50,7 @@ def net():
     torch.manual_seed(0)
     return Net(), torch.randn(4, 64)
 """
+CELLS = 2
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -60,17 +61,26 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return start_command(folder, "run", "grid.toml", "--no-report")
 
 
-def wait_for_session(folder: Path, runner: subprocess.Popen[str], number: int) -> Run:
-    """Wait until the heat's first so many sessions have become rows, and return the run."""
+def wait_for_session(folder: Path, runner: subprocess.Popen[str]) -> Run:
+    """Wait until the heat's first session has become rows, and return the run."""
     deadline = time.monotonic() + 120
     while True:
         assert runner.poll() is None, runner.communicate()
         assert time.monotonic() < deadline
-        for file in folder.glob("results/*/parts/*.samples.parquet"):
-            sessions = pd.read_parquet(file, columns=["session"])["session"]
-            if sessions.nunique() >= number:
-                return open_run(folder / "results", None)
+        if len(list(folder.glob("results/*/parts/*.cells.parquet"))) == CELLS:
+            return open_run(folder / "results", None)
         time.sleep(0.02)
+
+
+def change_after_a_session(
+    folder: Path, change: Callable[[], object]
+) -> tuple[Run, subprocess.Popen[str], str]:
+    """Change something after the first session; return the run, its process, and what it said."""
+    with start(folder) as runner:
+        run = wait_for_session(folder, runner)
+        change()
+        _, said = runner.communicate(timeout=120)
+    return run, runner, said
 
 
 def cells_of(run: Run) -> pd.DataFrame:
@@ -101,7 +111,7 @@ def test_a_heat_has_the_processes_of_as_many_servers_as_sessions(
     tmp_path: Path, command: Command
 ) -> None:
     with start(tmp_path) as runner:
-        run = wait_for_session(tmp_path, runner, 1)
+        run = wait_for_session(tmp_path, runner)
         cells = cells_of(run)
         _, said = runner.communicate(timeout=120)
     assert runner.returncode == 0, said
@@ -129,7 +139,7 @@ def test_a_run_that_ends_between_sessions_has_results_and_goes_on(
     tmp_path: Path, command: Command, number: signal.Signals
 ) -> None:
     with start(tmp_path) as runner:
-        run = wait_for_session(tmp_path, runner, 1)
+        run = wait_for_session(tmp_path, runner)
         runner.send_signal(number)
         runner.communicate(timeout=60)
     assert command("report").returncode == 0
@@ -147,10 +157,8 @@ def test_a_model_that_was_changed_between_sessions_is_not_taken_for_the_same(
     tmp_path: Path, command: Command
 ) -> None:
     """Its file is imported again in the next session's server."""
-    with start(tmp_path) as runner:
-        run = wait_for_session(tmp_path, runner, 1)
-        (tmp_path / "width").write_text("128")
-        _, said = runner.communicate(timeout=120)
+    width = tmp_path / "width"
+    run, runner, said = change_after_a_session(tmp_path, lambda: width.write_text("128"))
     assert runner.returncode == 3, said
     cells = cells_of(run)
     assert set(cells["status"]) == {"partial"}
@@ -164,10 +172,7 @@ def test_a_model_that_was_changed_between_sessions_is_not_taken_for_the_same(
 
 @pytest.mark.workers
 def test_what_cannot_be_loaded_again_keeps_what_was_timed(tmp_path: Path, command: Command) -> None:
-    with start(tmp_path) as runner:
-        run = wait_for_session(tmp_path, runner, 1)
-        (tmp_path / "break").touch()
-        _, said = runner.communicate(timeout=120)
+    run, runner, said = change_after_a_session(tmp_path, (tmp_path / "break").touch)
     assert runner.returncode == 3, said
     cells = cells_of(run)
     assert set(cells["status"]) == {"partial"}
