@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from functools import cached_property
+from math import exp, hypot, nan, sqrt
+from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from harness.stats import CONFIDENCE, LEAST_P_VALUE, Z95, Estimate, Floats, sum_squares
+from harness.rounds import Medians, tabulate, take_apart
+from harness.stats import (
+    CONFIDENCE,
+    LEAST_P_VALUE,
+    Z95,
+    Estimate,
+    Floats,
+    median_interval,
+    robust_deviation,
+    series_median_interval,
+    sum_squares,
+)
 
 VARIANCES = np.geomspace(1e-4, 1e4, 121)
 """Where the variance between sessions is looked at, as multiples of what is known of it."""
@@ -17,6 +30,14 @@ FURTHEST = 8.0
 """Deviations beyond which there is nothing."""
 HALVINGS = 40
 """After so many a bound is known to a trillionth of where it may be."""
+FLAGGED = 0.01
+"""The probability below which a difference counts as one: there the tails have to be right."""
+LEAST_FOR_ORDER = 12
+"""Rounds of a session from which on their order tells how sure their median is."""
+POWER_DRAWS, POWER_STEPS = 200, 8
+LARGEST_LOG_RATIO = 3.0
+NOTHING = 1e-9
+"""The error of what is told without any: no figure of a clock is better."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +46,25 @@ class Known:
 
     variance: float
     sessions: float
+
+
+@dataclass(frozen=True)
+class Between:
+    """What sessions differ by on a machine, as variances of logarithms.
+
+    work: of the ratio of cells that have no work in common. speed: of what all cells share.
+    """
+
+    work: Known
+    speed: Known
+
+    def of_ratio(self, likeness: float) -> Known:
+        """Return what is known of the ratio of two cells that have so much work in common."""
+        return Known(self.work.variance * (1 - likeness), self.work.sessions)
+
+
+WITHIN = Between(Known(0.0, 1.0), Known(0.0, 1.0))
+"""As if all sessions were alike: what is said of those that there were."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +135,208 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
     return Repeat(shares, means, 1 / np.sqrt(totals), sqrt(float(shares @ variances)))
 
 
-def find_session(values: ArrayLike, deviation: float, free: int) -> tuple[float, float]:
-    """Return the median of a session's rounds, and its standard error; NaN where none is free.
+@dataclass(frozen=True)
+class Comparison:
+    """A ratio for a repeat, and the p-value of "there is none"; and of these sessions alone."""
 
-    `deviation` of one round, estimated from so many free ones: a few tell it with doubt, and
-    Student's distribution is that much wider than the normal one.
+    estimate: Estimate
+    p_value: float
+    within: Estimate
+
+
+def compare_sessions(
+    sessions: Sequence[Floats], apart: Sequence[float], known: Known
+) -> Comparison:
+    """Return the ratio that log-ratios of rounds tell, session by session.
+
+    apart: the deviation of what each session's processes have of their own. Without an interval
+    and a p-value where no session has two rounds.
     """
-    from scipy.stats import t
+    middles, errors = find_sessions(sessions)
+    if not middles.size or np.isnan(errors).any():
+        alone = Estimate(exp(float(middles.mean())) if middles.size else nan)
+        return Comparison(alone, nan, alone)
+    told = np.hypot(errors, apart)
+    repeat = average_sessions(middles, told, known).interval()
+    within = average_sessions(middles, told, WITHIN.work).interval()
+    _, errors = find_sessions(sessions, FLAGGED)
+    p_value = average_sessions(middles, np.hypot(errors, apart), known).p_value()
+    return Comparison(as_factor(repeat), p_value, as_factor(within))
 
-    seen = np.asarray(values, dtype=np.float64)
-    if free < 1:
-        return float(np.median(seen)), nan
-    wider = float(t.ppf((1 + CONFIDENCE) / 2, free)) / Z95
-    loss = np.pi / 2 if seen.size > 2 else 1.0
-    return float(np.median(seen)), wider * deviation * sqrt(loss / seen.size)
+
+@dataclass(frozen=True)
+class TimedRounds:
+    """A heat's rounds: seconds by cell and round, and the session of each round.
+
+    processes: in how many each cell was timed, by session. spread: the deviation of what one
+    process has of its own. likeness: cells × cells, in their order in `medians`.
+    """
+
+    medians: Medians
+    sessions: Mapping[int, int]
+    processes: Mapping[str, Mapping[int, int]]
+    spread: float
+    likeness: Floats
+
+    @cached_property
+    def split(self) -> SplitSessions:
+        """The rounds, split into what is each cell's own and what they share."""
+        names, numbers, logs = tabulate(self.medians)
+        turns = np.array([self.sessions[number] for number in numbers], dtype=np.int64)
+        parts = take_apart(logs) if names else (np.empty((0, 0)), np.empty(0))
+        return SplitSessions(names, *parts, turns)
+
+
+def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
+    """Return each cell's latency for a repeat: what is its own, and what all of the heat share.
+
+    A cell without rounds is left out; one of too few has no interval.
+    """
+    split = heat.split
+    level = _average(*split.levels(), between.speed)
+    freedom = dict(zip(heat.medians, find_freedom(heat.likeness), strict=True))
+    found = {}
+    for name in split.names:
+        sessions, middles, errors = split.own_sessions(name)
+        apart = [heat.spread / sqrt(heat.processes[name][one]) for one in sessions]
+        known = Known(between.work.variance * freedom[name], between.work.sessions)
+        middle = _average(middles, np.hypot(errors, apart), known)
+        low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
+        high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
+        found[name] = as_factor(
+            Estimate(middle.value + level.value, low + level.value, high + level.value)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class SplitSessions:
+    """A heat's rounds as logarithms, split: what is each cell's own (cells × rounds), and shared.
+
+    turns: the session of each round.
+    """
+
+    names: list[str]
+    own: Floats
+    shared: Floats
+    turns: NDArray[np.int64]
+
+    def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
+        """Return the sessions that a cell has rounds in, their middles and standard errors."""
+        row = self.own[self.names.index(name)]
+        there = np.isfinite(row)
+        sessions = [int(one) for one in np.unique(self.turns[there])]
+        return sessions, *find_sessions([row[there & (self.turns == one)] for one in sessions])
+
+    def levels(self) -> tuple[Floats, Floats]:
+        """Return the level of each session and its standard error: neighbours in time are alike."""
+        sessions = [self.shared[self.turns == one] for one in np.unique(self.turns)]
+        middles, errors = find_sessions(sessions)
+        halves = [(one.high - one.low) / 2 for one in map(series_median_interval, sessions)]
+        return middles, np.fmax(errors, np.array(halves) / Z95)
+
+
+def find_freedom(likeness: Floats) -> Floats:
+    """Return how much of `Between.work` each cell has against the mean of a heat's cells.
+
+    The ratio of two that have nothing in common has all of it, and each of them half.
+    """
+    freedom: Floats = (np.diag(likeness) - 2 * likeness.mean(1) + likeness.mean()) / 2
+    return np.maximum(freedom, 0.0)
+
+
+def _average(middles: Floats, errors: Floats, known: Known) -> Estimate:
+    """Return the mean of all sessions; without an interval where an error is unknown."""
+    if not middles.size or np.isnan(errors).any():
+        return Estimate(float(middles.mean()) if middles.size else nan)
+    return average_sessions(middles, errors, known).interval()
+
+
+def as_factor(logarithm: Estimate) -> Estimate:
+    """Return what an estimate of a logarithm is one of."""
+    return Estimate(*(exp(bound) for bound in (logarithm.value, logarithm.low, logarithm.high)))
+
+
+def find_sessions(
+    sessions: Sequence[Floats], outside: float = 1 - CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """Return the median of each session's rounds, and its standard error.
+
+    That of a normal distribution which has as much `outside` the same bounds: of few rounds the
+    tails are longer.
+
+    Of what real heats hold, some rounds in which one of two cells was disturbed, a mean is twice as
+    far off as a median, and one in which outliers count less 1.5 times. How far rounds are apart is
+    taken of all sessions together, NaN where no two rounds tell it.
+    """
+    if not sessions:
+        return np.empty(0), np.empty(0)
+    middles = np.array([np.median(one) for one in sessions])
+    counts = np.array([len(one) for one in sessions])
+    scale = _scale_by_order(sessions, outside) or _scale_by_deviation(sessions, outside)
+    return middles, np.maximum(scale / np.sqrt(counts), NOTHING)
+
+
+def _scale_by_order(sessions: Sequence[Floats], outside: float) -> float:
+    """Return the standard error of a session's median, times the root of its rounds' number.
+
+    From order statistics, which hold for any distribution; 0 where no session has enough rounds.
+    """
+    known = [one for one in sessions if len(one) >= LEAST_FOR_ORDER]
+    found = [median_interval(one, 1 - outside) for one in known]
+    widths = [one.high - one.low for one in found]
+    rounds = np.array([len(one) for one in known])
+    return float(np.sqrt(rounds) @ widths) / 2 / _errors_at(outside) / max(1, len(known))
+
+
+def _scale_by_deviation(sessions: Sequence[Floats], outside: float) -> float:
+    """Return the same from how far a few rounds are apart, with Student's distribution."""
+    from scipy.special import stdtrit  # late: few commands need it
+
+    deviation, free = pool_rounds(sessions)
+    loss = np.pi / 2 if max(map(len, sessions)) > 2 else 1.0
+    wider = float(stdtrit(free, 1 - outside / 2)) / _errors_at(outside) if free else nan
+    return wider * deviation * sqrt(loss)
+
+
+def _errors_at(outside: float) -> float:
+    return NormalDist().inv_cdf(1 - outside / 2)
 
 
 def pool_rounds(sessions: Sequence[Floats]) -> tuple[float, int]:
     """Return the deviation of a round within its session, and how many are free to tell it."""
     free = sum(len(one) - 1 for one in sessions if len(one))
     return (sqrt(sum_squares(sessions) / free), free) if free else (nan, 0)
+
+
+def smallest_difference(
+    log_ratios: Sequence[ArrayLike],
+    rounds: int,
+    spread: float = 0.0,
+    power: float = 0.95,
+    p_value: float = 0.05,
+) -> float:
+    """Return the smallest true ratio − 1 that `compare_sessions` would find this often.
+
+    `log_ratios` are series of A/A comparisons in a session, one value a round. Rounds are drawn
+    from them, a true difference is added, and the test is made, as often as it takes to know its
+    power.
+    """
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(POWER_DRAWS):
+        series = np.asarray(log_ratios[int(generator.integers(len(log_ratios)))], dtype=np.float64)
+        shared = spread * generator.standard_normal()
+        draws.append(generator.choice(series - np.median(series), rounds) + shared)
+
+    def finds(difference: float) -> bool:
+        told = (compare_sessions([draw + difference], [spread], WITHIN.work) for draw in draws)
+        return float(np.mean([one.p_value < p_value for one in told])) >= power
+
+    low, high = 0.0, 8 * robust_deviation(np.concatenate(draws)) / sqrt(rounds)
+    while not finds(high) and high < LARGEST_LOG_RATIO:
+        high *= 2
+    for _ in range(POWER_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if finds(middle) else (middle, high)
+    return float(np.expm1(high))

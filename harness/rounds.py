@@ -140,7 +140,7 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
     of them, together. A round that only one cell has tells nothing of what is its own. A cell
     without rounds is left out.
     """
-    names, _, logs = _tabulate(medians)
+    names, _, logs = tabulate(medians)
     if not names:
         return {}
     own, shared = take_apart(logs)
@@ -156,7 +156,7 @@ def find_latencies(medians: Medians) -> dict[str, Estimate]:
 
 def find_slowness(medians: Medians) -> dict[int, float]:
     """Return for each round how slow all of its cells were in it, the median round being 1."""
-    names, numbers, logs = _tabulate(medians)
+    names, numbers, logs = tabulate(medians)
     if not names:
         return {}
     _, shared = polish(logs)
@@ -164,27 +164,32 @@ def find_slowness(medians: Medians) -> dict[int, float]:
     return dict(zip(numbers, factors.tolist(), strict=True))
 
 
-def find_process_spread(medians: Medians, processes: Mapping[str, Mapping[int, int]]) -> float:
+def find_process_spread(
+    medians: Medians, processes: Mapping[str, Mapping[int, int]], sessions: Mapping[int, int]
+) -> float:
     """Return how far processes with the same work are apart as long as they live, relatively.
 
-    A standard deviation, from cells that were timed in several processes (`processes`: which one,
-    by cell and round): the variance between a cell's processes beyond that of its rounds, pooled
-    over the cells and with what earlier heats showed, and not less than that. Source: Kalibera and
+    A standard deviation, from cells that were timed in several processes of one session
+    (`processes`: which one, by cell and round): the variance between a cell's processes beyond that
+    of its rounds, pooled over cells and sessions and with what earlier heats showed, and not less
+    than that. Source: Kalibera and
     Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013.
     """
     known = ONE_PROCESS**2
     total, count = PRIOR_WEIGHT * known, PRIOR_WEIGHT
-    names, numbers, logs = _tabulate(medians)
+    names, numbers, logs = tabulate(medians)
     if len(names) > 1:
         rows, shared = polish(logs)
         present = np.isfinite(logs).sum(0)
         # A round is drawn towards each of its cells, by its share of them.
         drawn = np.where(present > 1, present / np.maximum(1, present - 1), np.nan)
         rest = (logs - rows[:, None] - shared) * drawn
+        times = np.array([sessions.get(number, 0) for number in numbers])
         for own, name in zip(rest, names, strict=True):
             turns = np.array([processes[name].get(number, -1) for number in numbers])
-            apart, more = _compare_processes(own, turns)
-            total, count = total + more * apart, count + more
+            for one in np.unique(times):
+                apart, more = _compare_processes(own[times == one], turns[times == one])
+                total, count = total + more * apart, count + more
     return sqrt(max(known, total / count))
 
 
@@ -200,7 +205,7 @@ def _compare_processes(own: Floats, turns: NDArray[np.int64]) -> tuple[float, in
     return apart - float(np.mean(errors)), len(series) - 1
 
 
-def _tabulate(medians: Medians) -> tuple[list[str], list[int], Floats]:
+def tabulate(medians: Medians) -> tuple[list[str], list[int], Floats]:
     """Return the cells that have rounds, all rounds, and the logarithms, NaN where none is."""
     names = [name for name, rounds in medians.items() if rounds]
     numbers = sorted(set().union(*(medians[name] for name in names)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import hypot, log, sqrt
+from math import log, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -18,8 +18,6 @@ CONFIDENCE = 0.95
 Z95 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 LEAST_FOR_INTERVAL = 6
 """Five values cannot hold their median with 95 %: all are on one side too often (1 in 16)."""
-POWER_DRAWS, POWER_STEPS = 200, 8
-LARGEST_LOG_RATIO = 3.0
 LEAST_FOR_P99 = 662
 """Samples that a 99th percentile needs; MLPerf Inference rules, early stopping, p = 0.99."""
 LEAST_P_VALUE = sys.float_info.min
@@ -49,8 +47,8 @@ class Estimate:
         return (self.high - self.low) / 2 / abs(self.value) if self.value else float("nan")
 
 
-def median_interval(values: ArrayLike) -> Estimate:
-    """Return the median with its 95 % interval, from order statistics that are interpolated.
+def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the median with its interval, from order statistics that are interpolated.
 
     Holds for every continuous distribution. Source: Hettmansperger and Sheather, Statistics &
     Probability Letters 1986; Nyblom, the same 1992. A percentile bootstrap covers only 92 % with
@@ -62,7 +60,7 @@ def median_interval(values: ArrayLike) -> Estimate:
     middle = float(np.median(data))
     if data.size < LEAST_FOR_INTERVAL or not np.isfinite(middle):
         return Estimate(middle)
-    depth, weight = _order_statistics(data.size)
+    depth, weight = _order_statistics(data.size, confidence)
     low, high = (
         (1 - weight) * side[depth - 1] + weight * side[depth] for side in (data, data[::-1])
     )
@@ -95,61 +93,16 @@ def series_median_interval(series: ArrayLike) -> Estimate:
 
 
 @lru_cache
-def _order_statistics(size: int) -> tuple[int, float]:
+def _order_statistics(size: int, confidence: float = CONFIDENCE) -> tuple[int, float]:
     """Return the depth k of the outer order statistics, and the weight of the next inner ones."""
     ranks = np.arange(1, size // 2)
     steps = np.log((size - ranks + 1) / ranks)  # of the binomial coefficients, as logarithms
     below = np.cumsum(np.exp(np.concatenate([[0.0], np.cumsum(steps)]) - size * log(2)))
     cover = 1 - 2 * below  # of the interval from the k-th smallest to the k-th largest, from k = 1
-    depth = int(np.sum(cover >= CONFIDENCE))
+    depth = int(np.sum(cover >= confidence))
     inner = cover[depth] if depth < cover.size else 0.0
-    share = (cover[depth - 1] - CONFIDENCE) / (cover[depth - 1] - inner)
+    share = (cover[depth - 1] - confidence) / (cover[depth - 1] - inner)
     return depth, float((size - depth) * share / (depth + (size - 2 * depth) * share))
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A median ratio with its interval, and the p-value of "there is no difference"."""
-
-    estimate: Estimate
-    p_value: float
-    pairs: int
-
-
-def paired_ratio(values: ArrayLike, reference: ArrayLike, spread: float = 0.0) -> Ratio:
-    """Return the median of values/reference over pairs, with interval and p-value.
-
-    The interval is of order statistics over pairs, the p-value that of `difference_p_value`, both
-    on the log-ratios. `spread` is the standard deviation of what all pairs have in common by
-    chance: it widens the interval. Pairs with NaN or non-positive values are left out.
-    """
-    top, bottom = np.asarray(values, float), np.asarray(reference, float)
-    valid = np.isfinite(top) & np.isfinite(bottom) & (top > 0) & (bottom > 0)
-    logs = np.log(top[valid] / bottom[valid])
-    middle = median_interval(logs)
-    beyond = Z95 * spread
-    low = middle.value - hypot(middle.value - middle.low, beyond)
-    high = middle.value + hypot(middle.high - middle.value, beyond)
-    estimate = Estimate(*(float(np.exp(bound)) for bound in (middle.value, low, high)))
-    if logs.size < LEAST_FOR_INTERVAL:
-        return Ratio(estimate, float("nan"), logs.size)
-    return Ratio(estimate, difference_p_value(logs, spread), logs.size)
-
-
-def difference_p_value(differences: ArrayLike, spread: float = 0.0) -> float:
-    """Return the p-value of "the median is zero" where all values share an error of this spread.
-
-    Wilcoxon's signed-rank test (Biometrics Bulletin 1945) says how many of its standard errors the
-    median is from zero; the shared error, which no number of rounds averages out, is added to it.
-    Source: Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013 (variance of
-    repetitions within an execution and between executions).
-    """
-    p_value = signed_rank_p_value(differences)
-    if spread == 0 or not p_value < 1:
-        return p_value
-    middle = abs(float(np.median(np.asarray(differences, dtype=np.float64))))
-    errors = -NormalDist().inv_cdf(p_value / 2)
-    return max(2 * NormalDist().cdf(-middle / hypot(middle / errors, spread)), LEAST_P_VALUE)
 
 
 @dataclass(frozen=True)
@@ -221,41 +174,6 @@ def _bounded_variance(values: Floats) -> float:
     return float(np.var(values, ddof=1))
 
 
-def smallest_difference(
-    log_ratios: Sequence[ArrayLike],
-    rounds: int,
-    spread: float = 0.0,
-    power: float = 0.95,
-    p_value: float = 0.05,
-) -> float:
-    """Return the smallest true ratio − 1 that `difference_p_value` would find this often.
-
-    `log_ratios` are series of A/A comparisons, one value a round. Rounds are drawn from them, a
-    true difference is added, and the test is made, as often as it takes to know its power.
-    """
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(POWER_DRAWS):
-        series = np.asarray(log_ratios[int(generator.integers(len(log_ratios)))], dtype=np.float64)
-        shared = spread * generator.standard_normal()
-        drawn = generator.choice(series - np.median(series), rounds)
-        # Rounds drawn twice would be ties, which the exact test of few rounds is slow with.
-        apart = 1e-9 * generator.standard_normal(rounds)
-        draws.append(drawn + apart + shared)
-
-    def finds(difference: float) -> bool:
-        flagged = [difference_p_value(draw + difference, spread) < p_value for draw in draws]
-        return float(np.mean(flagged)) >= power
-
-    low, high = 0.0, 8 * robust_deviation(np.concatenate(draws)) / sqrt(rounds)
-    while not finds(high) and high < LARGEST_LOG_RATIO:
-        high *= 2
-    for _ in range(POWER_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if finds(middle) else (middle, high)
-    return float(np.expm1(high))
-
-
 def prepare_tests() -> None:
     """Import what the tests need, which takes a second, before time matters."""
     import scipy.stats  # noqa: F401  # for its effect
@@ -274,20 +192,6 @@ def correct_p_values(p_values: ArrayLike) -> Floats:
     if valid.any():
         corrected[valid] = stats.false_discovery_control(values[valid])
     return corrected
-
-
-def signed_rank_p_value(differences: ArrayLike) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all are zero.
-
-    NaN where there are none, or one is NaN. What is too small for a number is LEAST_P_VALUE.
-    """
-    from scipy import stats  # late: it takes a second, and few commands test anything
-
-    values = np.asarray(differences, dtype=np.float64)
-    if not values.size or np.isnan(values).any():
-        return float("nan")
-    found = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
-    return max(found, LEAST_P_VALUE)
 
 
 def percentile(samples: ArrayLike, percent: float, least: int) -> float:

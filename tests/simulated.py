@@ -68,8 +68,8 @@ def simulate(
         {"latency_s": headlines[ids[n]].value, "accuracy": right[n].mean()} for n in range(cells)
     ])  # fmt: skip
     table = pd.DataFrame({
-        "cell_id": np.repeat(ids, rounds), "heat": "h", "round": np.tile(np.arange(rounds), cells),
-        "log_s": logs.ravel(),
+        "cell_id": np.repeat(ids, rounds), "heat": "h", "session": 0,
+        "round": np.tile(np.arange(rounds), cells), "log_s": logs.ravel(),
     })  # fmt: skip
     truly = mark_frontier(np.column_stack([latency, accuracy]), [False, True])
     answers = dict(zip(ids, right, strict=True))

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.decide.sessions import find_doubt
 from harness.record import Metric
 from harness.rounds import CAUSES, ONE_PROCESS, choose_rounds, find_deviation, take_apart
 from harness.stats import Z95, known_median
@@ -29,17 +31,17 @@ MOST_AT_ONCE = 100_000
 """Values that are resampled in one step: a loop over single draws takes several times as long."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
 """Metrics that follow from the rounds, and with which sign of their logarithm."""
-BLOCK_COLUMNS = ["heat", "cell_id", "round", "block", "cause", "median_s"]
+BLOCK_COLUMNS = ["heat", "cell_id", "session", "round", "block", "cause", "median_s"]
 
 
 @dataclass(frozen=True)
 class Noise:
     """What a run tells of the doubt in its cells.
 
-    rounds: log of the median block of each cell in each round (columns cell_id, heat, round,
-    log_s), those of the headline only. answers: for each cell whose answers were kept, whether
-    each test example was answered right. blocks: every block of every cell, with its median in
-    seconds and what disturbed it.
+    rounds: log of the median block of each cell in each round (columns cell_id, heat, session,
+    round, log_s), those of the headline only. answers: for each cell whose answers were kept,
+    whether each test example was answered right. blocks: every block of every cell, with its median
+    in seconds and what disturbed it.
     """
 
     rounds: pd.DataFrame
@@ -80,17 +82,21 @@ class Noise:
                 continue
             # The same generator for every metric: latency and throughput are one measurement.
             generator = np.random.default_rng([seed, 2, number])
-            chosen = draw_blocks(table.shape[1], drawn.shape[1], generator)
-            own = _draw_own(
-                table, chosen, (heat.deviation, heat.free) if heat.free else pooled, generator
-            )
-            shared = _median_over(common[None, :], chosen) - np.median(common)
+            deviation = (heat.deviation, heat.free) if heat.free else pooled
             rows = [place[cell] for cell in known]
-            apart = spread[rows, None] * generator.standard_normal(own.shape)
-            centre = known_median(table, 1) + np.median(common)  # compared round by round
+            sessions = _draw_sessions(
+                table, common, heat.turns, deviation, drawn.shape[1], generator
+            )
+            off = sessions.off + spread[rows, None] * generator.standard_normal(sessions.off.shape)
+            doubt = find_doubt(cells.iloc[rows])
+            if doubt is not None:
+                errors = np.hypot(sessions.errors, spread[rows, None] * sqrt(len(sessions.levels)))
+                off += doubt.draw_work(sessions.middles, errors, drawn.shape[1], generator)
+                off += doubt.draw_speed(sessions.levels, drawn.shape[1], generator)
+            centre = np.nanmean(sessions.middles, 1) + sessions.levels.mean()
             told = sign * np.log(values[rows])
             level = np.nanmedian(told - centre)  # the headlines' own level, the same for all
-            drawn[rows] = np.exp(sign * ((centre + level)[:, None] + own + shared + apart))
+            drawn[rows] = np.exp(sign * ((centre + level)[:, None] + off))
 
     def _draw_examples(self, cells: pd.DataFrame, drawn: Floats, seed: int) -> None:
         """Put what the test examples tell in the places of the cells whose answers were kept.
@@ -136,12 +142,14 @@ def draw_within_intervals(
 class SplitRounds:
     """What is each cell's own in each round, and what all cells of the round share.
 
-    Both are logarithms; their sum is the log of the cell's median block. deviation: that of one
-    block of one cell, estimated from so many `free` ones; NaN where none is.
+    Both are logarithms; their sum is the log of the cell's median block. turns: the session of each
+    round. deviation: that of one block of one cell, estimated from so many `free` ones; NaN where
+    none is.
     """
 
     own: pd.DataFrame
     common: Floats
+    turns: NDArray[np.int64]
     deviation: float
     free: int
 
@@ -152,7 +160,8 @@ def split_rounds(heat: pd.DataFrame) -> SplitRounds:
     apart, common = take_apart(table.to_numpy(float))
     own = pd.DataFrame(apart, table.index, table.columns)
     cells = own[~own.index.str.startswith(CONTROL_PREFIX)]
-    return SplitRounds(cells, common, *find_deviation(apart))
+    turns = heat.groupby("round")["session"].first().loc[table.columns].to_numpy(np.int64)
+    return SplitRounds(cells, common, turns, *find_deviation(apart))
 
 
 def find_spread(cells: pd.DataFrame) -> Floats:
@@ -198,15 +207,51 @@ def pool_deviations(heats: Sequence[SplitRounds]) -> tuple[float, int]:
     return (float(np.sqrt(total / free)), free) if free else (float("nan"), 0)
 
 
-def _draw_own(
-    table: Floats, chosen: NDArray[np.int64], known: tuple[float, int],
-    generator: np.random.Generator,
-) -> Floats:  # fmt: skip
-    """Return rows × draws: how far each row's median is off by the columns that it was taken of.
+@dataclass(frozen=True)
+class DrawnSessions:
+    """What rounds tell of a heat's sessions: logarithms.
+
+    middles, errors: cells × sessions, NaN where a cell has no rounds; levels: of each session.
+    off: cells × draws, how far the mean of a cell's sessions might be off by its rounds.
+    """
+
+    middles: Floats
+    errors: Floats
+    levels: Floats
+    off: Floats
+
+
+def _draw_sessions(
+    table: Floats, common: Floats, turns: NDArray[np.int64], known: tuple[float, int],
+    draws: int, generator: np.random.Generator,
+) -> DrawnSessions:  # fmt: skip
+    """Draw rounds anew in each session, the same ones for all cells.
 
     A few values tell too little of how far values are apart: there the deviation of a block of the
     whole heat is taken, from so many free values (`known`), and Student's distribution.
     """
+    sessions = np.unique(turns)
+    there = np.stack([np.isfinite(table[:, turns == one]).any(1) for one in sessions], axis=1)
+    middles, errors = np.full((2, *there.shape), np.nan)
+    levels, off = np.empty(len(sessions)), np.zeros((len(table), draws))
+    for number, one in enumerate(sessions):
+        kept, here = np.flatnonzero(there[:, number]), turns == one
+        part, shared = table[kept][:, here], common[here]
+        chosen = draw_blocks(part.shape[1], draws, generator)
+        middles[kept, number], levels[number] = known_median(part, 1), np.median(shared)
+        counts = np.isfinite(part).sum(1)
+        errors[kept, number] = known[0] * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
+        own = _draw_own(part, chosen, known, generator)
+        off[kept] += own / there[kept].sum(1)[:, None]
+        off += (_median_over(shared[None, :], chosen) - levels[number]) / len(sessions)
+    return DrawnSessions(middles, errors, levels, off)
+
+
+def _draw_own(
+    table: Floats, chosen: NDArray[np.int64], known: tuple[float, int],
+    generator: np.random.Generator,
+) -> Floats:  # fmt: skip
+    """Return rows × draws: how far each row's median is off by the columns that it was taken of."""
     middles = known_median(table, 1)[:, None]
     counts = np.isfinite(table).sum(1)
     own = _median_over(table, chosen) - middles
@@ -249,7 +294,8 @@ def _read_blocks(run: Run) -> pd.DataFrame:
 
 def _find_medians(samples: pd.DataFrame) -> pd.DataFrame:
     names = BLOCK_COLUMNS[:-1]
-    known = samples[samples["seconds"] > 0].assign(cause=samples["cause"].fillna(""))
+    known = samples[samples["seconds"] > 0]
+    known = known.assign(cause=known["cause"].fillna(""), session=known["session"].fillna(0))
     medians = known.groupby(names, sort=True)["seconds"].median()
     return medians.rename("median_s").reset_index()
 
@@ -268,7 +314,7 @@ def find_rounds(blocks: pd.DataFrame) -> pd.DataFrame:
         found.append(rounds[rounds["round"].isin(choose_rounds(levels)[0])])
     chosen = pd.concat(found) if found else best
     logs = np.log(chosen["median_s"].to_numpy(float))
-    return chosen[["heat", "cell_id", "round"]].assign(log_s=logs).reset_index(drop=True)
+    return chosen[["heat", "cell_id", "session", "round"]].assign(log_s=logs).reset_index(drop=True)
 
 
 def _read_answers(run: Run) -> dict[str, NDArray[np.bool_]]:

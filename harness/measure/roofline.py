@@ -8,7 +8,7 @@ the cost of dispatch is a third roof.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isnan, log, nan
 from typing import Any, Literal
 
@@ -21,12 +21,14 @@ Bound = Literal["compute", "memory", "overhead"]
 class Traffic:
     """What one call moves: bytes, and operators that move them; FLOPs of its products by type.
 
-    Where only the type of a product is known, its type's FLOPs are NaN.
+    Where only the type of a product is known, its type's FLOPs are NaN. shares: how much of the
+    call's work is in each kind of operator, with the types and shapes that it reads.
     """
 
     bytes_moved: int
     operators: int
     products: Mapping[str, float]
+    shares: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def dtypes(self) -> tuple[str, ...]:

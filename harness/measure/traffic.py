@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from math import nan, prod
+from math import isnan, nan, prod
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ FUSED = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_cud
          "_cslt_sparse_mm", "cusparselt_mm"}  # fmt: skip
 """Operators that multiply and have no formula."""
 
+DISPATCH_BYTES, FLOPS_PER_BYTE = 30_000, 8
+"""In the time that dispatching an operator takes, or so many operations of a product, so much is
+moved: near enough on processors of today to tell in what a call spends its time."""
+
 
 def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
     """Return what one call with these inputs moves, operator by operator, as it really runs.
@@ -36,12 +40,14 @@ def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
     Each operator reads its inputs once and writes its outputs once, in bytes; views are free.
     Whatever an operator does inside (fused attention) stays in the caches and is not counted, nor
     is it counted that a cache may keep an output until the next operator reads it. `products` are
-    by the type in which each computes.
+    by the type in which each computes. The work of an operator is reckoned in bytes.
     """
     counter = _Counter()
     with torch.set_grad_enabled(isinstance(program, TrainingStep)), counter:
         ready(program)(*inputs)
-    return Traffic(counter.bytes_moved, counter.operators, dict(counter.products))
+    work = sum(counter.work.values())
+    shares = {kind: part / work for kind, part in counter.work.items()}
+    return Traffic(counter.bytes_moved, counter.operators, dict(counter.products), shares)
 
 
 class _Counter(OperatorMode):
@@ -52,6 +58,7 @@ class _Counter(OperatorMode):
         self.bytes_moved = 0
         self.operators = 0
         self.products: dict[str, float] = defaultdict(float)
+        self.work: dict[str, float] = defaultdict(float)
         self._formulas = find_formulas()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,12 +77,17 @@ class _Counter(OperatorMode):
             table = next(iter(sizes))
             sizes[table] = min(sizes[table], written)
         self.operators += 1
-        self.bytes_moved += sum(sizes.values()) + written
+        moved = sum(sizes.values()) + written
+        self.bytes_moved += moved
+        kind = describe_operator(packet.__name__, read)
+        self.work[kind] += DISPATCH_BYTES + moved
         packed = _has_packed_weights(args)
         if packed or packet in self._formulas or packet.__name__ in FUSED:
             dtype = _computing_type(packet.__name__, read, packed)
             if dtype:
-                self.products[dtype] += self._count_flops(packet, outputs, args, kwargs)
+                flops = self._count_flops(packet, outputs, args, kwargs)
+                self.products[dtype] += flops
+                self.work[kind] += 0.0 if isnan(flops) else flops / FLOPS_PER_BYTE
         return outputs
 
     def _count_flops(self, packet: Any, outputs: Any, args: Any, kwargs: Any) -> float:
@@ -84,6 +96,18 @@ class _Counter(OperatorMode):
             return 2 * self._formulas[packet](outputs, *args, **kwargs)
         except Exception:
             return nan
+
+
+def describe_operator(name: str, read: list[Tensor]) -> str:
+    """Return an operator with the types and shapes of what it reads: alike ones run alike."""
+    return " ".join([name, *(_describe(tensor) for tensor in read)])
+
+
+def _describe(tensor: Tensor) -> str:
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), "x".join(map(str, tensor.shape))
+    plain = tensor.layout is not torch.strided or tensor.is_contiguous()
+    order = "" if plain else "/" + "x".join(map(str, tensor.stride()))
+    return f"{dtype}[{shape}{order}]"
 
 
 def _sort_arguments(func: Any, args: Any, kwargs: Any) -> tuple[list[Tensor], list[Tensor]]:

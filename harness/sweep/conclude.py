@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,9 +16,11 @@ import pyarrow as pa
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
+from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import Record
+from harness.repeats import Between
 from harness.rounds import CAUSES
 from harness.sweep.heat import Member, compare
 from harness.sweep.judge import doubt_answers, judge_answers
@@ -47,7 +50,7 @@ def conclude(
     if problem is not None and not goes_on:
         return with_problem(seat.record, problem)
     assert seat.member is not None
-    latency = timed.latencies[seat.member.name]
+    latency, within = (found[seat.member.name] for found in (timed.latencies, timed.within))
     record = seat.record
     if problem is not None:
         record = with_warning(record, f"it went on and failed: {problem}")
@@ -65,18 +68,17 @@ def conclude(
         process_spread=timed.process_spread,
         stalled_share=timed.stalled_share,
         machine_speed=timed.machine_speed,
-        interval_reached=latency.relative_half_width <= budget.relative_ci,
+        interval_reached=within.relative_half_width <= budget.relative_ci,
+        latency_s_within_low=within.low,
+        latency_s_within_high=within.high,
     )
+    record = with_sessions(record, seat.member, timed.between)
     if timed.control.problem is not None:
         lost = f"the control workload ended in the heat ({timed.control.problem}): how fast the "
         record = with_warning(record, lost + "machine was, and whether that changed, is not known")
     elif timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
-    baseline = find_baseline(timed.seats, seat.cell)
-    if baseline is not None and baseline.member is not None and baseline.member.blocks:
-        ratio = compare(seat.member, baseline.member, timed.process_spread)
-        record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
-    return with_explanation(record, seat, roofs)
+    return with_explanation(with_ratio(record, timed, seat), seat, roofs)
 
 
 def conclude_kept(
@@ -183,6 +185,30 @@ def with_latency(
     )
 
 
+def with_sessions(record: Record, member: Member, between: Between) -> Record:
+    """Return the record with its sessions, and what was known of how far sessions are apart."""
+    return record.under(
+        sessions=len(member.processes_by_session()),
+        work_spread=sqrt(between.work.variance),
+        speed_spread=sqrt(between.speed.variance),
+        known_sessions=between.work.sessions,
+    )
+
+
+def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
+    """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
+    baseline = find_baseline(timed.seats, seat.cell)
+    if baseline is None or baseline.member is None or not baseline.member.blocks:
+        return record
+    assert seat.member is not None
+    known = timed.between.of_ratio(compare_work(seat.work, baseline.work))
+    ratio = compare(seat.member, baseline.member, timed.process_spread, known)
+    record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
+    return record.under(
+        latency_ratio_within_low=ratio.within.low, latency_ratio_within_high=ratio.within.high
+    )
+
+
 def with_time_to_target(record: Record) -> Record:
     """Return the record with the time that its training takes to its target, at this latency.
 
@@ -203,19 +229,37 @@ def with_drift(record: Record, member: Member, control: Member) -> Record:
 
     The machine's drift is that of the control's latency; a cell's is that of its ratio to the
     control in each round, or of its latency where the control was not timed, or not to the end.
+    Drift is within a session: each begins with fresh processes.
     """
     medians, beside = member.medians(), {} if control.problem else control.rounds()
+    sessions = {number: block.session for number, block in member.rounds().items()}
     shared = [number for number in medians if number in beside]
     if not shared:
-        trend, machine_drift = stats.find_trend(list(medians.values())), float("nan")
+        trend, machine_drift = find_drift(medians, sessions), float("nan")
     else:
-        trend = stats.find_trend([medians[n] / beside[n].median_s for n in shared])
-        machine_drift = stats.find_trend([beside[n].median_s for n in shared]).change
+        trend = find_drift({n: medians[n] / beside[n].median_s for n in shared}, sessions)
+        machine_drift = find_drift({n: beside[n].median_s for n in shared}, sessions).change
     return record.under(
         drift=trend.change,
         settled=not (trend.p_value < DRIFT_P_VALUE and abs(trend.change) > DRIFT),
         machine_drift=machine_drift,
     )
+
+
+def find_drift(values: Mapping[int, float], sessions: Mapping[int, int]) -> stats.Trend:
+    """Return the trend of values by round from the start of a session to its end.
+
+    Of several sessions it is that of the mean of those rounds that have the same place in each,
+    every session's values as multiples of their median.
+    """
+    series: dict[int, list[float]] = {}
+    for number, value in values.items():
+        series.setdefault(sessions[number], []).append(value)
+    parts = [np.array(one) / np.median(one) for one in series.values()]
+    table = np.full((len(parts), max(map(len, parts), default=0)), np.nan)
+    for row, part in zip(table, parts, strict=True):
+        row[: len(part)] = part
+    return stats.find_trend(np.nanmean(table, 0) if parts else [])
 
 
 def with_disturbance(record: Record, member: Member, processors: int) -> Record:

@@ -116,17 +116,18 @@ class Crew:
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
-            note_seats(journal, self.place, seats, processes, self.shop.processors)
+            between = self.shop.hardware.between(seats[0].cell)
+            note_seats(journal, self.place, seats, processes, self.shop.processors, between)
 
             def tell() -> None:
-                standings = find_standings(seats, control, seconds_per_cell)
+                standings = find_standings(seats, control, seconds_per_cell, between)
                 self.shop.progress.standings(name, standings)
 
             took_s, share = self._run_rounds([*members, control], stop, seed, journal, tell)
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
         return TimedHeat(
-            journal.name, seats, control, processes, took_s, share, interrupted=interrupted,
-            journal=journal,
+            journal.name, seats, control, processes, took_s, share, between,
+            interrupted=interrupted, journal=journal,
         )  # fmt: skip
 
     def _run_rounds(

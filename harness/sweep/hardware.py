@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bench.cache import cache_folder
@@ -9,6 +10,8 @@ from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.speed import find_fastest, find_speed, speed_file
+from harness.repeats import Between
+from harness.sweep.between import between_file, note_between, read_between
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
 from harness.sweep.seat import TimedHeat
@@ -60,6 +63,18 @@ class Hardware:
         """Return the memory node that a device hangs on, where that is known."""
         node: int | None = self.facts_of(device).get("memory_node")
         return node
+
+    def between(self, cell: Cell) -> Between:
+        """Return what sessions of cells like this one differ by, as is known of this machine."""
+        return read_between(self._between_file(cell))
+
+    def note_sessions(self, timed: TimedHeat, cell: Cell) -> None:
+        """Remember what the sessions of a heat differed by. `cell`: any of the heat's."""
+        note_between(self._between_file(cell), timed)
+
+    def _between_file(self, cell: Cell) -> Path:
+        known_as = fingerprint(self.environment(cell.device))
+        return between_file(cache_folder(), known_as, f"{cell.device}-{cell.threads}")
 
     def speed_in(self, timed: TimedHeat, cell: Cell) -> float:
         """Return the share of its known speed at which the machine ran a heat's control.

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.grid import Cell
 from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
+from harness.repeats import WITHIN, Between, Known
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never
@@ -32,8 +33,9 @@ ENDING = ".seats"
 
 
 def note_seats(
-    journal: Journal, place: str, seats: Sequence[Seat], processes: int, processors: int
-) -> None:
+    journal: Journal, place: str, seats: Sequence[Seat], processes: int, processors: int,
+    between: Between,
+) -> None:  # fmt: skip
     """Note beside a journal what is known of those who are about to be timed."""
     noted = [
         {"cell": seat.cell.axes(), "variant": seat.variant, "kept": seat.kept,
@@ -41,7 +43,7 @@ def note_seats(
         for seat in seats if seat.member
     ]  # fmt: skip
     told = {"place": place, "heat": journal.name, "processes": processes,
-            "processors": processors, "seats": noted}  # fmt: skip
+            "processors": processors, "between": asdict(between), "seats": noted}  # fmt: skip
     text = json.dumps(told, default=_number)
     note = journal.path.with_suffix(ENDING)
     try:
@@ -93,8 +95,9 @@ def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     restored = restore(known, told["heat"], [*members, control], variants)
     took_s = max((block.at_s for member in members for block in member.blocks), default=0.0)
     timed = TimedHeat(
-        restored.name, seats, control, told["processes"], took_s, float("nan"), interrupted=True
-    )
+        restored.name, seats, control, told["processes"], took_s, float("nan"),
+        _between(told), interrupted=True,
+    )  # fmt: skip
     outcomes = Outcomes(run)
     budget = Plan.from_json(facts["plan"]).grid.budget
     processors = told.get("processors", facts["machine"]["processors"])
@@ -154,6 +157,12 @@ def _seat(told: dict[str, Any], run_id: str) -> Seat:
     member = Member(cell.id, never, family=cell.model, stopped_by=INTERRUPTION)
     traffic = Traffic(**told["traffic"]) if told.get("traffic") else None
     return Seat(cell, told["variant"], record, told["kept"], member=member, traffic=traffic)
+
+
+def _between(told: Mapping[str, Any]) -> Between:
+    """What was known of sessions; of notes from before they were timed, nothing."""
+    known = told.get("between")
+    return Between(**{name: Known(**one) for name, one in known.items()}) if known else WITHIN
 
 
 def _plain(record: Record) -> dict[str, Any]:

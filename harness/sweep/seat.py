@@ -9,12 +9,14 @@ from typing import Any
 
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
+from harness.likeness import find_likeness, read_work
 from harness.measure.roofline import Traffic
 from harness.record import Record
+from harness.repeats import WITHIN, Between, TimedRounds, find_headlines
 from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers
-from harness.sweep.heat import Member, latencies, process_spread
+from harness.sweep.heat import Member, tabulate_rounds
 from harness.sweep.journal import Journal
 
 
@@ -42,6 +44,11 @@ class Seat:
         return self.problem or (self.member.problem if self.member else None)
 
     @property
+    def work(self) -> dict[str, float]:
+        """The share of its work in each kind of operator; nothing where that is not known."""
+        return read_work(self.record.conditions.get("operators"), self.cell.runtime)
+
+    @property
     def request(self) -> dict[str, Any]:
         """What every worker has to know of the cell."""
         cell = self.cell
@@ -57,7 +64,8 @@ class Seat:
 class TimedHeat:
     """A heat that was run: who took part, beside which control, and how the machine did.
 
-    `processes`: how many each cell had at once, 0 if it was loaded anew for every block.
+    `processes`: how many each cell had at once, 0 if it was loaded anew for every block. `between`:
+    what sessions differ by, as is known of the machine.
     `machine_speed` is the share of its known speed at which it ran the control. Where it was
     `interrupted`, or is `open` to further sessions, its journal is there to go on from.
     """
@@ -68,6 +76,7 @@ class TimedHeat:
     processes: int
     took_s: float
     stalled_share: float
+    between: Between = WITHIN
     machine_speed: float = float("nan")
     interrupted: bool = False
     open: bool = False
@@ -79,19 +88,30 @@ class TimedHeat:
         return [*(seat.member for seat in self.seats if seat.member), self.control]
 
     @cached_property
+    def rounds(self) -> TimedRounds:
+        """The members' rounds, as the statistics need them."""
+        works = [seat.work for seat in self.seats if seat.member]
+        return tabulate_rounds(self.members, find_likeness([*works, {}]))
+
+    @cached_property
     def latencies(self) -> dict[str, Estimate]:
-        """The latency of each member that was timed, by name."""
-        return latencies(self.members)
+        """The latency of each member that was timed, by name, for a repeat."""
+        return find_headlines(self.rounds, self.between)
+
+    @cached_property
+    def within(self) -> dict[str, Estimate]:
+        """The latency of each member that was timed in the heat's sessions."""
+        return find_headlines(self.rounds, WITHIN)
 
     @cached_property
     def slowness(self) -> dict[int, float]:
         """How slow all members were in each round, the median round being 1."""
-        return find_slowness({member.name: member.medians() for member in self.members})
+        return find_slowness(self.rounds.medians)
 
     @cached_property
     def process_spread(self) -> float:
         """How far processes with the same work were apart, relatively."""
-        return process_spread(self.members)
+        return self.rounds.spread
 
 
 def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:

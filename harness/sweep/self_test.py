@@ -13,6 +13,7 @@ import numpy as np
 from harness import stats
 from harness.grid import Measure
 from harness.measure.speed import find_fastest, find_speed
+from harness.repeats import smallest_difference
 from harness.rounds import CAUSES
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
 from harness.sweep.launcher import Launcher
@@ -74,7 +75,7 @@ def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -
         comparisons=len(ratios),
         false_flags=sum(ratio.p_value < P_VALUE for ratio in ratios),
         noise=float(np.median([stats.robust_deviation(values) for values in series])),
-        smallest_difference=stats.smallest_difference(series, ROUNDS, apart),
+        smallest_difference=smallest_difference(series, ROUNDS, apart),
         disturbed={
             cause: float(np.mean([one.cause == cause for one in found])) for cause in CAUSES[1:]
         },

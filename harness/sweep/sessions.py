@@ -135,6 +135,8 @@ class Sessions:
         speed = shop.hardware.speed_in(timed, first)
         goes_on = heat.left > 0 and not timed.interrupted
         concluded = self._conclude(replace(timed, machine_speed=speed, open=goes_on), heat)
+        if not goes_on and not timed.interrupted:
+            shop.hardware.note_sessions(timed, first)
         heat.seats = [seat for seat in heat.seats if not seat.failure]
         for seat in heat.seats:
             seat.let_go()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 from harness.grid import Cell
+from harness.likeness import compare_work
+from harness.repeats import WITHIN, Between
 from harness.stats import Estimate, prepare_tests
 from harness.sweep.heat import Member, compare, latencies, process_spread
 from harness.sweep.seat import Seat, find_baseline
@@ -46,11 +48,13 @@ class Standing:
 
 
 def find_standings(
-    seats: Sequence[Seat], control: Member | None = None, seconds_per_cell: float = float("nan")
-) -> list[Standing]:
+    seats: Sequence[Seat], control: Member | None = None,
+    seconds_per_cell: float = float("nan"), between: Between = WITHIN,
+) -> list[Standing]:  # fmt: skip
     """Return how each seat of a heat stands.
 
-    A cell that was not timed yet has the pace of its warm-up, without an interval, or NaN.
+    A cell that was not timed yet has the pace of its warm-up, without an interval, or NaN. Ratios
+    are for a repeat, as `between` tells; latencies are those of the rounds so far.
     """
     members = [seat.member for seat in seats if seat.member]
     members += [] if control is None else [control]
@@ -61,7 +65,8 @@ def find_standings(
         if member is not None:
             baseline = find_baseline(seats, seat.cell)
             if baseline is not None and baseline is not seat and baseline.member is not None:
-                ratio = compare(member, baseline.member, spread).estimate
+                known = between.of_ratio(compare_work(seat.work, baseline.work))
+                ratio = compare(member, baseline.member, spread, known).estimate
         latency = found.get(seat.cell.id, Estimate(seat.pace_s))
         standings.append(
             Standing(

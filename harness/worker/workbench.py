@@ -17,6 +17,7 @@ from bench import registry
 from bench.cache import cache_folder
 from harness.errors import WorkerRefusal
 from harness.layer import Layer
+from harness.likeness import write_work
 from harness.measure import counts, memory, quality, settings, timing, traffic
 from harness.measure.behaviour import try_out
 from harness.measure.devices import open_device
@@ -161,6 +162,7 @@ class Workbench:
                 "loops": pace.loops,
                 "warm_up_calls": pace.warm_up_calls,
                 "call_examples": len(loaded.inputs[0]),
+                "operators": write_work(moved.shares),
             },
             "traffic": moved,
         }

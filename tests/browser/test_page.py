@@ -55,7 +55,7 @@ def make_run(root: Path, count: int, hostile: bool = False) -> Run:
     made.write_cells(rows)
     timed = list(zip(rows["cell_id"].to_pylist(), latency.tolist(), strict=True))[:50]
     samples = [
-        {"cell_id": cell, "heat": "h", "round": number, "block": number,
+        {"cell_id": cell, "heat": "h", "session": 0, "round": number, "block": number,
          "seconds": seconds * (1 + 0.02 * generator.standard_normal()), "disturbed": number == 3,
          "cause": "preempted" if number == 3 else ""}
         for cell, seconds in timed for number in range(10)

@@ -21,7 +21,7 @@ from harness.sweep.heat import Member, TimedBlock
 from tests.sweep.scripted import Samples
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
-NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"])
+NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"])
 SWEEPS = 400
 DRAWN = 200
 """Enough to tell 5 % from 10 %."""
@@ -71,7 +71,7 @@ def test_two_equal_cells_are_rarely_told_apart_however_few_are_in_their_heat(
         logs = noise * generator.standard_normal((cells + 1, rounds)) + machine
         ids = [*(f"c{n}" for n in range(cells)), "control-0"]
         table = pd.DataFrame({
-            "cell_id": np.repeat(ids, rounds), "heat": "h",
+            "cell_id": np.repeat(ids, rounds), "heat": "h", "session": 0,
             "round": np.tile(np.arange(rounds), cells + 1), "log_s": logs.ravel(),
         })  # fmt: skip
         found = find_latencies(
@@ -95,7 +95,7 @@ def draw_two(logs: Floats, spread: float = ONE_PROCESS) -> tuple[Floats, Floats]
         for name, row in zip(names, logs, strict=False)
     }
     table = pd.DataFrame([
-        {"cell_id": cell, "heat": "h", "round": n, "log_s": np.log(seconds)}
+        {"cell_id": cell, "heat": "h", "session": 0, "round": n, "log_s": np.log(seconds)}
         for cell, rounds in known.items() for n, seconds in rounds.items()
     ])  # fmt: skip
     found = find_latencies(known)
@@ -134,14 +134,16 @@ def test_after_a_single_round_no_probability_is_stated() -> None:
     logs = np.array([[0.0, np.nan], [0.02, np.nan]])
     assert np.isnan(draw_two(logs)).all()
     frame = make_frame([{"latency_s": 1.0, "accuracy": 0.8}, {"latency_s": 1.02, "accuracy": 0.9}])
-    table = pd.DataFrame({"cell_id": ["c0", "c1"], "heat": "h", "round": 0, "log_s": [0.0, 0.02]})
+    table = pd.DataFrame(
+        {"cell_id": ["c0", "c1"], "heat": "h", "session": 0, "round": 0, "log_s": [0.0, 0.02]}
+    )
     assert "membership" not in judged(frame, Noise(table)).members
 
 
 def test_a_heat_with_a_single_round_is_as_doubtful_as_the_runs_others() -> None:
     generator = np.random.default_rng(14)
     rows = [
-        {"cell_id": f"c{cell}", "heat": f"h{cell // 2}", "round": number,
+        {"cell_id": f"c{cell}", "heat": f"h{cell // 2}", "session": 0, "round": number,
          "log_s": 0.05 * generator.standard_normal()}
         for cell in range(4) for number in range(1 if cell < 2 else 40)
     ]  # fmt: skip
@@ -181,7 +183,7 @@ def test_the_rounds_of_the_noise_are_those_of_the_headlines() -> None:
     """The least disturbed block of each round, of a level there is enough of; the control's too."""
     generator = np.random.default_rng(13)
     rows = [
-        {"heat": "h", "cell_id": cell, "round": number // 2, "block": number,
+        {"heat": "h", "cell_id": cell, "session": 0, "round": number // 2, "block": number,
          "cause": str(generator.choice(CAUSES)), "median_s": float(generator.uniform(1, 2))}
         for cell in ("c0", "c1", "control-0") for number in range(80)
     ]  # fmt: skip
@@ -203,7 +205,7 @@ def test_cells_of_one_heat_are_compared_by_their_rounds() -> None:
     phases = np.log(2) * (np.arange(30) % 7 < 3)
     logs = {"c0": phases, "c1": phases + 0.05}
     table = pd.concat([
-        pd.DataFrame({"cell_id": cell, "heat": "h", "round": np.arange(30),
+        pd.DataFrame({"cell_id": cell, "heat": "h", "session": 0, "round": np.arange(30),
                       "log_s": values + 0.005 * generator.standard_normal(30)})
         for cell, values in logs.items()
     ])  # fmt: skip

@@ -16,7 +16,7 @@ from harness.decide.noise import Noise
 from harness.decide.recommend import recommend
 from harness.report.advice import describe
 
-EXACT = Noise(pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"]))
+EXACT = Noise(pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"]))
 NAMES = ("latency_s", "accuracy", "params")
 DIRECTIONS = {"latency_s": "lower", "accuracy": "higher", "params": "lower"}
 

@@ -10,7 +10,7 @@ from simulated import make_frame
 from harness.decide.noise import Noise
 from harness.decide.verdict import decades, find_verdicts
 
-EXACT = Noise(pd.DataFrame(columns=["cell_id", "heat", "round", "log_s"]))
+EXACT = Noise(pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"]))
 
 
 def row(size: float, latency_s: float, accuracy: float, spread: float = 0.0) -> dict[str, float]:

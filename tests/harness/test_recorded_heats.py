@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from harness.measure.disturbance import Disturbance
-from harness.stats import PROCESS_SPREAD, Ratio, paired_ratio
+from harness.repeats import WITHIN, Comparison, compare_sessions
+from harness.stats import PROCESS_SPREAD
 from harness.sweep.heat import Member, TimedBlock, compare
 
 FOLDER = Path(__file__).parents[1] / "data"
@@ -88,12 +89,13 @@ def test_what_the_halves_of_a_heat_have_in_common_is_the_spread_between_processe
     assert pytest.approx(np.sqrt(np.mean(first * second)), rel=0.3) == PROCESS_SPREAD
 
 
-def synthetic(effect: float, noise: float, rounds: int, seed: int) -> Ratio:
+def synthetic(effect: float, noise: float, rounds: int, seed: int) -> Comparison:
     """A heat with known truth: both cells share the machine's swings, each has its own noise."""
     rng = np.random.default_rng(seed)
     swings = np.exp(0.2 * rng.standard_normal(rounds))
     one, other = (1e-3 * swings * np.exp(noise * rng.standard_normal(rounds)) for _ in range(2))
-    return paired_ratio(one * (1 + effect), other, PROCESS_SPREAD)
+    logs = np.log(one * (1 + effect) / other)
+    return compare_sessions([logs], [PROCESS_SPREAD], WITHIN.work)
 
 
 def test_an_effect_of_3_percent_is_found_in_noise_of_3_percent_with_30_rounds() -> None:

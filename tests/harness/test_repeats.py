@@ -4,10 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
-from harness.repeats import Known, average_sessions, find_session, pool_rounds
+from harness.repeats import (
+    WITHIN,
+    Comparison,
+    Known,
+    average_sessions,
+    compare_sessions,
+    find_sessions,
+    pool_rounds,
+    smallest_difference,
+)
+from harness.stats import LEAST_FOR_INTERVAL, PROCESS_SPREAD, find_trend
 
 TRIALS = 1_000
+ROUNDS = 30
 
 
 def simulate(
@@ -78,19 +90,116 @@ def test_draws_are_what_the_interval_says() -> None:
     assert high == pytest.approx(interval.high, abs=0.0005)
 
 
-@pytest.mark.parametrize("sizes", [(1, 2), (2, 2, 2), (10, 3), (60,), (3, 3, 3)])
-def test_the_error_of_a_session_is_that_of_its_median(sizes: tuple[int, ...]) -> None:
-    """Of how many it is told by decides how wide Student's distribution makes it."""
+NOISES = {
+    "normal": lambda generator, size: generator.standard_normal(size),
+    "heavy": lambda generator, size: generator.standard_t(3, size),
+    "peaked": lambda generator, size: generator.laplace(size=size),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 2, 2), (10, 3), (60,), (3, 3, 3), (6,), (30, 30)])
+def test_the_error_of_a_session_is_that_of_its_middle(sizes: tuple[int, ...], noise: str) -> None:
+    """At the bounds of an interval, and at those of a flag: of few rounds tails are longer."""
     generator, away = np.random.default_rng(6), []
     for _ in range(TRIALS):
-        sessions = [generator.standard_normal(size) for size in sizes]
-        middle, error = find_session(sessions[0], *pool_rounds(sessions))
-        away.append(abs(middle) / error)
-    assert np.mean(np.array(away) < 1.959964) == pytest.approx(0.95, abs=0.03)
+        sessions = [NOISES[noise](generator, size) for size in sizes]
+        middles, errors = find_sessions(sessions)
+        _, flagging = find_sessions(sessions, 0.01)
+        away.append(abs(middles[0]) / [errors[0] * 1.96, flagging[0] * 2.576])
+    covered, unflagged = np.mean(np.array(away) < 1, 0)
+    assert covered >= 0.925
+    assert unflagged >= 0.975
 
 
 def test_rounds_that_are_alone_in_their_sessions_tell_no_deviation() -> None:
     deviation, free = pool_rounds([np.array([1.0]), np.array([2.0])])
     assert free == 0
     assert np.isnan(deviation)
-    assert np.isnan(find_session(np.array([1.0]), deviation, free)[1])
+    middles, errors = find_sessions([np.array([1.0]), np.array([2.0])])
+    assert middles.tolist() == [1.0, 2.0]
+    assert np.isnan(errors).all()
+
+
+def compare(logs: ArrayLike, spread: float = 0.0) -> Comparison:
+    return compare_sessions([np.asarray(logs, dtype=float)], [spread], WITHIN.work)
+
+
+def simulate_heat(generator: np.random.Generator, ratio: float) -> np.ndarray:
+    """Log-ratios of a variant and its baseline that sometimes hang, each in one process."""
+    hangs = np.where(generator.random((2, ROUNDS)) < 0.03, np.log(1.5), 0.0)
+    own = hangs + 0.03 / np.sqrt(2) * generator.standard_normal((2, ROUNDS))
+    return np.asarray(
+        np.log(ratio) + PROCESS_SPREAD * generator.standard_normal() + own[0] - own[1]
+    )
+
+
+def test_a_ratio_finds_three_percent_in_a_noisy_heat_and_seldom_what_is_not_there() -> None:
+    generator = np.random.default_rng(5)
+    found = [compare(simulate_heat(generator, 1.03), PROCESS_SPREAD) for _ in range(400)]
+    assert np.mean([one.p_value < 0.05 for one in found]) >= 0.90
+    assert np.mean([one.estimate.low <= 1.03 <= one.estimate.high for one in found]) >= 0.93
+    equal = [compare(simulate_heat(generator, 1.0), PROCESS_SPREAD) for _ in range(1000)]
+    assert np.mean([one.p_value < 0.05 for one in equal]) <= 0.07
+    assert np.mean([one.p_value < 0.01 for one in equal]) <= 0.015
+
+
+def test_a_cell_is_as_fast_as_itself_and_no_rounds_have_no_ratio() -> None:
+    found = compare(np.zeros(ROUNDS))
+    assert found.estimate.low < found.estimate.value == 1.0 < found.estimate.high
+    assert found.p_value == pytest.approx(1.0)
+    nothing = compare_sessions([], [], WITHIN.work)
+    assert np.isnan([nothing.estimate.value, nothing.p_value]).all()
+
+
+SHAPES = {
+    "noise": lambda rng, n: rng.standard_normal(n),
+    "far from zero": lambda rng, n: 5 + rng.standard_normal(n),
+    "all equal": lambda rng, n: np.full(n, 0.25),
+    "all zero": lambda rng, n: np.zeros(n),
+    "ties": lambda rng, n: rng.integers(-2, 3, n) / 7,
+    "of one sign and tiny": lambda rng, n: 1e-9 * (1 + rng.random(n)),
+    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.9, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rounds", [1, 2, 5, 6, 7, 30, 51, 1_000, 100_000])
+@pytest.mark.parametrize("spread", [0.0, 0.004])
+def test_any_number_of_rounds_of_any_values_has_a_p_value_and_an_interval(
+    shape: str, rounds: int, spread: float
+) -> None:
+    logs = SHAPES[shape](np.random.default_rng(rounds), rounds)
+    found = compare(logs, spread)
+    if rounds == 1:
+        assert np.isnan([found.estimate.low, found.p_value, found.within.high]).all()
+        return
+    for estimate in (found.estimate, found.within):
+        assert estimate.low <= estimate.value <= estimate.high
+    assert 0 < found.p_value <= 1
+    trend = find_trend(np.exp(logs))
+    assert rounds < LEAST_FOR_INTERVAL or np.isfinite([trend.change, trend.p_value]).all()
+
+
+def test_a_surer_difference_never_has_a_larger_p_value() -> None:
+    values = 0.05 + 0.01 * np.random.default_rng(3).standard_normal(100_000)
+    found = [compare(values[:count]).p_value for count in (8, 64, 1_000, 30_000, 100_000)]
+    assert found == sorted(found, reverse=True) and found[-1] > 0
+
+
+@pytest.mark.slow
+def test_the_smallest_difference_is_found_as_often_as_promised() -> None:
+    generator = np.random.default_rng(4)
+    series = [0.03 * generator.standard_normal(30) for _ in range(10)]
+    shift = np.log1p(smallest_difference(series, 30))
+    found = [compare(0.03 * generator.standard_normal(30) + shift).p_value for _ in range(500)]
+    assert 0.90 <= np.mean(np.array(found) < 0.05) <= 0.99
+
+
+@pytest.mark.slow
+def test_more_noise_or_fewer_rounds_hide_larger_differences() -> None:
+    generator = np.random.default_rng(5)
+    noise = [generator.standard_normal(40) for _ in range(5)]
+    quiet, loud = ([scale * values for values in noise] for scale in (0.01, 0.05))
+    assert smallest_difference(loud, 30) > 3 * smallest_difference(quiet, 30)
+    assert smallest_difference(quiet, 10) > 1.3 * smallest_difference(quiet, 30)

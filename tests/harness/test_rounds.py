@@ -207,15 +207,29 @@ def make_processes(
 
 def test_what_processes_are_apart_is_found_in_the_heat() -> None:
     generator = np.random.default_rng(4)
-    found = [find_process_spread(*make_processes(generator, 0.02)) for _ in range(100)]
+    found = [find_process_spread(*make_processes(generator, 0.02), {}) for _ in range(100)]
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(0.02 * np.sqrt(12 / 22), rel=0.1)
 
 
 def test_what_earlier_heats_showed_is_the_least() -> None:
     generator = np.random.default_rng(5)
-    found = [find_process_spread(*make_processes(generator, 0.0)) for _ in range(50)]
+    found = [find_process_spread(*make_processes(generator, 0.0), {}) for _ in range(50)]
     assert min(found) >= ONE_PROCESS
     assert np.median(found) == pytest.approx(ONE_PROCESS)
     alone, _ = make_processes(generator, 0.02, processes=1)
     one = {name: dict.fromkeys(rounds, 1) for name, rounds in alone.items()}
-    assert find_process_spread(alone, one) == ONE_PROCESS
+    assert find_process_spread(alone, one, {}) == ONE_PROCESS
+
+
+def test_what_sessions_differ_by_is_not_taken_for_what_processes_do() -> None:
+    generator = np.random.default_rng(6)
+    medians, turns = make_processes(generator, 0.0)
+    sessions = {number: number // (ROUNDS // 3) for number in range(ROUNDS)}
+    processes, apart = {}, 0.05 * generator.standard_normal((len(medians), 4))
+    for cell, rounds in enumerate(medians.values()):
+        for number in rounds:
+            rounds[number] *= float(np.exp(apart[cell, sessions[number]]))
+    for name, taken in turns.items():
+        processes[name] = {number: one + 10 * sessions[number] for number, one in taken.items()}
+    assert find_process_spread(medians, processes, sessions) == pytest.approx(ONE_PROCESS, rel=0.5)
+    assert find_process_spread(medians, processes, {}) > 4 * ONE_PROCESS

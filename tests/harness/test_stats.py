@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from math import comb, inf, isnan, nan, sqrt
+from math import comb, isnan, nan, sqrt
 
 import numpy as np
 import pytest
@@ -17,28 +17,16 @@ from harness.stats import (
     Trend,
     _order_statistics,
     correct_p_values,
-    difference_p_value,
     find_trend,
     known_median,
     median_interval,
-    paired_ratio,
     percentile,
     robust_deviation,
     series_median_interval,
-    signed_rank_p_value,
-    smallest_difference,
 )
 
 ROUNDS = 30
 Z = 1.959963984540054
-
-
-def simulate_heat(generator, ratio, noise=0.03, drift=0.1):
-    """Medians of a variant and its baseline on a machine that wanders and sometimes hangs."""
-    shared = 0.002 * np.exp(np.cumsum(generator.normal(0, drift / sqrt(ROUNDS), ROUNDS)))
-    hangs = np.where(generator.random((2, ROUNDS)) < 0.03, 1.5, 1.0)
-    own = np.exp(generator.normal(0, noise / sqrt(2), (2, ROUNDS)))
-    return ratio * shared * own[0] * hangs[0], shared * own[1] * hangs[1]
 
 
 # Medians
@@ -139,89 +127,6 @@ def test_the_half_width_of_zero_is_nan():
     assert Estimate(2.0, 1.9, 2.1).relative_half_width == pytest.approx(0.05)
 
 
-# Ratios
-
-
-def test_a_paired_ratio_finds_three_percent_in_a_noisy_heat():
-    generator = np.random.default_rng(5)
-    found = [paired_ratio(*simulate_heat(generator, 1.03)) for _ in range(200)]
-    assert sum(one.p_value < 0.05 for one in found) >= 0.95 * 200
-
-
-def test_the_interval_of_a_paired_ratio_covers_the_true_ratio():
-    generator = np.random.default_rng(9)
-    found = [paired_ratio(*simulate_heat(generator, 1.03)).estimate for _ in range(600)]
-    assert sum(one.low <= 1.03 <= one.high for one in found) >= 0.92 * 600
-
-
-def test_a_paired_ratio_seldom_finds_what_is_not_there():
-    generator = np.random.default_rng(6)
-    found = [paired_ratio(*simulate_heat(generator, 1.0)) for _ in range(400)]
-    assert sum(one.p_value < 0.05 for one in found) <= 0.08 * 400
-
-
-def test_a_paired_ratio_of_a_cell_with_itself_is_one_and_no_difference():
-    values = np.random.default_rng(7).lognormal(0, 0.1, ROUNDS)
-    found = paired_ratio(values, values)
-    assert found.estimate == Estimate(1.0, 1.0, 1.0)
-    assert found.p_value == 1.0
-    assert found.pairs == ROUNDS
-
-
-def test_pairs_without_two_times_are_left_out():
-    found = paired_ratio([2.0, nan, 4.0, inf, 0.0, 2.0, -1.0], [1.0, 1.0, 2.0, 1.0, 1.0, nan, 1.0])
-    assert found.pairs == 2
-    assert found.estimate.value == 2.0
-    assert isnan(found.p_value)
-
-
-def test_no_pairs_have_no_ratio():
-    found = paired_ratio([], [])
-    assert found.pairs == 0
-    assert isnan(found.estimate.value)
-    assert isnan(found.p_value)
-
-
-def test_the_signed_rank_test_gives_the_exact_value_for_few_pairs():
-    # All eight of one sign: 2 of the 2^8 sign patterns are as extreme.
-    assert signed_rank_p_value([1, 2, 3, 4, 5, 6, 7, 8]) == pytest.approx(2 / 2**8)
-    assert signed_rank_p_value([0.0, 0.0, 0.0, 0.0, 0.0]) == 1.0
-
-
-SHAPES = {
-    "noise": lambda rng, n: rng.standard_normal(n),
-    "far from zero": lambda rng, n: 5 + rng.standard_normal(n),
-    "all equal": lambda rng, n: np.full(n, 0.25),
-    "all zero": lambda rng, n: np.zeros(n),
-    "ties": lambda rng, n: rng.integers(-2, 3, n) / 7,
-    "of one sign and tiny": lambda rng, n: 1e-9 * (1 + rng.random(n)),
-    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.9, 0.0, 1.0),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rounds", [0, 1, 2, 5, 6, 7, 30, 51, 1_000, 100_000])
-@pytest.mark.parametrize("spread", [0.0, 0.004])
-def test_any_number_of_rounds_of_any_values_has_a_p_value_and_an_interval(shape, rounds, spread):
-    logs = SHAPES[shape](np.random.default_rng(rounds), rounds)
-    p_value = difference_p_value(logs, spread)
-    assert isnan(p_value) if not rounds else 0 < p_value <= 1
-    ratio = paired_ratio(np.exp(logs), np.ones(rounds), spread)
-    assert ratio.pairs == rounds
-    if rounds >= 6:
-        assert ratio.estimate.low <= ratio.estimate.value <= ratio.estimate.high
-        assert 0 < ratio.p_value <= 1
-        trend = find_trend(np.exp(logs))
-        assert np.isfinite(trend.change) and 0 <= trend.p_value <= 1
-
-
-def test_a_surer_difference_never_has_a_larger_p_value():
-    rng = np.random.default_rng(3)
-    values = 0.05 + 0.01 * rng.standard_normal(100_000)
-    found = [difference_p_value(values[:count]) for count in (8, 64, 1_000, 30_000, 100_000)]
-    assert found == sorted(found, reverse=True) and found[-1] > 0
-
-
 def test_the_ranks_of_an_interval_cover_what_they_promise():
     for size in (6, 7, 20, 101, 1_000):
         depth, _ = _order_statistics(size)
@@ -312,24 +217,3 @@ def test_the_robust_deviation_is_that_of_normal_noise_and_ignores_outliers():
     assert robust_deviation(values) == pytest.approx(0.03, rel=0.03)
     values[:100] = 1e6
     assert robust_deviation(values) == pytest.approx(0.03, rel=0.05)
-
-
-@pytest.mark.slow
-def test_the_smallest_difference_is_found_as_often_as_promised():
-    rng = np.random.default_rng(4)
-    series = [0.03 * rng.standard_normal(30) for _ in range(10)]
-    difference = smallest_difference(series, 30)
-    found = [
-        signed_rank_p_value(0.03 * rng.standard_normal(30) + np.log1p(difference)) < 0.05
-        for _ in range(500)
-    ]
-    assert 0.90 <= np.mean(found) <= 0.99
-
-
-@pytest.mark.slow
-def test_more_noise_or_fewer_rounds_hide_larger_differences():
-    rng = np.random.default_rng(5)
-    noise = [rng.standard_normal(40) for _ in range(5)]
-    quiet, loud = ([scale * values for values in noise] for scale in (0.01, 0.05))
-    assert smallest_difference(loud, 30) > 3 * smallest_difference(quiet, 30)
-    assert smallest_difference(quiet, 10) > 1.3 * smallest_difference(quiet, 30)

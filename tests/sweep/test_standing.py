@@ -65,11 +65,11 @@ def test_what_was_warmed_up_has_its_pace_and_no_interval_until_it_is_timed() -> 
     assert find_standings([]) == []
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 5, 6])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 6])
 def test_before_there_are_enough_rounds_nothing_is_decided(rounds: int) -> None:
     seats = [seat("baseline", 1e-3, rounds), seat("half", 5e-4, rounds)]
     found = find_standings(seats, timed("c", 2e-4, rounds))
-    assert [one.verdict for one in found] == ["", "faster" if rounds == 6 else ""]
+    assert [one.verdict for one in found] == ["", "faster" if rounds > 1 else ""]
     assert [np.isnan(one.latency.value) for one in found] == [rounds == 0] * 2
 
 
