@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,8 @@ def compare_work(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     Sampling, Weighted Minhash and L1 Sketching", ICDM 2010.
     """
     kinds = one.keys() | other.keys()
-    either = sum(max(one.get(kind, 0.0), other.get(kind, 0.0)) for kind in kinds)
-    both = sum(min(one[kind], other[kind]) for kind in one.keys() & other.keys())
+    either = fsum(max(one.get(kind, 0.0), other.get(kind, 0.0)) for kind in kinds)
+    both = fsum(min(one[kind], other[kind]) for kind in one.keys() & other.keys())
     return both / either if either else 0.0
 
 

@@ -69,7 +69,7 @@ def read_between(path: Path) -> Between:
 
 def note_between(path: Path, timed: TimedHeat) -> None:
     """Add to a file what the sessions of a heat show."""
-    found, known = find_between(timed), _read(path)
+    found, known = find_between(timed, read_between(path)), _read(path)
     if not any(one.free for one in found.values()):
         return
     kept = {name: known[name].plus(one) for name, one in found.items()}
@@ -80,7 +80,7 @@ def note_between(path: Path, timed: TimedHeat) -> None:
         write_durably(path, lambda temporary: temporary.write_text(text))
 
 
-def find_between(timed: TimedHeat) -> dict[str, Shown]:
+def find_between(timed: TimedHeat, known: Between) -> dict[str, Shown]:
     """Return what the sessions of a heat show of ratios of unlike cells, and of the speed."""
     pairs = []
     for seat in timed.seats:
@@ -92,12 +92,12 @@ def find_between(timed: TimedHeat) -> dict[str, Shown]:
             continue
         sessions, errors = pair_sessions(seat.member, baseline.member, timed.process_spread)
         values, own = find_sessions(sessions)
-        one = find_excess(values, np.hypot(own, errors), timed.between.work.variance * apart)
+        one = find_excess(values, np.hypot(own, errors), known.work.variance * apart)
         pairs.append(Shown(one.total / apart, one.free))
     levels = timed.rounds.split.levels()
     return {
         "work": _average([one for one in pairs if one.free]),
-        "speed": find_excess(*levels, timed.between.speed.variance),
+        "speed": find_excess(*levels, known.speed.variance),
     }
 
 

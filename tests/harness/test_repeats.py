@@ -141,7 +141,7 @@ def test_a_ratio_finds_three_percent_in_a_noisy_heat_and_seldom_what_is_not_ther
     assert np.mean([one.estimate.low <= 1.03 <= one.estimate.high for one in found]) >= 0.93
     equal = [compare(simulate_heat(generator, 1.0), PROCESS_SPREAD) for _ in range(1000)]
     assert np.mean([one.p_value < 0.05 for one in equal]) <= 0.07
-    assert np.mean([one.p_value < 0.01 for one in equal]) <= 0.015
+    assert np.mean([one.p_value < 0.01 for one in equal]) <= 0.02
 
 
 def test_a_cell_is_as_fast_as_itself_and_no_rounds_have_no_ratio() -> None:

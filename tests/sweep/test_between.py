@@ -1,0 +1,117 @@
+"""What sessions of a machine differ by: learnt from heats, kept in a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.grid import Cell
+from harness.record import Record
+from harness.repeats import Known
+from harness.sweep.between import (
+    MOST_FREE,
+    MOST_SESSIONS,
+    USUAL,
+    WILDEST,
+    Shown,
+    between_file,
+    find_between,
+    find_excess,
+    note_between,
+    read_between,
+)
+from harness.sweep.heat import Member, TimedBlock, never
+from harness.sweep.seat import Seat, TimedHeat
+from tests.sweep.scripted import Samples
+
+ROUNDS = 20
+
+
+def seat(technique: str, operators: str) -> Seat:
+    cell = Cell("m", technique, "cpu", 1, 1, "eager", 0)
+    record = Record("r", cell, "measured").under(operators=operators)
+    return Seat(cell, technique, record, member=Member(cell.id, never))
+
+
+def make_heat(
+    generator: np.random.Generator, work: float, speed: float, sessions: int = 3,
+    other: str = '{"bf16": 1.0}',
+) -> TimedHeat:  # fmt: skip
+    """A heat whose sessions differ by so much: of its ratio to the baseline, and of its speed."""
+    seats = [seat("baseline", '{"float32": 1.0}'), seat("bf16", other)]
+    control = Member("control", never)
+    members = [*(one.member for one in seats if one.member), control]
+    for session in range(sessions):
+        own = work / np.sqrt(2) * generator.standard_normal(3)
+        level = speed * generator.standard_normal()
+        for number in range(ROUNDS):
+            for place, member in enumerate(members):
+                noise = 0.001 * generator.standard_normal()
+                samples = Samples(1e-3 * np.exp([level + own[place] + noise]), process=place)
+                at = session * ROUNDS + number
+                member.blocks.append(TimedBlock(at, 3 * at + place, place, at, samples, session))
+    return TimedHeat("h", seats, control, 1, 1.0, 0.0)
+
+
+def learn(path: Path, work: float, speed: float, heats: int, **options: object) -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(heats):
+        note_between(path, make_heat(generator, work, speed, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("work", "speed"), [(0.005, 0.2), (0.05, 0.02)])
+def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path: Path) -> None:
+    path = between_file(tmp_path, "machine", "cuda:0-1")
+    assert read_between(path) == USUAL
+    learn(path, work, speed, 60)
+    known = read_between(path)
+    assert np.sqrt(known.work.variance) == pytest.approx(work, rel=0.3)
+    level = np.hypot(speed, work / np.sqrt(2 * 3))  # three cells' own have a mean
+    assert np.sqrt(known.speed.variance) == pytest.approx(level, rel=0.3)
+    assert known.work.sessions == MOST_SESSIONS
+    assert ":" not in path.name
+
+
+def test_cells_with_the_same_work_tell_nothing_of_unlike_ones(tmp_path: Path) -> None:
+    learn(tmp_path / "known", 0.05, 0.02, 5, other='{"float32": 1.0}')
+    known = read_between(tmp_path / "known")
+    assert known.work == USUAL.work
+    assert known.speed != USUAL.speed
+
+
+def test_a_single_session_tells_nothing_and_makes_no_file(tmp_path: Path) -> None:
+    learn(tmp_path / "known", 0.05, 0.02, 3, sessions=1)
+    assert not (tmp_path / "known").exists()
+    heat = make_heat(np.random.default_rng(2), 0.05, 0.02)
+    nobody = TimedHeat("h", [], Member("control", never), 1, 1.0, 0.0)
+    assert find_between(nobody, USUAL) == {"work": Shown(), "speed": Shown()}
+    assert find_between(heat, USUAL)["work"].free == 2
+
+
+def test_what_rounds_and_processes_explain_is_no_difference_of_sessions() -> None:
+    generator = np.random.default_rng(3)
+    found = [find_excess(0.01 * generator.standard_normal(4), np.full(4, 0.01), 1.0)
+             for _ in range(2000)]  # fmt: skip
+    assert abs(np.mean([one.total for one in found])) < 0.1 * 3 * 0.01**2
+    assert {one.free for one in found} == {3.0}
+    assert find_excess([1.0], [0.1], 1.0) == Shown()
+    assert find_excess([1.0, 2.0], [0.1, np.nan], 1.0) == Shown()
+
+
+def test_one_wild_heat_is_no_measure_of_a_machine() -> None:
+    found = find_excess([0.0, 0.0, 3.0], np.full(3, 0.001), 0.01**2)
+    assert found.total == pytest.approx(2 * WILDEST * 0.01**2)
+
+
+def test_what_was_long_ago_counts_less() -> None:
+    whole = Shown(1.0, MOST_FREE - 1).plus(Shown(0.0, 2.0))
+    assert whole == Shown(0.5, (MOST_FREE + 1) / 2)
+    assert Shown(-1.0, 10.0).with_usual(Known(0.01**2, 4.0)).variance > 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 1, "work": 3}'])
+def test_a_file_that_cannot_be_read_is_as_good_as_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "known").write_text(text)
+    assert read_between(tmp_path / "known") == USUAL
+    assert read_between(tmp_path) == USUAL
+    note_between(tmp_path / "known" / "below a file", make_heat(np.random.default_rng(4), 0.1, 0.1))
