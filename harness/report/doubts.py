@@ -23,6 +23,11 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
             _count(cells, "settled", False),
             "drifted by more than 5 %, beyond what the machine did",
         ),
+        (
+            _count(cells, "sessions", 1),
+            "were timed in one session: what others would differ by is what earlier ones of this "
+            "machine did, or what is usual",
+        ),
         (_count(cells, "together", False), "were too big to be alive together with their baseline"),
     ):
         if count:

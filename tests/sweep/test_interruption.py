@@ -37,6 +37,8 @@ threads = [1]
 [budget]
 max_seconds_per_cell = 2.5
 relative_ci = 0.0001
+[measure]
+sessions = 1
 """
 MODELS = """
 import torch

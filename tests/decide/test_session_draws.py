@@ -1,0 +1,94 @@
+"""Cells drawn for a repeat: off together where their work is alike, apart where it is not."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.decide.noise import DRAWS, Noise
+from harness.decide.sessions import find_doubt
+from harness.record import METRICS
+
+LATENCY = METRICS[0]
+ROUNDS = 30
+DENSE, OTHER = json.dumps({"mm float32": 1.0}), json.dumps({"mm bfloat16": 1.0})
+
+
+def make_cells(operators: tuple[str | None, ...], **known: float) -> pd.DataFrame:
+    facts = {"work_spread": 0.02, "speed_spread": 0.05, "known_sessions": 1e6, **known}
+    return pd.DataFrame([
+        {"cell_id": f"c{number}", "latency_s": 1.0, "operators": text, "runtime": "eager",
+         "processes": 1e9, "process_spread": 0.0, **facts}
+        for number, text in enumerate(operators)
+    ])  # fmt: skip
+
+
+def make_rounds(
+    generator: np.random.Generator, cells: int, sessions: int, apart: float = 0.0,
+    noise: float = 1e-5,
+) -> pd.DataFrame:  # fmt: skip
+    """Rounds whose sessions are off by so much, each cell's and each session's by its own."""
+    off = apart * generator.standard_normal((cells + 1, sessions))
+    return pd.concat([
+        pd.DataFrame({
+            "cell_id": name, "heat": "h", "session": session,
+            "round": session * ROUNDS + np.arange(ROUNDS),
+            "log_s": off[cell, session] + noise * generator.standard_normal(ROUNDS),
+        })
+        for cell, name in enumerate([*(f"c{n}" for n in range(cells)), "control-0"])
+        for session in range(sessions)
+    ], ignore_index=True)  # fmt: skip
+
+
+def spreads(cells: pd.DataFrame, rounds: pd.DataFrame) -> tuple[float, float]:
+    """Return the deviation of the first two cells' ratio over draws, and of the first's latency."""
+    drawn = np.log(Noise(rounds).draw(cells, LATENCY, draws=4 * DRAWS))
+    return float((drawn[0] - drawn[1]).std()), float(drawn[0].std())
+
+
+@pytest.mark.parametrize("sessions", [1, 2, 4])
+def test_unlike_cells_are_drawn_apart_as_sessions_are(sessions: int) -> None:
+    generator = np.random.default_rng(1)
+    rounds = make_rounds(generator, 2, sessions)
+    ratio, latency = spreads(make_cells((DENSE, OTHER)), rounds)
+    assert ratio == pytest.approx(0.02 / np.sqrt(sessions), rel=0.1)
+    own = 0.02 / np.sqrt(2)
+    assert latency == pytest.approx(np.hypot(0.05, own) / np.sqrt(sessions), rel=0.1)
+
+
+def test_cells_with_the_same_work_are_drawn_together() -> None:
+    rounds = make_rounds(np.random.default_rng(2), 2, 2)
+    ratio, latency = spreads(make_cells((DENSE, DENSE)), rounds)
+    assert ratio < 0.0001
+    assert latency > 0.03
+    unknown, _ = spreads(make_cells((None, None)), rounds)
+    assert unknown == pytest.approx(0.02 / np.sqrt(2), rel=0.1)
+
+
+def test_what_sessions_show_counts_beside_what_was_known() -> None:
+    """Four cells in eight sessions outweigh what as much as four sessions had told."""
+    generator = np.random.default_rng(3)
+    works = tuple(json.dumps({f"mm {number}": 1.0}) for number in range(8))
+    found = []
+    for _ in range(20):
+        rounds = make_rounds(generator, 8, 8, apart=0.1)
+        cells = make_cells(works, known_sessions=4.0)
+        found.append(spreads(cells, rounds)[0])
+    assert np.mean(found) == pytest.approx(0.1 * np.sqrt(2) / np.sqrt(8), rel=0.2)
+
+
+def test_tables_of_before_sessions_are_drawn_by_their_rounds_alone() -> None:
+    cells = make_cells((DENSE, OTHER)).drop(columns=["work_spread", "operators"])
+    assert find_doubt(cells) is None
+    ratio, latency = spreads(cells, make_rounds(np.random.default_rng(4), 2, 1))
+    assert max(ratio, latency) < 0.001
+
+
+def test_a_cell_that_has_left_is_as_doubtful_as_its_sessions_are_few() -> None:
+    rounds = make_rounds(np.random.default_rng(5), 3, 4)
+    rounds = rounds[(rounds["cell_id"] != "c0") | (rounds["session"] == 0)]
+    cells = make_cells((DENSE, OTHER, json.dumps({"mm float64": 1.0})), speed_spread=1e-6)
+    drawn = np.log(Noise(rounds).draw(cells, LATENCY, draws=4 * DRAWS))
+    assert drawn[0].std() == pytest.approx(0.02 / np.sqrt(2), rel=0.1)
+    assert drawn[1].std() == pytest.approx(0.02 / np.sqrt(2) / 2, rel=0.1)
