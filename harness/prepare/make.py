@@ -52,6 +52,33 @@ def prepare_base(
     cannot be told by its content is kept for this run only, by `token`.
     """
     begin = time.perf_counter()
+    found = build_keyed(model, recipes, seed, token, batch, device)
+    way: list[float] = []
+
+    def make() -> tuple[Subject, str]:
+        seed_everything(seed, "train")
+        return train(found.subject, None if batch is None else way, device), found.data
+
+    task = found.subject.task(model)
+    making = _Making(found.key, found.steps, task, begin=begin, way=way, changed=found.changed)
+    return _keep(making, make)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model that was built, its key, that of its data, and what its function changed beside."""
+
+    key: str
+    steps: Steps
+    subject: Subject
+    data: str
+    changed: str
+
+
+def build_keyed(
+    model: str, recipes: list[str], seed: int, token: str, batch: int | None, device: str
+) -> Built:
+    """Build a model that is to be trained so, and find its key."""
     steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed, device=device)
     module = factory_module("model", model)
     subject, changes = _watch(lambda: build_base(steps), is_users(module))
@@ -70,14 +97,7 @@ def prepare_base(
         code_version(), content, model, recipes, seed, torch.__version__, torch.get_num_threads(),
         data, batch, read_global_settings(), torch.device(device).type,
     )  # fmt: skip
-    way: list[float] = []
-
-    def make() -> tuple[Subject, str]:
-        seed_everything(seed, "train")
-        return train(subject, None if batch is None else way, device), data
-
-    making = _Making(key, steps, subject.task(model), begin=begin, way=way, changed=changed)
-    return _keep(making, make)
+    return Built(key, steps, subject, data, changed)
 
 
 def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
@@ -87,9 +107,8 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
     `token`: what it reads or calls cannot be known without applying it.
     """
     before = read_facts(base)
-    module = factory_module("technique", step)
-    own = is_users(module) or bool(find_files(step))
-    key = digest(base, step, seed, code_version(), digest_sources([module]), token if own else "")
+    own = _is_own(step)
+    key = step_key(base, step, seed, token)
     steps = Steps(base=base, technique=step, seed=seed)
     making = _Making(key, steps, before["task"], before["prepare_s"])
 
@@ -104,6 +123,17 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
         return made, store_dataset(made.data)
 
     return _keep(making, make)
+
+
+def step_key(base: str, step: str, seed: int, token: str) -> str:
+    """Return the key of a variant with one more technique applied."""
+    sources = digest_sources([factory_module("technique", step)])
+    return digest(base, step, seed, code_version(), sources, token if _is_own(step) else "")
+
+
+def _is_own(step: str) -> bool:
+    """Tell whether a technique is the user's, or names a file of his."""
+    return is_users(factory_module("technique", step)) or bool(find_files(step))
 
 
 def _watch(make: Callable[[], Subject], users: bool) -> tuple[Subject, dict[str, Any]]:

@@ -68,7 +68,8 @@ def conclude(
         process_spread=timed.process_spread,
         stalled_share=timed.stalled_share,
         machine_speed=timed.machine_speed,
-        interval_reached=within.relative_half_width <= budget.relative_ci,
+        interval_reached=seat.member.stopped_by == "interval"
+        or within.relative_half_width <= budget.relative_ci,
         latency_s_within_low=within.low,
         latency_s_within_high=within.high,
     )
@@ -91,6 +92,8 @@ def conclude_kept(
     in this heat before. A reference among them is kept, too, with what it was timed for the others.
     """
     for seat in timed.seats:
+        if seat.concluded:
+            continue
         row = earlier.get(seat.cell.id)
         wanted = seat.kept or (row is not None and seat.member and seat.member.blocks)
         if not wanted or (timed.interrupted and not has_blocks(seat)):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.grid import BASELINE, Cell
+from harness.grid import BASELINE, Budget, Cell
 from harness.measure.disturbance import read_stall_s
+from harness.stats import LEAST_FOR_INTERVAL
 from harness.sweep.answers import Answers, KnownAnswers
 from harness.sweep.conclude import judge_seats
 from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
@@ -82,17 +84,27 @@ class Crew:
             apart = [group.names for group in groups if not group.together]
             needs = {name: needs[name] for names in apart for name in names}
         found += [(names, 0) for names in apart]
-        return [([ready[name] for name in names], processes) for names, processes in found]
+        taken: set[str] = set()
+
+        def seat_in(name: str) -> Seat:
+            """A baseline that is in several heats has a seat of its own in each, and one row."""
+            again = name in taken
+            taken.add(name)
+            return replace(ready[name], kept=False) if again else ready[name]
+
+        return [([seat_in(name) for name in names], processes) for names, processes in found]
 
     def run(
         self, name: str, seats: Sequence[Seat], processes: int, seed: int,
-        allow: Callable[[float], float],
+        allow: Callable[[float], float], others: Collection[str] | None = (),
+        enough_rounds: int = LEAST_FOR_INTERVAL,
     ) -> TimedHeat:  # fmt: skip
         """Time the seats in a heat, or in another session of it, in fresh processes.
 
         A seat that cannot be loaded has the problem then, and takes no part.
         `allow` tells how long each may be timed, once they are loaded, by what a block takes beside
-        its timing, as a multiple of it.
+        its timing, as a multiple of it. `others`: as a journal has it; `enough_rounds`: as a stop
+        has it.
         """
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
         self._order.seed(seed)
@@ -107,12 +119,15 @@ class Crew:
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
             variants = {seat.member.name: seat.variant for seat in seats if seat.member}
-            journal = stack.enter_context(
-                Journal(self.shop.journal, self.place, name, [*members, control], variants)
+            journal = Journal(
+                self.shop.journal, self.place, name, [*members, control], variants, others=others
             )
-            whole_s = budget.max_seconds_per_cell
-            seconds_per_cell = min(whole_s, find_spent_s(seats) + allowed_s)
-            stop = Stop(budget.relative_ci, seconds_per_cell, measure.least_rounds)
+            stack.enter_context(journal)
+            seconds_per_cell = min(find_whole_s(budget), find_spent_s(seats) + allowed_s)
+            stop = Stop(
+                budget.relative_ci, seconds_per_cell, measure.least_rounds,
+                enough_rounds=enough_rounds,
+            )  # fmt: skip
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
@@ -151,6 +166,10 @@ class Crew:
         if self.shop.interruption.asked:
             _forgive(members)
         return took_s, (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
+
+    def forget_answers(self) -> None:
+        """Let go of known answers: all seats have been judged."""
+        self._known_answers = KnownAnswers()
 
     def measure_energy(self, seat: Seat, source: str) -> None:
         """Measure a cell's energy in a process of its own, by the device's counter."""
@@ -256,6 +275,11 @@ class Crew:
             answers = found if found is not None else other or {}
             known.keep(place, cell.batch, answers)
         return answers
+
+
+def find_whole_s(budget: Budget) -> float:
+    """Return how long a cell may be timed in all: where the grid has a time, that is shared."""
+    return budget.max_seconds_per_cell if budget.max_seconds is None else float("inf")
 
 
 def find_spent_s(seats: Sequence[Seat]) -> float:

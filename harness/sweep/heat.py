@@ -74,6 +74,8 @@ class Stop:
     max_seconds_per_cell: float
     least_rounds: int
     most_rounds: float = float("inf")
+    enough_rounds: int = LEAST_FOR_INTERVAL
+    """As long as a cell has fewer it may overdraw its budget."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def _retire(members: Sequence[Member], stop: Stop, rounds: int, check: bool) -> 
     going = [member for member in members if not member.stopped_by]
     for member in going:
         # A stall may eat the budget in a round or two: an interval needs a few more.
-        patience = 1 if len(member.rounds()) >= LEAST_FOR_INTERVAL else OVERDRAFT
+        patience = 1 if len(member.rounds()) >= stop.enough_rounds else OVERDRAFT
         if member.spent_s >= patience * stop.max_seconds_per_cell:
             member.stopped_by = "budget"
         elif rounds >= stop.most_rounds:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,23 @@ class Journal:
     Opened, it gives the members what they have timed in that heat already, if it was of the same
     variant; what `left` holds is other's or of what has changed, and `changed` names the members
     that have. `holds` names all whose blocks are in it. `name` is the heat's, as it was when it was
-    begun; `session` the number of its file. Use as a context manager.
+    begun; `session` the number of its file. `others`: heats that go on apart from this one; None
+    where it goes on with the heat of its name and no other. Use as a context manager.
     """
 
     def __init__(
         self, folder: Path, place: str, name: str, members: Sequence[Member],
         variants: Mapping[str, str], clock: Callable[[], float] = time.monotonic,
+        others: Collection[str] | None = (),
     ) -> None:  # fmt: skip
         known = find_files(folder, place)
         self._members = members
         self._variants = variants
         self._clock = clock
-        restored = restore(known, name, members, variants)
+        restored = restore(known, name, members, variants, others)
         self.name, self.left, self._files = restored.name, restored.left, restored.files
         self.changed, self._held = restored.changed, restored.held
+        self.resumed = bool(self._files)
         self._kept = {member.name: len(member.blocks) for member in members}
         self._torn = False
         try:
@@ -162,16 +165,21 @@ def find_files(folder: Path, place: str) -> list[Path]:
 
 
 def restore(
-    known: Sequence[Path], name: str, members: Sequence[Member], variants: Mapping[str, str]
-) -> Restored:
-    """Give members what they have timed of their variant in the heat that has most of it.
+    known: Sequence[Path], name: str, members: Sequence[Member], variants: Mapping[str, str],
+    others: Collection[str] | None = None,
+) -> Restored:  # fmt: skip
+    """Give members what they have timed of their variant in the heat of that name.
 
-    `name` is the heat's where no cell has any.
+    With `others` in the heat that has most of it, but in none of these; `name` is the heat's where
+    no cell has any.
     """
     wanted = {(member.name, variants.get(member.name, "")): member for member in members}
     heats: dict[str, list[dict[str, Any]]] = {name: []}
     files: dict[str, list[Path]] = {name: []}
     for path in known:
+        told = _heat_of(path)
+        if told != name if others is None else told in others:
+            continue
         heat, rows = _read(path)
         heats.setdefault(heat, []).extend(row | {"session": number_of(path)} for row in rows)
         files.setdefault(heat, []).append(path)
@@ -206,6 +214,15 @@ def _key(place: str) -> str:
 def number_of(path: Path) -> int:
     """Return which file of its place this is: the session that it is of."""
     return int(path.name.split(".")[1])
+
+
+def _heat_of(path: Path) -> str:
+    """Return the heat of a stream, which stands at its beginning; nothing of one without any."""
+    try:
+        with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
+            return str((stream.schema.metadata or {})[NAME_KEY].decode())
+    except (OSError, pa.ArrowInvalid, KeyError):
+        return ""
 
 
 def _read(path: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -30,10 +30,12 @@ WAIT_POLICY = {"active": {}, "passive": {"OMP_WAIT_POLICY": "passive", "GOMP_SPI
 SERVER_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 """What it adds to the user's: a thread that NumPy's BLAS, or pandas by way of Arrow's allocator,
-starts when it is imported would break in a fork."""
+starts when it is imported would break in a fork; and a set of the user's has the same order in all
+servers, or his model would be another in each."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import Cell
 from harness.measure.machine import (
@@ -45,6 +43,7 @@ from harness.sweep.variants import (
     Variant,
     count_variant,
     describe_variant,
+    find_key,
     prepare_variant,
     variant_of,
 )
@@ -96,8 +95,7 @@ class Sweep:
         count = count_sessions(self.plan.grid, cells)
         self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells * count, len(variants))
         self.sessions = Sessions(
-            count, self.shop, self.run, self.outcomes, self.allowance, self._keep,
-            self._find_variant,
+            count, self.shop, self.run, self.outcomes, self.allowance, self._find_key
         )  # fmt: skip
         try:
             for heats in tasks:
@@ -144,9 +142,9 @@ class Sweep:
             self.interruption.release()
 
     def _give_up(self, cells: Sequence[Cell], problem: WorkerFailure) -> None:
-        """Keep the cells of a heat that have no record as failed, and go on with the next heat."""
+        """Keep the cells of a heat that have no record, or a part of one, as failed."""
         for cell in cells:
-            if cell.id not in self.outcomes.done:
+            if cell.id not in self.outcomes.done or cell.id in self.outcomes.partial:
                 self._keep(with_problem(self._start(cell), problem))
 
     def _skip_impossible(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -200,12 +198,11 @@ class Sweep:
                 self.launcher.preload_training()  # for techniques that train further
             return count_variant(worker, self.plan, cell, facts)
 
-    def _find_variant(self, cell: Cell) -> str:
+    def _find_key(self, cell: Cell) -> str:
         """Return the key of a cell's variant as it would be prepared now."""
         with ExitStack() as stack:
             worker = self.shop.hire(stack, self.plan.grid.prepare.device, cell)
-            facts = prepare_variant(worker, self.plan, cell, self._token)
-            return str(facts["variant"])
+            return find_key(worker, self.plan, cell, self._token)
 
     @property
     def _token(self) -> str:
@@ -241,6 +238,7 @@ class Sweep:
         for group, processes in crew.groups():
             name = heat_name(heat.place, self.outcomes.heats)
             self.sessions.begin(name, place, crew, group, processes, roofs)
+        crew.forget_answers()
 
     def _start(self, cell: Cell) -> Record:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -259,11 +257,8 @@ class Sweep:
         described = replace(record, task=found.task or record.task)
         return describe_variant(described, found, self.plan.grid.training.target)
 
-    def _keep(
-        self, record: Record, samples: pa.Table | None = None, examples: pa.Table | None = None,
-        sessions: int | None = None,
-    ) -> None:  # fmt: skip
-        """Keep a cell's last record, which spares it so many sessions; all, if it had none."""
-        self.outcomes.keep(record, samples, examples)
-        self.allowance.note_done(sessions or self.sessions.count)
+    def _keep(self, record: Record) -> None:
+        """Keep the record of a cell that is not timed, or not further."""
+        self.outcomes.keep(record)
+        self.allowance.note_done(self.sessions.count)
         self.progress.done(record)

@@ -37,6 +37,8 @@ class Seat:
     pace_s: float = float("nan")
     """What a call took when it was warmed up: the first that is known of its latency."""
     problem: WorkerFailure | WorkerRefusal | None = None
+    concluded: bool = False
+    """It has its last record: what it was timed is there for the others' ratios."""
 
     @property
     def failure(self) -> WorkerFailure | WorkerRefusal | None:
@@ -56,8 +58,9 @@ class Seat:
                 "threads": cell.threads, "batch": cell.batch}  # fmt: skip
 
     def let_go(self) -> None:
-        """Forget blocks and answers, which are kept in the store by now."""
-        self.member, self.answers, self.traffic = None, {}, None
+        """Forget blocks and answers, which are kept in the store by now; not what went wrong."""
+        self.problem = self.failure
+        self.member, self.answers = None, {}
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ rounds within a session shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-
-import pyarrow as pa
+from math import ceil
 
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
 from harness.measure.roofline import Roofs
-from harness.record import Record
+from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
 from harness.sweep.conclude import conclude_kept
-from harness.sweep.crew import Crew
+from harness.sweep.crew import Crew, find_whole_s
+from harness.sweep.heat import OVERDRAFT
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import imports_of, shuffle_seed
 from harness.sweep.seat import Seat, TimedHeat
@@ -53,24 +53,29 @@ class OpenHeat:
     processes: int
     roofs: Roofs | None
     left: int
+    resumed: bool = False
+    """It was begun in an earlier run: what its sessions showed was, in part, learnt then."""
 
     @property
     def wanted(self) -> int:
         """How many cells it is timed for; the others are their baselines."""
-        return sum(seat.kept for seat in self.seats)
+        return sum(seat.kept for seat in self.going)
+
+    @property
+    def going(self) -> list[Seat]:
+        """Who is timed further."""
+        return [seat for seat in self.seats if seat.failure is None]
 
 
 class Sessions:
     """Times heats, `count` times each, and keeps what they found.
 
-    keep: is told each cell's last record, and how many of its sessions that spares. find_variant:
-    what a cell's model is now, by its key; a later session imports the user's files again.
+    find_key: what a cell's model is now, by its key; a later session imports the user's files anew.
     """
 
     def __init__(
         self, count: int, shop: Shop, run: Run, outcomes: Outcomes, allowance: Allowance,
-        keep: Callable[[Record, pa.Table | None, pa.Table | None, int], None],
-        find_variant: Callable[[Cell], str],
+        find_key: Callable[[Cell], str],
     ) -> None:  # fmt: skip
         self.count = count
         self.open: list[OpenHeat] = []
@@ -78,8 +83,9 @@ class Sessions:
         self._run = run
         self._outcomes = outcomes
         self._allowance = allowance
-        self._keep = keep
-        self._find_variant = find_variant
+        self._find_key = find_key
+        self._begun: set[str] = set()
+        """The heats that have been timed here: they go on apart from each other."""
         self._told = False
         self._changes: dict[str, WorkerFailure | WorkerRefusal | None] = {}
         """Of each variant, what is known by now against timing it in this session."""
@@ -91,7 +97,7 @@ class Sessions:
         """Time a heat for the first time; it is `open` where sessions are to come."""
         heat = OpenHeat(name, place, crew, list(seats), processes, roofs, self.count)
         if heat.wanted:  # not baselines alone, whose cells have all failed
-            self._time(heat)
+            self._time(heat, self._begun)
 
     def renew(self) -> list[OpenHeat]:
         """Take another server, and return the heats that are to go on in its processes."""
@@ -103,44 +109,63 @@ class Sessions:
     def go_on(self, heat: OpenHeat) -> None:
         """Time a heat once more, in processes of the server that there is now."""
         self._allowance.note_begun(heat.wanted)
-        for seat in heat.seats:
+        for seat in heat.going:
             if imports_of(self._shop.grid, seat.cell):
                 if seat.variant not in self._changes:  # it is in the heats of other batches, too
                     self._changes[seat.variant] = self._find_change(seat)
                 seat.problem = self._changes[seat.variant]
-        self._time(heat)
+        self._time(heat, None)
 
     def _find_change(self, seat: Seat) -> WorkerFailure | WorkerRefusal | None:
-        """Return why a model of the user's cannot be timed further, if it cannot."""
+        """Return why a model of the user's cannot be timed further, if it cannot.
+
+        A file that is another each time that it is imported tells nothing of a change.
+        """
         try:
-            if self._find_variant(seat.cell) == seat.variant:
+            now = self._find_key(seat.cell)
+            if now == seat.variant:
+                return None
+            self._shop.launcher.close_templates()
+            if self._find_key(seat.cell) != now:
                 return None
         except (WorkerFailure, WorkerRefusal) as problem:
             return problem
         return WorkerFailure("exception", "its model has changed since this run began")
 
-    def _time(self, heat: OpenHeat) -> None:
-        """Time a session of a heat, and keep what was found until then."""
+    def _time(self, heat: OpenHeat, others: Collection[str] | None) -> None:
+        """Time a session of a heat, and keep what was found until then.
+
+        `others`: the heats that it is none of; None where it is known by its name.
+        """
         shop, first, wanted = self._shop, heat.seats[0].cell, heat.wanted
         number = self.count - heat.left + 1
         again = f", session {number} of {self.count}" if self.count > 1 else ""
-        shop.progress.phase(f"{heat.place}: timing {counted(len(heat.seats), 'cell')}{again}")
-        allow = partial(self._allow, wanted, len(heat.seats) + 1)
+        shop.progress.phase(f"{heat.place}: timing {counted(len(heat.going), 'cell')}{again}")
+        allow = partial(self._allow, wanted, len(heat.going) + 1)
         seed = shuffle_seed(self._run.run_id, heat.name)
-        timed = heat.crew.run(heat.name, heat.seats, heat.processes, seed, allow)
+        enough_rounds = ceil(LEAST_FOR_INTERVAL * number / self.count)
+        timed = heat.crew.run(
+            heat.name, heat.seats, heat.processes, seed, allow, others, enough_rounds
+        )
         heat.name = timed.name
-        heat.left = heat.left - 1 if self._has_time(heat) else 0
+        heat.resumed |= timed.journal is not None and number == 1 and timed.journal.resumed
+        heat.left -= 1
+        spared, has_time = heat.left, self._has_time(heat)
+        heat.left = heat.left if has_time else 0
+        self._begun.add(timed.name)
         self._outcomes.heats.add(timed.name)
         self._allowance.note_timed(timed.took_s)
         speed = shop.hardware.speed_in(timed, first)
         goes_on = heat.left > 0 and not timed.interrupted
         concluded = self._conclude(replace(timed, machine_speed=speed, open=goes_on), heat)
-        if not goes_on and not timed.interrupted:
+        if not goes_on and not timed.interrupted and not heat.resumed:
             shop.hardware.note_sessions(timed, first)
-        heat.seats = [seat for seat in heat.seats if not seat.failure]
+        heat.seats = [seat for seat in heat.seats if seat.judged]
         for seat in heat.seats:
             seat.let_go()
-        if goes_on and heat.wanted:
+        goes_on = goes_on and heat.wanted > 0
+        self._allowance.note_done(wanted + spared * (wanted - heat.wanted * goes_on))
+        if goes_on:
             self.open.append(heat)
         shop.interruption.release()
         source = shop.hardware.facts_of(first.device).get("energy")
@@ -148,10 +173,17 @@ class Sessions:
             self._measure_energy(heat, concluded, source)
 
     def _has_time(self, heat: OpenHeat) -> bool:
-        """Tell whether any cell has not spent all it has."""
-        going = [seat.member for seat in heat.seats if seat.member and not seat.failure]
-        whole_s = self._shop.grid.budget.max_seconds_per_cell
-        return any(member.spent_s < whole_s for member in going)
+        """Tell whether any cell has not spent all it has, or may overdraw that."""
+        whole_s = find_whole_s(self._shop.grid.budget)
+        return any(
+            seat.member.spent_s < whole_s
+            or (
+                len(seat.member.rounds()) < LEAST_FOR_INTERVAL
+                and seat.member.spent_s < OVERDRAFT * whole_s
+            )
+            for seat in heat.going
+            if seat.member
+        )
 
     def _conclude(self, timed: TimedHeat, heat: OpenHeat) -> list[Seat]:
         """Keep what a heat has found, and return whose records are the last ones.
@@ -169,13 +201,11 @@ class Sessions:
             self._outcomes.failures += went_on and seat.failure is not None
             if timed.open and seat.failure is None:  # its row until the next session
                 self._outcomes.keep(record, samples, examples)
-                self._allowance.note_done()
                 continue
+            self._outcomes.keep(record, samples, examples)
             if seat.kept:
-                self._keep(record, samples, examples, 1 + heat.left)
-            else:
-                self._outcomes.keep(record, samples, examples)
-            seat.record, seat.kept = record, False
+                self._shop.progress.done(record)
+            seat.record, seat.kept, seat.concluded = record, False, True
             concluded.append(seat)
         left = timed.journal is None or timed.journal.holds & self._outcomes.partial.keys()
         if timed.journal is not None and not left:  # all that it holds has become results

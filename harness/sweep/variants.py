@@ -70,6 +70,25 @@ def prepare_variant(worker: Worker, plan: Plan, cell: Cell, token: str) -> dict[
     return facts
 
 
+def find_key(worker: Worker, plan: Plan, cell: Cell, token: str) -> str:
+    """Return the key that a cell's variant would have, without making it."""
+    steps = [] if cell.technique == BASELINE else list(split_pipeline(cell.technique))
+    recipes = plan.techniques[cell.technique].recipes
+    key: str = worker.call(
+        "find_key",
+        plan.grid.budget.prepare_timeout_s,
+        model=cell.model,
+        recipes=steps[:recipes],
+        steps=steps[recipes:],
+        batch=cell.batch if cell.runtime == TRAINING else None,
+        device=plan.grid.prepare.device,
+        seed=cell.seed,
+        threads=plan.grid.prepare.threads,
+        token=token,
+    )
+    return key
+
+
 def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any]) -> Prepared:
     """Return a prepared variant with what is counted of it."""
     counted = worker.call(

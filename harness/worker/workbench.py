@@ -111,6 +111,17 @@ class Workbench:
         torch.set_num_threads(threads)
         return make.prepare_step(base, step, seed, token)
 
+    def find_key(
+        self, model: str, recipes: list[str], steps: list[str], seed: int, threads: int,
+        token: str, batch: int | None = None, device: str = "cpu",
+    ) -> str:  # fmt: skip
+        """Return the key of a variant, built and not made."""
+        torch.set_num_threads(threads)
+        key = make.build_keyed(model, recipes, seed, token, batch, device).key
+        for step in steps:
+            key = make.step_key(key, step, seed, token)
+        return key
+
     def limit_memory(self, limit_bytes: int) -> None:
         """Let allocations beyond a limit (0: none) fail."""
         if limit_bytes:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.measure.disturbance import Disturbance
 from harness.measure.timing import Block
+from harness.repeats import WITHIN
 from harness.sweep.heat import INTERRUPTION, Member, Stop, TimedBlock, run_heat
 from harness.sweep.journal import Journal
 from harness.sweep.recover import note_seats
@@ -322,7 +323,7 @@ def test_a_note_that_cannot_be_written_ends_the_run_as_the_journal_does(
         Journal(tmp_path, PLACE, "the heat", [], {}) as journal,
         pytest.raises(UserError, match=r"Cannot write .*No space left.*resume"),
     ):
-        note_seats(journal, PLACE, [], 2, 2)
+        note_seats(journal, PLACE, [], 2, 2, WITHIN)
 
 
 def test_a_folder_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
