@@ -266,7 +266,7 @@ def find_sessions(
     tails are longer.
 
     Of what real heats hold, some rounds in which one of two cells was disturbed, a mean is twice as
-    far off as a median, and one in which outliers count less 1.5 times. How far rounds are apart is
+    far off as a median, and one in which outliers count less 1.4 times. How far rounds are apart is
     taken of all sessions together, NaN where no two rounds tell it.
     """
     if not sessions:

@@ -14,7 +14,10 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
     whole = cells[cells["status"] != "partial"] if "status" in cells else cells
     wide = int(whole["interval_reached"].eq(False).sum())
     for count, what in (
-        (_count(cells, "status", "partial"), "were interrupted: `paretogrid resume` goes on"),
+        (
+            _count(cells, "status", "partial"),
+            "were not timed to the end: `paretogrid resume` goes on where the run has ended",
+        ),
         (wide, "spent their budget before the interval was as narrow as asked"),
         (_count(cells, "oversubscribed", True), "had more running threads than processors"),
         (_count(cells, "headline_blocks", "loaded"), "were measured beside other work throughout"),

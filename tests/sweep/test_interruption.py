@@ -105,7 +105,7 @@ def test_an_interrupted_heat_has_results_and_a_report_and_is_gone_on_with(
     assert cells.set_index("technique").loc["bf16", "latency_ratio"] > 0
     assert set(cells["stopped_by"]) == {"interruption"}
     page = tmp_path / "reports" / run.run_id / "report.md"
-    assert "2 of 2 cells were interrupted" in page.read_text()
+    assert "2 of 2 cells were not timed to the end" in page.read_text()
     assert "0 cells measured, 2 in part" in page.read_text()
     assert "2 partial" in shown
     blocks = read_journals(tmp_path / "results")
@@ -353,7 +353,7 @@ def test_what_a_killed_run_had_timed_is_results_without_going_on(
     assert cells.set_index("technique").loc["bf16", "fidelity"] > 0.9
     assert run.facts()["state"] == "interrupted"
     page = (tmp_path / "reports" / run.run_id / "report.md").read_text()
-    assert "2 of 2 cells were interrupted" in page
+    assert "2 of 2 cells were not timed to the end" in page
     assert "nan" not in page.lower()
     check_samples(run, blocks)
     again = command("report")
