@@ -156,12 +156,14 @@ class SplitRounds:
 
 def split_rounds(heat: pd.DataFrame) -> SplitRounds:
     """Return the rounds of a heat, split."""
-    table = heat.pivot_table(index="cell_id", columns="round", values="log_s")
-    apart, common = take_apart(table.to_numpy(float))
-    own = pd.DataFrame(apart, table.index, table.columns)
-    cells = own[~own.index.str.startswith(CONTROL_PREFIX)]
-    turns = heat.groupby("round")["session"].first().loc[table.columns].to_numpy(np.int64)
-    return SplitRounds(cells, common, turns, *find_deviation(apart))
+    rows, names = pd.factorize(heat["cell_id"], sort=True)  # a pivot takes ten times as long
+    columns, numbers = pd.factorize(heat["round"], sort=True)
+    table, turns = np.full((len(names), len(numbers)), np.nan), np.zeros(len(numbers), np.int64)
+    table[rows, columns], turns[columns] = heat["log_s"], heat["session"]
+    apart, common = take_apart(table)
+    cells = [number for number, name in enumerate(names) if not name.startswith(CONTROL_PREFIX)]
+    own = pd.DataFrame(apart[cells], names[cells], numbers)
+    return SplitRounds(own, common, turns, *find_deviation(apart))
 
 
 def find_spread(cells: pd.DataFrame) -> Floats:

@@ -200,16 +200,18 @@ class Sessions:
             went_on = record.status == "partial" and not timed.interrupted
             self._outcomes.failures += went_on and seat.failure is not None
             if timed.open and seat.failure is None:  # its row until the next session
-                self._outcomes.keep(record, samples, examples)
+                if record.status != "failed":  # by a mistake of ours, which that may not make
+                    self._outcomes.keep(record, samples, examples)
                 continue
             self._outcomes.keep(record, samples, examples)
             if seat.kept:
                 self._shop.progress.done(record)
             seat.record, seat.kept, seat.concluded = record, False, True
             concluded.append(seat)
-        left = timed.journal is None or timed.journal.holds & self._outcomes.partial.keys()
-        if timed.journal is not None and not left:  # all that it holds has become results
-            timed.journal.remove()
+        partial = {cell for cell, name in self._outcomes.partial.items() if name == timed.name}
+        journal = None if timed.open else timed.journal
+        if journal is not None and not journal.holds & partial:
+            journal.remove()  # all that it holds has become results
         return concluded
 
     def _allow(self, cells: int, members: int, loading: float) -> float:

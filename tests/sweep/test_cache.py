@@ -58,6 +58,23 @@ def test_a_disk_that_is_full_is_not_a_model_that_cannot_be_serialized(
     assert done.stdout.startswith("full"), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("recipes", [[], ["l2(0.001)"]])
+@pytest.mark.parametrize("steps", [[], ["prune-magnitude(0.5)", "bf16"]])
+def test_a_key_is_found_without_making_the_variant(
+    launcher: Launcher, recipes: list[str], steps: list[str]
+) -> None:
+    known = {"seed": 0, "token": "a test", "threads": 1}
+    width = 30 + len(recipes) + 2 * len(steps)  # another model in each test
+    model = {"model": f"digits-mlp(width={width})", "recipes": recipes, **known}
+    with launcher.worker() as worker:
+        key = worker.call("find_key", 60, steps=steps, **model)
+        assert not variant_folder(key).exists()
+        facts = worker.call("prepare_base", 120, **model)
+        for step in steps:
+            facts = worker.call("prepare_step", 60, base=facts["variant"], step=step, **known)
+        assert facts["variant"] == key
+
+
 def test_a_variant_that_somebody_began_to_delete_is_prepared_again(launcher: Launcher) -> None:
     variant = prepare(launcher, "digits-mlp(width=5)")
     (variant_folder(variant) / "facts.json").unlink()
