@@ -240,12 +240,15 @@ def _draw_sessions(
         kept, here = np.flatnonzero(there[:, number]), turns == one
         part, shared = table[kept][:, here], common[here]
         chosen = draw_blocks(part.shape[1], draws, generator)
-        middles[kept, number], levels[number] = known_median(part, 1), np.median(shared)
+        levels[number] = np.median(shared)
+        off += (_median_over(shared[None, :], chosen) - levels[number]) / len(sessions)
+        if not kept.size:  # the control's alone, or other cells'
+            continue
+        middles[kept, number] = known_median(part, 1)
         counts = np.isfinite(part).sum(1)
         errors[kept, number] = known[0] * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
         own = _draw_own(part, chosen, known, generator)
         off[kept] += own / there[kept].sum(1)[:, None]
-        off += (_median_over(shared[None, :], chosen) - levels[number]) / len(sessions)
     return DrawnSessions(middles, errors, levels, off)
 
 

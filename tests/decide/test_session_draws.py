@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.decide.noise import DRAWS, Noise
 from harness.decide.sessions import find_doubt
@@ -76,6 +78,25 @@ def test_what_sessions_show_counts_beside_what_was_known() -> None:
         cells = make_cells(works, known_sessions=4.0)
         found.append(spreads(cells, rounds)[0])
     assert np.mean(found) == pytest.approx(0.1 * np.sqrt(2) / np.sqrt(8), rel=0.2)
+
+
+@given(st.data())
+def test_whoever_was_there_in_whichever_session_is_drawn(data: st.DataObject) -> None:
+    """Sessions of the control alone, cells of one round, cells that were never together."""
+    places = [(name, session) for name in ("c0", "c1", "c2", "control-0") for session in range(3)]
+    there = data.draw(st.dictionaries(st.sampled_from(places), st.integers(1, ROUNDS), min_size=1))
+    rounds = make_rounds(np.random.default_rng(6), 3, 3, noise=0.01)
+    kept = [
+        rounds[(rounds["cell_id"] == name) & (rounds["session"] == session)].head(count)
+        for (name, session), count in there.items()
+    ]
+    cells = make_cells((DENSE, OTHER, None))
+    found = pd.concat(kept, ignore_index=True)
+    timed = [name in {cell for cell, _ in there} for name in cells["cell_id"]]
+    with np.errstate(all="raise"):
+        drawn = Noise(found).draw(cells, LATENCY, draws=20)
+    # Without a second round anywhere nothing tells how far rounds are apart.
+    assert (np.isfinite(drawn).all(1) | (np.array(timed) & np.isnan(drawn).any(1))).all()
 
 
 def test_tables_of_before_sessions_are_drawn_by_their_rounds_alone() -> None:
