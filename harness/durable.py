@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def write_durably(path: Path, write: Callable[[Path], Any]) -> None:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remember(path: Path, text: str) -> None:
+    """Keep a text for later runs, if it can be kept: a folder that is full or read-only forgets."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, lambda temporary: temporary.write_text(text))
 
 
 def remove_leftovers(folder: Path) -> None:

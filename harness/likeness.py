@@ -12,9 +12,8 @@ from itertools import combinations
 from math import fsum
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from harness.stats import Floats
 
 MOST_KINDS = 64
 """Of operators that are kept of a cell, those with the most of its work."""

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.likeness import find_likeness, read_work
 from harness.repeats import Known, find_freedom
-
-Floats = NDArray[np.float64]
+from harness.stats import Floats
 
 LEAST_SHARE = 0.05
 """Of the variance that is known remains so much, however alike a few sessions look."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.durable import write_durably
+from harness.durable import remember
 from harness.likeness import compare_work
 from harness.repeats import Between, Known, find_sessions
 from harness.sweep.heat import pair_sessions
@@ -74,10 +74,7 @@ def note_between(path: Path, timed: TimedHeat) -> None:
         return
     kept = {name: known[name].plus(one) for name, one in found.items()}
     told = {name: {"total": one.total, "free": one.free} for name, one in kept.items()}
-    text = json.dumps({"version": VERSION, **told})
-    with contextlib.suppress(OSError):  # a folder that is full or read-only: known again later
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, lambda temporary: temporary.write_text(text))
+    remember(path, json.dumps({"version": VERSION, **told}))
 
 
 def find_between(timed: TimedHeat, known: Between) -> dict[str, Shown]:
