@@ -148,6 +148,8 @@ def is_pattern(value: str | int) -> bool:
 class Budget(Strict):
     """The `[budget]` table: when a cell is good enough, and when it is given up."""
 
+    stop: Literal["decision", "interval", "budget"] = "decision"
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.01
     relative_ci: Annotated[float, Field(gt=0, lt=1)] = 0.01
     max_seconds_per_cell: Seconds = 20.0
     max_seconds: Seconds | None = None

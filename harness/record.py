@@ -137,6 +137,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("energy_source", pa.string()),
     ("test_examples", pa.int64()),
     ("stopped_by", pa.string()),
+    ("timed_s", pa.float64()),
     ("interval_reached", pa.bool_()),
     ("uncounted_ops", pa.list_(pa.string())),
     ("threads_in_effect", pa.int64()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +18,8 @@ from harness.console.outcome import print_outcome
 from harness.console.progress import show_progress
 from harness.console.streams import drop_undelivered, err, out
 from harness.decide.answer import answer
+from harness.decide.early import decide_cells
+from harness.decide.noise import Noise
 from harness.decide.sources import Source, load_source
 from harness.errors import ExitCode, UserError
 from harness.prepare.evict import LIMIT, read_limit, trim_cache
@@ -26,6 +28,7 @@ from harness.store import Run
 from harness.sweep import runner
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import Launcher
+from harness.sweep.look import Look
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Plan
 from harness.sweep.recover import find_notes
@@ -55,7 +58,8 @@ def carry_out(
             interruption.release()
             made.write_facts({**made.facts(), "state": "running"})
             with show_progress(as_json) as progress:
-                sweep = runner.Sweep(plan, made, launcher, progress, retry, interruption)
+                known = (plan, made, launcher, progress, retry, interruption)
+                sweep = runner.Sweep(*known, decide_look)
                 failures = sweep.measure()
         except KeyboardInterrupt:
             state = "interrupted"
@@ -90,6 +94,11 @@ def carry_out(
         err.print(f"What failed is measured again by: {how('resume')} --retry failed")
     if code != ExitCode.FINE:
         sys.exit(code)
+
+
+def decide_look(look: Look, smallest_effect: float) -> Mapping[str, str]:
+    """Return what is known of the frontier of a heat that is being timed."""
+    return decide_cells(look.cells, Noise(look.rounds, look.answers), smallest_effect)
 
 
 def _leave(how: Callable[[str], str], state: str) -> NoReturn:

@@ -97,5 +97,7 @@ def describe_standing(one: Standing) -> str:
     """Return in words how a cell compares so far, and whether it is still timed."""
     if one.problem:
         return f"failed: {one.problem}"
-    ended = {"interval": "precise enough", "budget": "its time is spent"}.get(one.stopped_by, "")
+    words = {"decision": "its place is known", "interval": "precise enough",
+             "budget": "its time is spent"}  # fmt: skip
+    ended = words.get(one.stopped_by, "")
     return ", ".join(filter(None, (one.verdict, ended)))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
 from harness.console.streams import out
 from harness.decide.frame import Frame
 from harness.store import Run
+from harness.sweep.look import DECISION
 from harness.wording import counted
 
 
@@ -17,5 +23,21 @@ def print_outcome(frame: Frame, made: Run, page: str) -> None:
         reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
         for message, count in reasons.items():
             out.print(f"  {kind} ({count}): {message}")
+    if saved := tell_saved(frame.cells, made.facts()):
+        out.print(saved)
     out.print(f"Results: {made.folder / 'cells.parquet'}")
     out.print(f"Report:  {page}")
+
+
+def tell_saved(cells: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+    """Say how long cells were timed whose place was known early; nothing where none was."""
+    early = cells[cells["stopped_by"] == DECISION]
+    if early.empty:
+        return ""
+    spent_s = float(early["timed_s"].sum())
+    told = f"Timed until its place was known: {len(early)} of {counted(len(cells), 'cell')}"
+    budget = facts["plan"]["grid"]["budget"]
+    if budget.get("max_seconds") is not None:
+        return f"{told}, in {spent_s:.0f} s"
+    whole_s = len(early) * budget["max_seconds_per_cell"]
+    return f"{told}, in {spent_s:.0f} s of {whole_s:.0f} s that they might have taken"

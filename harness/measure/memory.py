@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.measure.allocator import keep_no_freed_blocks, release_free_memory
+
 CALLS = 3
 Mode = Callable[[], AbstractContextManager[Any]]
 MADV_POPULATE_READ = 22
-M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,6 @@ def prime(place: Callable[[Any], Any]) -> None:
         file = io.BytesIO()
         torch.save(nn.Linear(8, 8), file)
         torch.load(io.BytesIO(file.getvalue()), weights_only=False)(torch.ones(1, 8))
-
-
-def keep_no_freed_blocks() -> None:
-    """Let the C library give every freed block of 128 KiB and more back at once.
-
-    Otherwise it raises that limit as blocks are freed, keeps them, and a call that needs 4 MiB is
-    seen to take 8: the heap's fragments, not the model's need.
-    """
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 * 1024)
-
-
-def release_free_memory() -> None:
-    """Give the heap's free pages back to the kernel: filled anew, they would count for nothing.
-
-    What fits into a gap of the heap goes there, whatever its size; once freed, the gap stays full.
-    """
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def measure_memory(

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from harness.measure.allocator import describe_allocator
 from harness.measure.processor import usable_processors
 from harness.measure.topology import choose_processors, describe_choice
 from harness.wording import counted
 
-ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 DENORMAL = 1e-40
 LARGE, REPEATS = 2**20, 8
 """Numbers of an operator that every thread takes part in, and how often it runs."""
@@ -112,7 +112,7 @@ def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, An
         "dtype_in_effect": "+".join(dtypes),
         "autocast_in_effect": "+".join(autocast) or "off",
         "matmul_precision_in_effect": torch.get_float32_matmul_precision(),
-        "allocator_in_effect": find_allocator(Path("/proc/self/maps")),
+        "allocator_in_effect": describe_allocator(),
         "denormals_in_effect": "flushed" if flushes_denormals() else "kept",
     }
 
@@ -156,15 +156,6 @@ def read_affinity() -> list[int]:
         with contextlib.suppress(OSError):
             processors |= os.sched_getaffinity(int(path.name))
     return sorted(processors)
-
-
-def find_allocator(maps: Path) -> str:
-    """Return which library gives host memory: the C library's, or one that was preloaded."""
-    try:
-        text = maps.read_text()
-    except OSError:
-        return ""
-    return next((name for name in ALLOCATORS if name in text), "libc")
 
 
 def flushes_denormals() -> bool:

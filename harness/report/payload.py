@@ -118,6 +118,8 @@ def tell_target(row: pd.Series) -> str | None:
     """Say whether a cell's interval became as narrow as asked; nothing where none was asked."""
     if row["interval_reached"] is None or pd.isna(row["interval_reached"]):
         return None
+    if not row["interval_reached"] and row["stopped_by"] == "decision":
+        return "not needed: its place was known"
     return "reached" if row["interval_reached"] else f"not reached ({row['stopped_by']})"
 
 

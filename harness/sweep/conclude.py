@@ -23,7 +23,8 @@ from harness.record import Record
 from harness.repeats import Between
 from harness.rounds import CAUSES
 from harness.sweep.heat import Member, compare
-from harness.sweep.judge import doubt_answers, judge_answers
+from harness.sweep.judge import doubt_answers, find_right, judge_answers
+from harness.sweep.look import DECISION
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.tables import examples_table
 from harness.wording import counted
@@ -56,7 +57,7 @@ def conclude(
         record = with_warning(record, f"it went on and failed: {problem}")
     if earlier is not None and earlier["status"] == "measured":
         record = with_energy(record, earlier)
-    elif timed.interrupted or timed.open or problem is not None:
+    elif problem is not None or ((timed.interrupted or timed.open) and not has_place(seat)):
         record = replace(record, status="partial")
     record = with_latency(record, seat.member, latency, timed.slowness)
     record = with_time_to_target(record)
@@ -115,6 +116,7 @@ def judge_seats(seats: Sequence[Seat]) -> None:
         wanted = baseline.answers if baseline else {}
         try:
             record = seat.record.measured(**judge_answers(seat.answers, wanted))
+            seat.right = find_right(seat.answers)
             doubts = doubt_answers(seat.answers, wanted)
         except Exception as mistake:  # ours: it costs this cell, not the others
             seat.member, seat.problem = None, own_mistake(mistake)
@@ -128,6 +130,11 @@ def judge_seats(seats: Sequence[Seat]) -> None:
 def has_blocks(seat: Seat) -> bool:
     """Tell whether there is anything to conclude of a seat: blocks, or what went wrong."""
     return seat.failure is not None or bool(seat.member and seat.member.blocks)
+
+
+def has_place(seat: Seat) -> bool:
+    """Tell whether a seat was timed until its place was known, and is not timed further."""
+    return seat.failure is None and seat.member is not None and seat.member.stopped_by == DECISION
 
 
 def with_warning(record: Record, text: str) -> Record:
@@ -184,6 +191,7 @@ def with_latency(
         rounds=len(rounds),
         samples=sum(len(block.samples.seconds) for block in member.blocks),
         stopped_by=member.stopped_by,
+        timed_s=member.spent_s,
         headline_blocks=HEADLINES[CAUSES[level]],
     )
 

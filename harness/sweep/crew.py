@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from harness.grid import BASELINE, Budget, Cell
 from harness.measure.disturbance import read_stall_s
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.sweep.answers import Answers, KnownAnswers
-from harness.sweep.conclude import judge_seats
+from harness.sweep.conclude import judge_seats, own_mistake
 from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
 from harness.sweep.heat import (
     CONTROL,
@@ -27,6 +27,7 @@ from harness.sweep.heat import (
     run_heat,
 )
 from harness.sweep.journal import Journal
+from harness.sweep.look import DECISION, Looks, look_at
 from harness.sweep.pack import need_of, pack
 from harness.sweep.recover import note_seats
 from harness.sweep.remote import Worker, alternate
@@ -49,6 +50,7 @@ class Crew:
         self.seats = seats
         self._known_answers = known_answers
         self._order = random.Random()
+        self._told = False
 
     def measure_memory(self) -> None:
         """Measure each cell's memory in a process of its own."""
@@ -124,10 +126,10 @@ class Crew:
             )
             stack.enter_context(journal)
             seconds_per_cell = min(find_whole_s(budget), find_spent_s(seats) + allowed_s)
+            relative_ci = 0.0 if budget.stop == "budget" else budget.relative_ci
             stop = Stop(
-                budget.relative_ci, seconds_per_cell, measure.least_rounds,
-                enough_rounds=enough_rounds,
-            )  # fmt: skip
+                relative_ci, seconds_per_cell, measure.least_rounds, enough_rounds=enough_rounds
+            )
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
@@ -138,16 +140,34 @@ class Crew:
                 standings = find_standings(seats, control, seconds_per_cell, between)
                 self.shop.progress.standings(name, standings)
 
-            took_s, share = self._run_rounds([*members, control], stop, seed, journal, tell)
+            known = (journal.name, seats, control, processes)
+            begun = TimedHeat(*known, took_s=0.0, stalled_share=0.0, between=between)
+            looks = self._look(begun, members)
+            took_s, share = self._run_rounds([*members, control], stop, seed, journal, tell, looks)
         interrupted = any(member.stopped_by == INTERRUPTION for member in members)
-        return TimedHeat(
-            journal.name, seats, control, processes, took_s, share, between,
-            interrupted=interrupted, journal=journal,
-        )  # fmt: skip
+        return TimedHeat(*known, took_s, share, between, interrupted=interrupted, journal=journal)
+
+    def _look(self, timed: TimedHeat, members: Sequence[Member]) -> Looks | None:
+        """Return what looks at a heat that is about to be timed, if it may end by its answer."""
+        decide, grid = self.shop.decide, self.shop.grid
+        if decide is None or grid.budget.stop != "decision":
+            return None
+
+        def find_places() -> Mapping[str, str]:
+            try:
+                # As it is in this moment: what is reckoned of a heat is kept with it.
+                return decide(look_at(replace(timed)), grid.budget.smallest_effect)
+            except Exception as mistake:  # ours: the heat goes on to the end of its budget
+                if not self._told:
+                    self._told = True
+                    self.shop.progress.phase(f"no heat ends early: {own_mistake(mistake).message}")
+                return {}
+
+        return Looks(members, find_places, grid.measure.least_rounds)
 
     def _run_rounds(
         self, members: Sequence[Member], stop: Stop, seed: int, journal: Journal,
-        tell: Callable[[], None],
+        tell: Callable[[], None], looks: Looks | None,
     ) -> tuple[float, float]:  # fmt: skip
         """Time the members, and `tell` now and then; return for how long, and its stalled share."""
         lookout = Lookout(tell)
@@ -155,6 +175,8 @@ class Crew:
         def after_round() -> bool:
             journal.keep()
             lookout.look()
+            if looks is not None:
+                looks.after_round()
             return self.shop.interruption.asked
 
         stalled_s, began_s = read_stall_s(), time.monotonic()
@@ -165,6 +187,8 @@ class Crew:
         took_s = time.monotonic() - began_s
         if self.shop.interruption.asked:
             _forgive(members)
+        elif looks is not None:
+            looks.look()
         return took_s, (read_stall_s() - stalled_s) / took_s if took_s else float("nan")
 
     def forget_answers(self) -> None:
@@ -193,7 +217,7 @@ class Crew:
         The first load tells pace and answers in either case.
         """
         seat.member = _absent(seat) if seat.judged else None
-        if seat.problem is not None:
+        if seat.problem is not None or seat.concluded:
             return
         with ExitStack() as visit:
             try:
@@ -296,7 +320,8 @@ def _absent(seat: Seat) -> Member:
 
     What it was timed in earlier ones counts for the others, too.
     """
-    return Member(seat.cell.id, never, seat.cell.model, stopped_by="failure")
+    why = DECISION if seat.problem is None else "failure"
+    return Member(seat.cell.id, never, seat.cell.model, stopped_by=why)
 
 
 def _forgive(members: Sequence[Member]) -> None:

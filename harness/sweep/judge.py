@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.conventions import IGNORED
 from harness import scores
@@ -38,6 +39,16 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
         if classes is not None and wanted is not None and wanted.shape == classes.shape:
             found["agreement"] = float(np.mean(classes == wanted))
     return found
+
+
+def find_right(answers: Answers) -> NDArray[np.bool_] | None:
+    """Return whether each test example was answered right, where these are classes."""
+    predicted, labels = answers.get("predicted"), answers.get("labels")
+    if predicted is None or labels is None or len(predicted) != len(labels):
+        return None
+    if labels.dtype.kind == "f" or labels.ndim > 1:
+        return None
+    return np.asarray(predicted == labels)
 
 
 def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:

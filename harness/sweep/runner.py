@@ -30,6 +30,7 @@ from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.journal import FOLDER
 from harness.sweep.launcher import Launcher
+from harness.sweep.look import Decide
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import Lineup, Plan, has_built_ins, heat_name, plan_lineups
 from harness.sweep.progress import Progress, without_fail
@@ -62,6 +63,7 @@ class Sweep:
     def __init__(
         self, plan: Plan, run: Run, launcher: Launcher, progress: Progress,
         retry: Collection[str] = (), interruption: Interruption | None = None,
+        decide: Decide | None = None,
     ) -> None:  # fmt: skip
         limit = plan.grid.budget.max_memory_bytes
         memory_bytes = limit or int(MEMORY_SHARE * available_memory_bytes())
@@ -74,7 +76,7 @@ class Sweep:
         self.shop = Shop(
             launcher, plan.grid, memory_bytes, self.hardware,
             self._journals / fingerprint(self.hardware.machine),  # another's blocks are others
-            self.interruption, without_fail(progress),
+            self.interruption, without_fail(progress), decide,
         )  # fmt: skip
         self.reach = Reach(self.shop, run)
         self.progress = self.shop.progress

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.likeness import find_likeness, read_work
@@ -31,6 +34,8 @@ class Seat:
     mapped_bytes: float = 0.0
     member: Member | None = None
     answers: Answers = field(default_factory=dict)
+    right: NDArray[np.bool_] | None = None
+    """Whether each test example was answered right; None where that cannot be told."""
     judged: bool = False
     """Its answers are in the record: they are asked for in a heat's first session only."""
     traffic: Traffic | None = None
@@ -38,7 +43,7 @@ class Seat:
     """What a call took when it was warmed up: the first that is known of its latency."""
     problem: WorkerFailure | WorkerRefusal | None = None
     concluded: bool = False
-    """It has its last record: what it was timed is there for the others' ratios."""
+    """It has its last record, and is timed no further: what it was is there for the others."""
 
     @property
     def failure(self) -> WorkerFailure | WorkerRefusal | None:

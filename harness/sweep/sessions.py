@@ -17,7 +17,7 @@ from harness.measure.roofline import Roofs
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
-from harness.sweep.conclude import conclude_kept
+from harness.sweep.conclude import conclude_kept, has_place
 from harness.sweep.crew import Crew, find_whole_s
 from harness.sweep.heat import OVERDRAFT
 from harness.sweep.outcomes import Outcomes
@@ -64,7 +64,7 @@ class OpenHeat:
     @property
     def going(self) -> list[Seat]:
         """Who is timed further."""
-        return [seat for seat in self.seats if seat.failure is None]
+        return [seat for seat in self.seats if seat.failure is None and not seat.concluded]
 
 
 class Sessions:
@@ -150,8 +150,9 @@ class Sessions:
         heat.name = timed.name
         heat.resumed |= timed.journal is not None and number == 1 and timed.journal.resumed
         heat.left -= 1
-        spared, has_time = heat.left, self._has_time(heat)
-        heat.left = heat.left if has_time else 0
+        spared = heat.left
+        if all(map(has_place, heat.going)) or not self._has_time(heat):
+            heat.left = 0
         self._begun.add(timed.name)
         self._outcomes.heats.add(timed.name)
         self._allowance.note_timed(timed.took_s)
@@ -199,7 +200,9 @@ class Sessions:
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             went_on = record.status == "partial" and not timed.interrupted
             self._outcomes.failures += went_on and seat.failure is not None
-            if timed.open and seat.failure is None:  # its row until the next session
+            if (
+                timed.open and seat.failure is None and not has_place(seat)
+            ):  # until the next session
                 if record.status != "failed":  # by a mistake of ours, which that may not make
                     self._outcomes.keep(record, samples, examples)
                 continue

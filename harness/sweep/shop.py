@@ -11,6 +11,7 @@ from harness.grid import Cell, Grid
 from harness.sweep.hardware import Hardware
 from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import NOTHING, Launcher
+from harness.sweep.look import Decide
 from harness.sweep.plan import imports_of
 from harness.sweep.progress import Progress
 from harness.sweep.remote import Worker
@@ -28,6 +29,8 @@ class Shop:
     """The folder of the heats' journals."""
     interruption: Interruption
     progress: Progress = field(default_factory=Progress)
+    decide: Decide | None = None
+    """Tells which places are known already; without it no heat ends before its intervals do."""
 
     @property
     def processors(self) -> int:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA
 from harness.sweep.heat import Member, TimedBlock
+from harness.sweep.judge import find_right
 from harness.sweep.seat import Seat
 
 
@@ -41,15 +42,13 @@ def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
 
 def examples_table(seat: Seat) -> pa.Table:
     """Return label and prediction of every test example of a seat, where these are classes."""
-    predicted, labels = seat.answers.get("predicted"), seat.answers.get("labels")
-    if predicted is None or labels is None or len(predicted) != len(labels):
+    if find_right(seat.answers) is None:
         return EXAMPLES_SCHEMA.empty_table()
-    if labels.dtype.kind == "f" or labels.ndim > 1:
-        return EXAMPLES_SCHEMA.empty_table()
+    labels = seat.answers["labels"]
     columns = {
         "cell_id": [seat.cell.id] * len(labels),
         "example": np.arange(len(labels)),
         "label": labels,
-        "predicted": predicted,
+        "predicted": seat.answers["predicted"],
     }
     return pa.table(columns).cast(EXAMPLES_SCHEMA)

@@ -19,6 +19,7 @@ from harness.errors import WorkerRefusal
 from harness.layer import Layer
 from harness.likeness import write_work
 from harness.measure import counts, memory, quality, settings, timing, traffic
+from harness.measure.allocator import keep_freed_memory
 from harness.measure.behaviour import try_out
 from harness.measure.devices import open_device
 from harness.measure.disturbance import Watch
@@ -81,7 +82,7 @@ class Workbench:
     def energy(self, variant: str, device: str, runtime: str, threads: int, batch: int,
                pin: bool, near: int | None) -> Estimate:  # fmt: skip
         """Return the energy of one call beyond idling, measured in this process alone."""
-        settings.apply_threads(threads, pin, near)
+        self._prepare_process(threads, pin, near)
         loaded = open_variant(variant, device, runtime, batch)
         counter = find_counter(loaded.device)
         if isinstance(counter, str):
@@ -140,7 +141,7 @@ class Workbench:
         first of a cell's processes is loaded, the start is timed, with weights that are this
         process's own, and `metrics`, `conditions` and `traffic` are returned as well.
         """
-        settings.apply_threads(threads, pin, near)
+        self._prepare_process(threads, pin, near)
         file = kept.variant_folder(variant) / kept.SUBJECT
         cached = cached_share(file) if cold else float("nan")
         begin = time.perf_counter()
@@ -180,8 +181,12 @@ class Workbench:
 
     def load_control(self, device: str, threads: int, pin: bool, near: int | None = None) -> None:
         """Load the control workload instead of a variant, and warm it up."""
-        settings.apply_threads(threads, pin, near)
+        self._prepare_process(threads, pin, near)
         self._warm_up(open_control(device), flush_cache=False, pin=pin)
+
+    def _prepare_process(self, threads: int, pin: bool, near: int | None) -> None:
+        settings.apply_threads(threads, pin, near)
+        keep_freed_memory()
 
     def _warm_up(self, loaded: Loaded, flush_cache: bool, pin: bool) -> timing.Pace:
         self._loaded = loaded

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,15 +67,6 @@ def test_torchs_build_and_instructions_are_named() -> None:
     found = settings.describe_build()
     assert "PyTorch built with" in found["torch_build"]
     assert found["torch_capability"]
-
-
-def test_a_preloaded_allocator_is_named(tmp_path: Path) -> None:
-    maps = tmp_path / "maps"
-    maps.write_text("7f r-xp 00000000 08:01 1 /usr/lib/libjemalloc.so.2\n")
-    assert settings.find_allocator(maps) == "jemalloc"
-    maps.write_text("7f r-xp 00000000 08:01 1 /usr/lib/libc.so.6\n")
-    assert settings.find_allocator(maps) == "libc"
-    assert settings.find_allocator(tmp_path / "absent") == ""
 
 
 PINNED = """

@@ -19,7 +19,9 @@ from harness.measure.disturbance import Disturbance
 from harness.measure.machine import describe_machine
 from harness.measure.timing import Block
 from harness.store import Run, read_cells
+from harness.sweep.interruption import Interruption
 from harness.sweep.launcher import NOTHING
+from harness.sweep.look import Decide
 from harness.sweep.plan import Plan, Technique
 from harness.sweep.progress import Progress
 from harness.sweep.runner import Sweep
@@ -34,12 +36,14 @@ Hook = Callable[["ScriptedWorker", dict[str, Any]], Any]
 class ScriptedLauncher:
     """Starts scripted workers. `hooks`: what to do first when one is asked for an operation.
 
-    generation: how often the server was renewed. block_s: what a block takes.
+    generation: how often the server was renewed. block_s: what a block takes. pace_s: what a call
+    takes of a variant, by its name.
     """
 
     hooks: dict[str, Hook] = field(default_factory=dict)
     generation: int = 0
     block_s: float = 0.001
+    pace_s: dict[str, float] = field(default_factory=dict)
     asked: list[tuple[int, str, str]] = field(default_factory=list)
 
     @contextmanager
@@ -118,7 +122,8 @@ class ScriptedWorker:
         if hook:
             hook(self, {"variant": self.loaded})
         time.sleep(self.launcher.block_s)
-        seconds = 1e-3 * (1 + 0.001 * self.random.standard_normal(3))
+        pace_s = self.launcher.pace_s.get(self.loaded, 1e-3)
+        seconds = pace_s * (1 + 0.001 * self.random.standard_normal(3))
         return Block(seconds, 1, Disturbance("", wall_s=3e-3), self.pid)
 
 
@@ -136,6 +141,7 @@ class Swept:
 def sweep(
     folder: Path, launcher: ScriptedLauncher, techniques: Sequence[str], run: Run | None = None,
     measure: dict[str, Any] | None = None, budget: dict[str, Any] | None = None,
+    decide: Decide | None = None, interruption: Interruption | None = None,
 ) -> Swept:  # fmt: skip
     """Sweep a model's techniques with scripted workers; or go on with a run."""
     names = ["baseline", *techniques]
@@ -149,7 +155,9 @@ def sweep(
     made = run or Run.create(folder / "results", "test", facts)
     phases: list[str] = []
     launcher_for_sweep: Any = launcher
-    whole = Sweep(plan, made, launcher_for_sweep, Progress(phase=phases.append))
+    whole = Sweep(
+        plan, made, launcher_for_sweep, Progress(phase=phases.append), (), interruption, decide
+    )
     with made.lock():
         failures = whole.measure()
     cells = read_cells(made).set_index("technique")

@@ -1,0 +1,234 @@
+"""A heat that ends when its answer is known: what that saves, and that it changes no answer.
+
+The cells are those of a real run (`results/techniques-...`): their latencies and accuracies are the
+truth here, and sessions, processes, rounds and examples are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from simulated import make_frame
+
+from harness.decide.early import OUTSIDE, Order, decide_cells
+from harness.decide.frontier import mark_frontier
+from harness.decide.noise import Noise
+from harness.repeats import Comparison, Known, compare_sessions
+from harness.rounds import ONE_PROCESS, find_latencies
+from harness.stats import Floats
+from harness.sweep.look import GROWTH
+
+(RUN,) = (Path(__file__).parents[2] / "results").glob("techniques-*")
+SESSIONS, ROUNDS = 3, 100
+WHOLE = SESSIONS * ROUNDS
+SPEED, KNOWN_SESSIONS = 0.05, 30.0
+EXAMPLES = 1_000
+OWN = 0.3
+"""How much of an answer is chance, beside how difficult the example is for all cells."""
+EFFECT = 0.01
+
+
+@dataclass(frozen=True)
+class Heat:
+    """What a heat finds if all of its cells are timed to the end.
+
+    logs: cells × rounds. right: cells × examples. truth: the cells' real log-latencies. kinds: of
+    their work; who does the same wanders together. apart: by how much others do in a session.
+    """
+
+    logs: Floats
+    right: NDArray[np.bool_]
+    truth: Floats
+    kinds: NDArray[np.int64]
+    apart: float
+
+    def decide(self, known: Floats, outside: float) -> dict[int, str]:
+        """Return what is known by some of its values; the others are NaN."""
+        cells, numbers = np.nonzero(np.isfinite(known))
+        rounds = pd.DataFrame({
+            "cell_id": [f"c{cell}" for cell in cells], "heat": "h", "session": numbers // ROUNDS,
+            "round": numbers, "log_s": known[cells, numbers],
+        })  # fmt: skip
+        medians = {
+            f"c{cell}": dict(enumerate(np.exp(row[np.isfinite(row)])))
+            for cell, row in enumerate(known)
+        }
+        latencies = find_latencies(medians)
+        frame = make_frame([
+            {"latency_s": latencies[f"c{cell}"].value, "accuracy": self.right[cell].mean(),
+             "processes": 2.0 * len(np.unique(numbers[cells == cell] // ROUNDS)),
+             "process_spread": ONE_PROCESS, "work_spread": self.apart, "speed_spread": SPEED,
+             "known_sessions": KNOWN_SESSIONS,
+             "operators": json.dumps({f"mm {self.kinds[cell]}": 1.0})}
+            for cell in range(len(known))
+        ])  # fmt: skip
+        answers = {f"c{cell}": right for cell, right in enumerate(self.right)}
+        found = decide_cells(frame.cells, Noise(rounds, answers), EFFECT, outside)
+        return {int(name[1:]): decision for name, decision in found.items()}
+
+    def compare(self, known: Floats, cell: int) -> Comparison:
+        """Return the ratio of a cell to the first, by what is known of both."""
+        ratios = known[cell] - known[0]
+        turns = np.arange(WHOLE) // ROUNDS
+        sessions = [ratios[(turns == one) & np.isfinite(ratios)] for one in range(SESSIONS)]
+        sessions = [one for one in sessions if one.size]
+        alike = self.kinds[cell] == self.kinds[0]
+        between = Known(0.0 if alike else self.apart**2, KNOWN_SESSIONS)
+        return compare_sessions(sessions, [ONE_PROCESS] * len(sessions), between)
+
+
+def read_cells() -> list[pd.DataFrame]:
+    """Return the cells of each model, the baseline first."""
+    cells = pd.read_parquet(RUN / "cells.parquet")
+    usable = cells[(cells["status"] == "measured") & cells["accuracy"].notna()]
+    usable = usable[(usable["seed"] == 0) & usable["task"].isin(["mnist1d", "digits"])]
+    usable = usable[usable["model"].isin(["mnist1d-cnn", "digits-mlp"])]
+    by_model = (rows for _, rows in usable.groupby("model"))
+    return [rows.sort_values("technique", key=lambda name: name != "baseline") for rows in by_model]
+
+
+def make_heat(
+    generator: np.random.Generator, rows: pd.DataFrame, cells: int, noise: float, apart: float
+) -> Heat:
+    """Return a heat of a baseline and others, in sessions that move each against the others."""
+    chosen = 1 + generator.choice(len(rows) - 1, cells - 1, replace=False)
+    picked = rows.iloc[[0, *chosen]]
+    alike = picked["realization"].isin(["simulated", ""]).to_numpy()
+    kinds = np.where(alike, 0, np.arange(cells))
+    truth = np.where(kinds == 0, 0.0, np.log(picked["latency_ratio"].fillna(1.0).to_numpy()))
+    work = (apart / np.sqrt(2) * generator.standard_normal((cells, SESSIONS)))[kinds]
+    speed = SPEED * generator.standard_normal(SESSIONS)
+    process = ONE_PROCESS / np.sqrt(2) * generator.standard_normal((cells, SESSIONS))
+    logs = truth[:, None] + np.repeat(work + speed + process, ROUNDS, axis=1)
+    logs = logs + noise * generator.standard_normal((cells, WHOLE))
+    ability = ndtri(picked["accuracy"].clip(0.01, 0.995).to_numpy()) * np.hypot(1, OWN)
+    chance = OWN * generator.standard_normal((cells, EXAMPLES))
+    right = ability[:, None] + chance > generator.standard_normal(EXAMPLES)
+    return Heat(logs, right, truth, kinds, apart)
+
+
+def time_until_known(heat: Heat) -> tuple[Floats, dict[int, str]]:
+    """Return what is timed until the answer is known, and the answer; as `Looks` does it."""
+    known, going = np.full_like(heat.logs, np.nan), np.ones(len(heat.logs), dtype=bool)
+    answer: dict[int, str] = {}
+    next_look = 10
+    for rounds in range(1, WHOLE + 1):
+        known[going, rounds - 1] = heat.logs[going, rounds - 1]
+        if rounds < next_look and rounds % ROUNDS:
+            continue
+        next_look = rounds + ceil(GROWTH * rounds)
+        found = heat.decide(known, OUTSIDE)
+        answer |= {cell: found[cell] for cell in np.flatnonzero(going)}
+        if "open" not in answer.values():
+            break
+        going &= [cell == 0 or answer[cell] == "open" for cell in range(len(going))]
+    return known, answer
+
+
+@pytest.mark.slow
+@pytest.mark.longest
+@pytest.mark.parametrize("apart", [0.02, 0.005])
+def test_an_early_end_saves_two_thirds_and_changes_no_answer(apart: float) -> None:
+    """The figures of ten times as many heats stand in docs/instrument.md."""
+    generator, models, heats = np.random.default_rng(3), read_cells(), 48
+    shares, same, covered = [], 0, []
+    for number in range(heats):
+        noise, cells = (0.02, 0.05)[number % 2], (4, 4, 8)[number % 3]
+        heat = make_heat(generator, models[number % len(models)], cells, noise, apart)
+        known, answer = time_until_known(heat)
+        shares.append(np.isfinite(known).mean())
+        whole = heat.decide(heat.logs, 0.05)
+        opposite = {("member", "dominated"), ("dominated", "member")}
+        same += not {(answer[cell], whole[cell]) for cell in answer} & opposite
+        for cell in range(1, cells):
+            truth = np.exp(heat.truth[cell] - heat.truth[0])
+            ratio = heat.compare(known, cell).estimate
+            covered.append(ratio.low <= truth <= ratio.high)
+    print(
+        f"\nblocks: {np.median(shares):.0%} in the median, {np.mean(shares):.0%} in the mean; "
+        f"same answer in {same} of {heats}; {np.mean(covered):.1%} of {len(covered)} covered"
+    )
+    assert same >= 0.95 * heats
+    assert np.median(shares) <= 1 / 3
+    assert 0.9 <= np.mean(covered) <= 0.99
+
+
+draws = st.integers(2, 6).flatmap(
+    lambda cells: st.tuples(
+        st.lists(st.floats(-1, 1), min_size=cells, max_size=cells),
+        st.lists(st.integers(0, 3), min_size=cells, max_size=cells),
+    )
+)
+
+
+@settings(deadline=None)
+@given(draws)
+def test_what_is_without_doubt_is_the_frontier_itself(
+    values: tuple[list[float], list[int]],
+) -> None:
+    latencies, qualities = (np.array(one, float)[:, None] for one in values)
+    order = Order(np.repeat(latencies, 4, axis=1), qualities, EFFECT, OUTSIDE)
+    found = [order.decide(number) == "member" for number in range(len(latencies))]
+    marked = mark_frontier(np.hstack([latencies, qualities]), [False, True])
+    equal = (np.abs(latencies - latencies.T) == 0) & (qualities != qualities.T)
+    if not equal.any():  # latencies that are drawn are never equal
+        assert found == marked.tolist()
+
+
+def decide_two(
+    generator: np.random.Generator, behind: float, noise: float, accuracies: tuple[float, float]
+) -> list[str]:
+    heat = Heat(
+        np.array([[0.0], [behind]]) + noise * generator.standard_normal((2, WHOLE)),
+        np.array([np.arange(EXAMPLES) < share * EXAMPLES for share in accuracies]),
+        np.zeros(2), np.zeros(2, np.int64), 0.0,
+    )  # fmt: skip
+    return list(heat.decide(heat.logs, OUTSIDE).values())
+
+
+def test_places_that_are_clear_are_known() -> None:
+    generator = np.random.default_rng(0)
+    assert decide_two(generator, 0.1, 0.02, (0.9, 0.8)) == ["member", "dominated"]
+    assert decide_two(generator, -0.1, 0.02, (0.9, 0.8)) == ["member", "member"]
+
+
+def test_a_difference_below_the_smallest_effect_is_a_tie() -> None:
+    generator = np.random.default_rng(0)
+    assert decide_two(generator, 0.0, 0.001, (0.9, 0.9)) == ["tie", "tie"]
+    assert decide_two(generator, 0.0, 0.2, (0.9, 0.9)) == ["open", "open"]
+
+
+def test_rounds_are_not_asked_what_only_more_examples_could_tell() -> None:
+    """The slower one is on the frontier if it is really better, however often it is timed."""
+    generator = np.random.default_rng(0)
+    assert decide_two(generator, 0.1, 0.02, (0.9, 0.905))[1] in ("tie", "member")
+
+
+def test_who_may_beat_an_open_cell_is_timed_with_it() -> None:
+    """The better of two that are as fast is on the frontier whatever the latencies are."""
+    generator = np.random.default_rng(0)
+    assert decide_two(generator, 0.0, 0.2, (0.9, 0.8)) == ["open", "open"]
+
+
+@pytest.mark.parametrize("accuracies", [(None, 0.9), (None, None)])
+def test_a_cell_of_unknown_quality_stays_open(accuracies: tuple[float | None, ...]) -> None:
+    frame = make_frame([{"latency_s": 1.0, "accuracy": accuracy} for accuracy in accuracies])
+    noise = Noise(pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"]))
+    assert set(decide_cells(frame.cells, noise, EFFECT).values()) == {"open"}
+
+
+def test_of_no_cells_nothing_is_known() -> None:
+    frame = make_frame([{"latency_s": 1.0, "accuracy": 0.5}])
+    noise = Noise(pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"]))
+    assert decide_cells(frame.cells.iloc[:0], noise, EFFECT) == {}
+    assert decide_cells(frame.cells, noise, EFFECT) == {"c0": "open"}

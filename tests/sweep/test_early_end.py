@@ -1,0 +1,133 @@
+"""Heats that end when their answer is known, with workers that are scripted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.commands.carry_out import decide_look
+from harness.grid import BASELINE
+from harness.store import Run, read_cells
+from harness.sweep import sessions
+from harness.sweep.interruption import Interruption
+from harness.sweep.look import Decide, Look
+from tests.sweep.simulated import MODEL, ScriptedLauncher, ScriptedWorker, sweep
+
+TECHNIQUES = ["bf16", "int8-dynamic"]
+MEASURE = {"sessions": 3, "processes": 1}
+BUDGET = {"max_seconds_per_cell": 0.3, "relative_ci": 1e-9}
+
+
+@pytest.fixture(autouse=True)
+def short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of a tenth of a second each."""
+    monkeypatch.setattr(sessions, "LEAST_S", 0.09)
+
+
+def decide_as(**places: str) -> Decide:
+    """Decide as is said of techniques; of all others nothing is known."""
+
+    def decide(look: Look, _: float) -> dict[str, str]:
+        rows = look.cells[["cell_id", "technique"]].itertuples(index=False, name=None)
+        return {cell: places.get(technique, "open") for cell, technique in rows}
+
+    return decide
+
+
+def test_a_cell_that_is_dominated_leaves_and_is_timed_in_no_later_session(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher()
+    decide = decide_as(bf16="dominated", baseline="dominated")
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide)
+    cells = found.cells
+    assert set(cells["status"]) == {"measured"}
+    assert cells["sessions"].to_dict() == {"baseline": 3, "bf16": 1, "int8-dynamic": 3}
+    assert cells["stopped_by"].to_dict() == {
+        "baseline": "budget", "bf16": "decision", "int8-dynamic": "budget",
+    }  # fmt: skip
+    assert cells.loc["bf16", "timed_s"] < 0.5 * cells.loc["int8-dynamic", "timed_s"]
+    loaded = {(session, variant) for session, asked, variant in launcher.asked if asked == "load"}
+    assert (0, f"{MODEL} + bf16") in loaded
+    assert not {(1, f"{MODEL} + bf16"), (2, f"{MODEL} + bf16")} & loaded
+    samples = found.run.read("samples").to_pandas()
+    assert samples["cell_id"].nunique() == 4, "the control's, too"
+    assert cells["latency_ratio_low"].notna().all()
+    assert not (found.run.folder / "journal").exists()
+
+
+def test_once_everything_is_known_there_are_no_more_sessions(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher()
+    decide = decide_as(**{"bf16": "dominated", "baseline": "member", "int8-dynamic": "tie"})
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide)
+    assert launcher.generation == 0
+    assert set(found.cells["stopped_by"]) == {"decision"}
+    assert set(found.cells["sessions"]) == {1}
+    assert (found.cells["rounds"] == 10).all()
+    allowance = found.sweep.allowance
+    assert allowance._done == allowance._cells
+
+
+@pytest.mark.parametrize("stop", ["interval", "budget"])
+def test_nothing_ends_early_unless_that_is_asked(tmp_path: Path, stop: str) -> None:
+    decide = decide_as(**dict.fromkeys([BASELINE, *TECHNIQUES], "dominated"))
+    budget = BUDGET | {"stop": stop, "relative_ci": 0.5}
+    found = sweep(tmp_path, ScriptedLauncher(), TECHNIQUES, None, MEASURE, budget, decide)
+    assert set(found.cells["stopped_by"]) == {stop}
+
+
+def answer_wrong(worker: ScriptedWorker, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """A variant in bf16 is wrong about each second example of a thousand."""
+    labels = np.zeros(1000, int)
+    predicted = np.where("bf16" in asked["variant"], np.arange(1000) % 2, 0)
+    return {"outputs": np.ones((1000, 2)), "predicted": predicted, "labels": labels,
+            "shape": np.array([1000, 2])}  # fmt: skip
+
+
+def test_a_heat_with_a_clear_answer_ends_by_itself(tmp_path: Path) -> None:
+    pace_s = {f"{MODEL} + bf16": 2e-3, f"{MODEL} + int8-dynamic": 0.5e-3}
+    launcher = ScriptedLauncher({"answers": answer_wrong}, pace_s=pace_s)
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide_look)
+    assert set(found.cells["stopped_by"]) == {"decision"}
+    assert (found.cells["rounds"] <= 30).all()
+    assert (found.cells["sessions"] == 1).all()
+
+
+def test_a_heat_whose_cells_are_of_unknown_quality_goes_on(tmp_path: Path) -> None:
+    def tell_nothing(*_: Any) -> dict[str, Any]:
+        return {"outputs": np.full((8, 2), np.nan), "shape": np.array([8, 2])}
+
+    launcher = ScriptedLauncher({"answers": tell_nothing}, pace_s={f"{MODEL} + bf16": 2e-3})
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide_look)
+    assert set(found.cells["stopped_by"]) == {"budget"}
+
+
+def test_what_has_left_is_not_timed_again_after_an_interruption(tmp_path: Path) -> None:
+    decide, interruption = decide_as(bf16="dominated"), Interruption()
+
+    def interrupt(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        interruption.asked |= worker.launcher.generation == 1
+
+    launcher = ScriptedLauncher({"block": interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide, interruption)
+    (made,) = (tmp_path / "results").iterdir()
+    cells = read_cells(Run(made)).set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "partial", "bf16": "measured",
+                                         "int8-dynamic": "partial"}  # fmt: skip
+    again = ScriptedLauncher()
+    found = sweep(tmp_path, again, TECHNIQUES, Run(made), MEASURE, BUDGET, decide)
+    assert set(found.cells["status"]) == {"measured"}
+    assert not [asked for asked in again.asked if asked[1] == "load" and "bf16" in asked[2]]
+    assert found.cells.loc["int8-dynamic", "sessions"] > found.cells.loc["bf16", "sessions"]
+
+
+def test_a_look_that_goes_wrong_costs_nothing(tmp_path: Path) -> None:
+    def fail(*_: Any) -> dict[str, str]:
+        raise ZeroDivisionError("ours")
+
+    found = sweep(tmp_path, ScriptedLauncher(), TECHNIQUES, None, MEASURE, BUDGET, fail)
+    assert set(found.cells["status"]) == {"measured"}
+    assert set(found.cells["stopped_by"]) == {"budget"}
+    assert sum("ours" in phase for phase in found.phases) == 1
