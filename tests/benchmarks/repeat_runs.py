@@ -35,7 +35,7 @@ batch = [{batch}]
 threads = [1]
 [budget]
 max_seconds_per_cell = {seconds}
-relative_ci = 0.0001
+stop = "budget"
 """
 
 
