@@ -166,7 +166,7 @@ class Measure(Strict):
     pin: bool = True
     block_s: Annotated[float, Field(gt=0, le=10)] = 0.01
     least_rounds: Annotated[int, Field(ge=6)] = 10
-    processes: Annotated[int, Field(ge=1, le=8)] = 2
+    processes: Annotated[int, Field(ge=1, le=8)] | None = None
     sessions: Annotated[int, Field(ge=1, le=20)] = 3
     flush_cache: bool = False
 

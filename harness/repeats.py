@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import exp, hypot, nan, sqrt
+from math import exp, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from harness.rounds import Medians, tabulate, take_apart
 from harness.stats import (
     CONFIDENCE,
     LEAST_P_VALUE,
-    Z95,
     Estimate,
     Floats,
     median_interval,
-    robust_deviation,
-    series_median_interval,
     sum_squares,
 )
 
@@ -34,8 +29,6 @@ FLAGGED = 0.01
 """The probability below which a difference counts as one: there the tails have to be right."""
 LEAST_FOR_ORDER = 12
 """Rounds of a session from which on their order tells how sure their median is."""
-POWER_DRAWS, POWER_STEPS = 200, 8
-LARGEST_LOG_RATIO = 3.0
 NOTHING = 1e-9
 """The error of what is told without any: no figure of a clock is better."""
 
@@ -69,15 +62,11 @@ WITHIN = Between(Known(0.0, 1.0), Known(0.0, 1.0))
 
 @dataclass(frozen=True)
 class Repeat:
-    """The mean of all sessions that there could be: normal distributions, each with its weight.
-
-    spread: the deviation between sessions that is expected.
-    """
+    """The mean of all sessions that there could be: normal distributions, each with its weight."""
 
     weights: Floats
     means: Floats
     deviations: Floats
-    spread: float
 
     @property
     def mean(self) -> float:
@@ -106,12 +95,6 @@ class Repeat:
         sides = [float(self.weights @ ndtr(sign * away)) for sign in (1, -1)]
         return min(1.0, max(2 * min(sides), LEAST_P_VALUE))
 
-    def draw(self, draws: int, generator: np.random.Generator) -> Floats:
-        """Return values that it might as well have."""
-        chosen = generator.choice(len(self.weights), draws, p=self.weights)
-        normal: Floats = generator.standard_normal(draws)
-        return self.means[chosen] + self.deviations[chosen] * normal
-
 
 def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repeat:
     """Return what is known of the mean of all sessions after some, each with its standard error.
@@ -132,7 +115,7 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
     logs -= known.sessions / 2 * (np.log(VARIANCES) + 1 / VARIANCES)
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
-    return Repeat(shares, means, 1 / np.sqrt(totals), sqrt(float(shares @ variances)))
+    return Repeat(shares, means, 1 / np.sqrt(totals))
 
 
 @dataclass(frozen=True)
@@ -164,88 +147,7 @@ def compare_sessions(
     return Comparison(as_factor(repeat), p_value, as_factor(within))
 
 
-@dataclass(frozen=True)
-class TimedRounds:
-    """A heat's rounds: seconds by cell and round, and the session of each round.
-
-    processes: in how many each cell was timed, by session. spread: the deviation of what one
-    process has of its own. likeness: cells × cells, in their order in `medians`.
-    """
-
-    medians: Medians
-    sessions: Mapping[int, int]
-    processes: Mapping[str, Mapping[int, int]]
-    spread: float
-    likeness: Floats
-
-    @cached_property
-    def split(self) -> SplitSessions:
-        """The rounds, split into what is each cell's own and what they share."""
-        names, numbers, logs = tabulate(self.medians)
-        turns = np.array([self.sessions[number] for number in numbers], dtype=np.int64)
-        parts = take_apart(logs) if names else (np.empty((0, 0)), np.empty(0))
-        return SplitSessions(names, *parts, turns)
-
-
-def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
-    """Return each cell's latency for a repeat: what is its own, and what all of the heat share.
-
-    A cell without rounds is left out; one of too few has no interval.
-    """
-    split = heat.split
-    level = _average(*split.levels(), between.speed)
-    freedom = dict(zip(heat.medians, find_freedom(heat.likeness), strict=True))
-    found = {}
-    for name in split.names:
-        sessions, middles, errors = split.own_sessions(name)
-        apart = [heat.spread / sqrt(heat.processes[name][one]) for one in sessions]
-        known = Known(between.work.variance * freedom[name], between.work.sessions)
-        middle = _average(middles, np.hypot(errors, apart), known)
-        low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
-        high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
-        found[name] = as_factor(
-            Estimate(middle.value + level.value, low + level.value, high + level.value)
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class SplitSessions:
-    """A heat's rounds as logarithms, split: what is each cell's own (cells × rounds), and shared.
-
-    turns: the session of each round.
-    """
-
-    names: list[str]
-    own: Floats
-    shared: Floats
-    turns: NDArray[np.int64]
-
-    def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
-        """Return the sessions that a cell has rounds in, their middles and standard errors."""
-        row = self.own[self.names.index(name)]
-        there = np.isfinite(row)
-        sessions = [int(one) for one in np.unique(self.turns[there])]
-        return sessions, *find_sessions([row[there & (self.turns == one)] for one in sessions])
-
-    def levels(self) -> tuple[Floats, Floats]:
-        """Return the level of each session and its standard error: neighbours in time are alike."""
-        sessions = [self.shared[self.turns == one] for one in np.unique(self.turns)]
-        middles, errors = find_sessions(sessions)
-        halves = [(one.high - one.low) / 2 for one in map(series_median_interval, sessions)]
-        return middles, np.fmax(errors, np.array(halves) / Z95)
-
-
-def find_freedom(likeness: Floats) -> Floats:
-    """Return how much of `Between.work` each cell has against the mean of a heat's cells.
-
-    The ratio of two that have nothing in common has all of it, and each of them half.
-    """
-    freedom: Floats = (np.diag(likeness) - 2 * likeness.mean(1) + likeness.mean()) / 2
-    return np.maximum(freedom, 0.0)
-
-
-def _average(middles: Floats, errors: Floats, known: Known) -> Estimate:
+def average(middles: Floats, errors: Floats, known: Known) -> Estimate:
     """Return the mean of all sessions; without an interval where an error is unknown."""
     if not middles.size or np.isnan(errors).any():
         return Estimate(float(middles.mean()) if middles.size else nan)
@@ -307,36 +209,3 @@ def pool_rounds(sessions: Sequence[Floats]) -> tuple[float, int]:
     """Return the deviation of a round within its session, and how many are free to tell it."""
     free = sum(len(one) - 1 for one in sessions if len(one))
     return (sqrt(sum_squares(sessions) / free), free) if free else (nan, 0)
-
-
-def smallest_difference(
-    log_ratios: Sequence[ArrayLike],
-    rounds: int,
-    spread: float = 0.0,
-    power: float = 0.95,
-    p_value: float = 0.05,
-) -> float:
-    """Return the smallest true ratio − 1 that `compare_sessions` would find this often.
-
-    `log_ratios` are series of A/A comparisons in a session, one value a round. Rounds are drawn
-    from them, a true difference is added, and the test is made, as often as it takes to know its
-    power.
-    """
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(POWER_DRAWS):
-        series = np.asarray(log_ratios[int(generator.integers(len(log_ratios)))], dtype=np.float64)
-        shared = spread * generator.standard_normal()
-        draws.append(generator.choice(series - np.median(series), rounds) + shared)
-
-    def finds(difference: float) -> bool:
-        told = (compare_sessions([draw + difference], [spread], WITHIN.work) for draw in draws)
-        return float(np.mean([one.p_value < p_value for one in told])) >= power
-
-    low, high = 0.0, 8 * robust_deviation(np.concatenate(draws)) / sqrt(rounds)
-    while not finds(high) and high < LARGEST_LOG_RATIO:
-        high *= 2
-    for _ in range(POWER_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if finds(middle) else (middle, high)
-    return float(np.expm1(high))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from harness.decide.frame import Frame, seed_rows
 from harness.decide.frontier import Group, Hypervolume, Objective, mark_frontier
-from harness.decide.noise import Floats, Noise, average_draws
+from harness.decide.noise import Noise, average_draws
+from harness.stats import Floats
 
 NEAR = 0.05
 """A cell that is on the frontier in this share of the draws is within the noise of it."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.headlines import find_freedom
 from harness.likeness import find_likeness, read_work
-from harness.repeats import Known, find_freedom
+from harness.repeats import Known
 from harness.stats import Floats
 
 LEAST_SHARE = 0.05

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.decide.blocks import load_noise
 from harness.decide.devices import device_kind
 from harness.decide.frame import GROUP, VARIANT, Frame
-from harness.decide.noise import Noise, load_noise
+from harness.decide.noise import Noise
 from harness.decide.prices import load_priced
 from harness.errors import UserError
 from harness.record import TIMED

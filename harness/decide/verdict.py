@@ -12,7 +12,8 @@ import pandas as pd
 from harness.decide.frame import GROUP, Frame, average_seeds
 from harness.decide.frontier import Objective, quality_metric
 from harness.decide.membership import draw_objectives, tell_ahead
-from harness.decide.noise import Floats, Noise
+from harness.decide.noise import Noise
+from harness.stats import Floats
 
 LOSS = 0.01
 """How much less quality than the best one that fits is no reason against a faster variant."""

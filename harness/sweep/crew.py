@@ -16,6 +16,7 @@ from harness.measure.disturbance import read_stall_s
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.sweep.answers import Answers, KnownAnswers
 from harness.sweep.conclude import judge_seats, own_mistake
+from harness.sweep.grouping import FEWEST, choose_processes, group_seats
 from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
 from harness.sweep.heat import (
     CONTROL,
@@ -28,10 +29,9 @@ from harness.sweep.heat import (
 )
 from harness.sweep.journal import Journal
 from harness.sweep.look import DECISION, Looks, look_at
-from harness.sweep.pack import need_of, pack
 from harness.sweep.recover import note_seats
 from harness.sweep.remote import Worker, alternate
-from harness.sweep.seat import Seat, TimedHeat, find_baseline
+from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout, find_standings
 
@@ -60,41 +60,18 @@ class Crew:
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
 
-    def groups(self) -> list[tuple[Sequence[Seat], int]]:
-        """Return the seats of each heat and how many processes each has; baselines in each heat.
+    def groups(self) -> list[tuple[list[Seat], int]]:
+        """Return the seats of each heat and how many processes each has; baselines in each heat."""
+        ready = [seat for seat in self.seats if seat.problem is None]
+        wanted = self.shop.grid.measure.processes or FEWEST
+        return group_seats(ready, wanted, self.shop.hardware.room(self.seats[0].cell.device))
 
-        With none, a cell is loaded anew for every block, because it does not fit otherwise.
-        """
-        ready = {seat.cell.id: seat for seat in self.seats if seat.problem is None}
-        if not ready:
-            return []
-        needs = {
-            name: need_of(seat.record.metrics, seat.mapped_bytes) for name, seat in ready.items()
-        }
-        seats, company = list(ready.values()), {}
-        for name, seat in ready.items():
-            baseline = find_baseline(seats, seat.cell)
-            if baseline is not None and baseline is not seat:
-                company[name] = baseline.cell.id
-        device = self.seats[0].cell.device
-        control = need_of({} if device == "cpu" else {"cuda_reserved_bytes": 0.0})
-        room, found = self.shop.hardware.room(device), []
-        for processes in dict.fromkeys((self.shop.grid.measure.processes, 1)):
-            wanted = {name: need * processes for name, need in needs.items()}
-            groups = pack(wanted, company, control * processes, room)
-            found += [(group.names, processes) for group in groups if group.together]
-            apart = [group.names for group in groups if not group.together]
-            needs = {name: needs[name] for names in apart for name in names}
-        found += [(names, 0) for names in apart]
-        taken: set[str] = set()
-
-        def seat_in(name: str) -> Seat:
-            """A baseline that is in several heats has a seat of its own in each, and one row."""
-            again = name in taken
-            taken.add(name)
-            return replace(ready[name], kept=False) if again else ready[name]
-
-        return [([seat_in(name) for name in names], processes) for names, processes in found]
+    def choose_processes(self, seats: Sequence[Seat], before: int, session_s: float) -> int:
+        """Return in how many processes seats are timed in a further session of so many seconds."""
+        if self.shop.grid.measure.processes is not None or before < FEWEST:
+            return before
+        room = self.shop.hardware.room(seats[0].cell.device)
+        return choose_processes(seats, before, room, session_s)
 
     def run(
         self, name: str, seats: Sequence[Seat], processes: int, seed: int,
@@ -219,11 +196,13 @@ class Crew:
         seat.member = _absent(seat) if seat.judged else None
         if seat.problem is not None or seat.concluded:
             return
+        begin = time.monotonic()
         with ExitStack() as visit:
             try:
                 loads = [
                     self._load(seat, visit, cold=number == 0) for number in range(max(1, processes))
                 ]
+                seat.load_s = (time.monotonic() - begin) / len(loads)
                 first, loaded = loads[0]
                 if not seat.judged:
                     seat.answers = self._ask_answers(seat, first)

@@ -15,12 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from harness.errors import WorkerFailure, WorkerRefusal
+from harness.headlines import TimedRounds
 from harness.measure.disturbance import Disturbance
 from harness.repeats import (
     WITHIN,
     Comparison,
     Known,
-    TimedRounds,
     compare_sessions,
 )
 from harness.rounds import (

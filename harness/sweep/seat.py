@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
+from harness.headlines import TimedRounds, find_headlines
 from harness.likeness import find_likeness, read_work
 from harness.measure.roofline import Traffic
 from harness.record import Record
-from harness.repeats import WITHIN, Between, TimedRounds, find_headlines
+from harness.repeats import WITHIN, Between
 from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers
@@ -41,6 +42,8 @@ class Seat:
     traffic: Traffic | None = None
     pace_s: float = float("nan")
     """What a call took when it was warmed up: the first that is known of its latency."""
+    load_s: float = float("nan")
+    """What it took to load it in one process."""
     problem: WorkerFailure | WorkerRefusal | None = None
     concluded: bool = False
     """It has its last record, and is timed no further: what it was is there for the others."""

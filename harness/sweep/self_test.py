@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import stats
-from harness.grid import Measure
 from harness.measure.speed import find_fastest, find_speed
-from harness.repeats import smallest_difference
+from harness.power import smallest_difference
 from harness.rounds import CAUSES
+from harness.sweep.grouping import FEWEST
 from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
 from harness.sweep.launcher import Launcher
 from harness.sweep.remote import alternate
@@ -22,7 +22,6 @@ from harness.sweep.remote import alternate
 TIMEOUT_S = 120.0
 BLOCK_S = 0.01
 COPIES, ROUNDS, HEATS = 5, 30, 3
-PROCESSES = Measure().processes
 SECONDS = 2.0
 """Of a copy in a heat; threads that stand in each other's way would take minutes."""
 P_VALUE = 0.01
@@ -64,7 +63,7 @@ def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -
         for one, other in combinations(members, 2)
     ]
     series = [log_ratios(*pair) for members in heats for pair in combinations(members, 2)]
-    apart = float(np.median(spreads)) * (2 / PROCESSES) ** 0.5
+    apart = float(np.median(spreads)) * (2 / FEWEST) ** 0.5
     found = [block.samples.disturbance for member in everyone for block in member.blocks]
     wall_s = sum(one.wall_s for one in found)
     medians = [median_s for member in everyone for median_s in member.medians().values()]
@@ -90,7 +89,7 @@ def time_copies(launcher: Launcher, device: str, threads: int, seed: int) -> lis
     with ExitStack() as stack:
         members, order = [], random.Random(seed)
         for number in range(COPIES):
-            workers = [stack.enter_context(launcher.worker()) for _ in range(PROCESSES)]
+            workers = [stack.enter_context(launcher.worker()) for _ in range(FEWEST)]
             for worker in workers:
                 worker.call("load_control", TIMEOUT_S, device=device, threads=threads, pin=True)
                 worker.pause()

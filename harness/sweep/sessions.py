@@ -53,6 +53,8 @@ class OpenHeat:
     processes: int
     roofs: Roofs | None
     left: int
+    session_s: float = float("nan")
+    """For how long each cell was timed in the last session."""
     resumed: bool = False
     """It was begun in an earlier run: what its sessions showed was, in part, learnt then."""
 
@@ -143,13 +145,15 @@ class Sessions:
         shop.progress.phase(f"{heat.place}: timing {counted(len(heat.going), 'cell')}{again}")
         allow = partial(self._allow, wanted, len(heat.going) + 1)
         seed = shuffle_seed(self._run.run_id, heat.name)
+        processes = heat.processes
+        if number > 1:
+            processes = heat.crew.choose_processes(heat.going, processes, heat.session_s)
         enough_rounds = ceil(LEAST_FOR_INTERVAL * number / self.count)
-        timed = heat.crew.run(
-            heat.name, heat.seats, heat.processes, seed, allow, others, enough_rounds
-        )
+        timed = heat.crew.run(heat.name, heat.seats, processes, seed, allow, others, enough_rounds)
         heat.name = timed.name
         heat.resumed |= timed.journal is not None and number == 1 and timed.journal.resumed
         heat.left -= 1
+        heat.session_s = timed.took_s / (len(heat.going) + 1)
         spared = heat.left
         if all(map(has_place, heat.going)) or not self._has_time(heat):
             heat.left = 0

@@ -11,7 +11,7 @@ import torch
 from copies import time_copies
 from pair import ROWS, make
 
-from harness.grid import Measure
+from harness.sweep.grouping import FEWEST
 from harness.sweep.heat import Stop, compare
 from harness.sweep.launcher import Launcher
 
@@ -106,6 +106,6 @@ def paretogrid(launcher: Launcher, variant: str, folder: Path) -> float:
     """paretogrid: a heat of both, as long each; the median of the rounds' ratios."""
     members = time_copies(
         launcher, variant, ROWS, Stop(0.0, SECONDS, 10), seed=time.time_ns(),
-        processes=Measure().processes,
+        processes=FEWEST,
     )  # fmt: skip
     return compare(*members).estimate.value

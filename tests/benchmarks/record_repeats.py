@@ -33,6 +33,13 @@ from harness.sweep.variants import prepare_variant
 
 MODELS = Path(__file__).with_name("unlike.py")
 WHERE = "the benchmark"
+TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema([
+    ("workload", TEXT), ("turn", pa.int8()), ("server", pa.int8()), ("loaded", pa.bool_()),
+    ("begun_s", pa.float32()), ("member", TEXT), ("operators", TEXT), ("round", pa.int16()),
+    ("process", pa.int32()), ("median_s", pa.float32()), ("cause", TEXT),
+])  # fmt: skip
+"""Of the file, which is kept small."""
 
 
 def prepare_cells(launcher: Launcher, workload: str) -> list[tuple[Cell, str, Imports]]:
@@ -48,6 +55,19 @@ def prepare_cells(launcher: Launcher, workload: str) -> list[tuple[Cell, str, Im
     return found
 
 
+def read_operators(launcher: Launcher, cell: Cell, variant: str, imports: Imports) -> str:
+    """Return the share of a cell's work in each kind of operator, as the store has it."""
+    with launcher.worker(imports) as worker:
+        loaded = worker.call("load", TIMEOUT_S, variant=variant, cold=True, **settings_of(cell))
+    return str(loaded["conditions"]["operators"])
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """Return how a cell is loaded."""
+    return {"device": "cpu", "threads": 1, "pin": True, "runtime": "eager", "batch": cell.batch,
+            "wait_policy": "active", "flush_cache": False}  # fmt: skip
+
+
 def time_cells(
     launcher: Launcher, cells: Sequence[tuple[Cell, str, Imports]], seconds: float, seed: int,
     processes: int,
@@ -60,19 +80,18 @@ def time_cells(
             started = []
             for _ in range(processes):
                 worker = stack.enter_context(launcher.worker(imports))
-                worker.call(operation, TIMEOUT_S, device="cpu", threads=1, pin=True, **request)
+                worker.call(operation, TIMEOUT_S, **request)
                 worker.pause()
                 started.append(worker)
             return started
 
         members = []
         for cell, variant, imports in cells:
-            workers = start(imports, "load", variant=variant, runtime="eager", batch=cell.batch,
-                            wait_policy="active", flush_cache=False, cold=False)  # fmt: skip
+            workers = start(imports, "load", variant=variant, cold=False, **settings_of(cell))
             time_block = alternate(workers, TIMEOUT_S, BLOCK_S, order)
             members.append(Member(cell.technique, time_block, family=cell.model))
-        control = alternate(start(NOTHING, "load_control"), TIMEOUT_S, BLOCK_S, order)
-        members.append(Member(CONTROL, control))
+        control = start(NOTHING, "load_control", device="cpu", threads=1, pin=True)
+        members.append(Member(CONTROL, alternate(control, TIMEOUT_S, BLOCK_S, order)))
         run_heat(members, Stop(0.0, seconds, 1), seed)
     return members
 
@@ -86,6 +105,8 @@ def record(
     with ExitStack() as stack:
         launchers = [stack.enter_context(Launcher()) for _ in range(servers)]
         cells = prepare_cells(launchers[0], workload)
+        operators = {cell.technique: read_operators(launchers[0], cell, *rest)
+                     for cell, *rest in cells}  # fmt: skip
         for launcher in launchers:  # a template takes its time when it is first asked for
             with launcher.worker(cells[0][2]):
                 pass
@@ -98,7 +119,8 @@ def record(
                              "loaded": loaded, "begun_s": time.monotonic() - begin}  # fmt: skip
                     members = time_cells(launchers[server], cells, seconds, seed, processes)
                     for member in members:
-                        yield from (facts | row for row in blocks_of(member))
+                        told = facts | {"operators": operators.get(member.name, "")}
+                        yield from (told | row for row in blocks_of(member))
                     sys.stderr.write(f"\rturn {turn + 1} of {turns}, {facts['begun_s']:.0f} s ")
 
 
@@ -120,7 +142,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="of each cell in a heat")
     asked = parser.parse_args()
     rows = list(record(asked.workload, asked.servers, asked.turns, asked.seconds, asked.processes))
-    pq.write_table(pa.Table.from_pylist(rows), asked.target, compression="zstd")
+    table = pa.Table.from_pylist(rows).select(SCHEMA.names).cast(SCHEMA)
+    pq.write_table(table, asked.target, compression="zstd", compression_level=19)
 
 
 if __name__ == "__main__":

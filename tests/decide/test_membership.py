@@ -10,9 +10,10 @@ import pytest
 from simulated import make_frame, simulate
 
 from harness.decide.answer import answer
+from harness.decide.blocks import find_rounds
 from harness.decide.frontier import Objective, find_frontiers, mark_frontier
 from harness.decide.membership import judge, measure_hypervolume, tell_ahead
-from harness.decide.noise import Noise, find_rounds
+from harness.decide.noise import Noise
 from harness.measure.disturbance import Disturbance
 from harness.record import METRICS
 from harness.rounds import CAUSES, ONE_PROCESS, find_latencies

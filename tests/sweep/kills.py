@@ -37,7 +37,7 @@ techniques = ["bf16", "int8-dynamic"]
 batch = [1, 8]
 [budget]
 max_seconds_per_cell = 0.6
-relative_ci = 0.001
+stop = "budget"
 """
 CELLS = 3 * 2
 MODELS = """

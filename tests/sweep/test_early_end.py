@@ -14,7 +14,7 @@ from harness.store import Run, read_cells
 from harness.sweep import sessions
 from harness.sweep.interruption import Interruption
 from harness.sweep.look import Decide, Look
-from tests.sweep.simulated import MODEL, ScriptedLauncher, ScriptedWorker, sweep
+from tests.sweep.scripted_sweep import MODEL, ScriptedLauncher, ScriptedWorker, sweep
 
 TECHNIQUES = ["bf16", "int8-dynamic"]
 MEASURE = {"sessions": 3, "processes": 1}

@@ -36,7 +36,7 @@ techniques = ["bf16"]
 threads = [1]
 [budget]
 max_seconds_per_cell = 2.5
-relative_ci = 0.0001
+stop = "budget"
 [measure]
 sessions = 1
 """

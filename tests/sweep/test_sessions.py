@@ -25,9 +25,10 @@ models = ["own.py:net"]
 techniques = ["bf16"]
 [budget]
 max_seconds_per_cell = 3
-relative_ci = 0.0001
+stop = "budget"
 [measure]
 sessions = 3
+processes = 2
 """
 MODELS = """
 from pathlib import Path

@@ -12,7 +12,7 @@ from harness.sweep.allowance import LEAST_S, Allowance
 from harness.sweep.crew import Crew
 from harness.sweep.heat import LEAST_FOR_INTERVAL
 from harness.sweep.pack import WORKER_BYTES
-from tests.sweep.simulated import MODEL, ScriptedLauncher, ScriptedWorker, Swept, sweep
+from tests.sweep.scripted_sweep import MODEL, ScriptedLauncher, ScriptedWorker, Swept, sweep
 
 TECHNIQUES = ["bf16", "int8-dynamic"]
 BUDGET = {"max_seconds_per_cell": 3.0, "relative_ci": 0.5}

@@ -1,0 +1,96 @@
+"""Headlines: each cell's latency for a repeat, of what is its own and what all of a heat share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import hypot, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.repeats import Between, Known, as_factor, average, find_sessions
+from harness.rounds import Medians, tabulate, take_apart
+from harness.stats import Z95, Estimate, Floats, series_median_interval
+
+
+@dataclass(frozen=True)
+class TimedRounds:
+    """A heat's rounds: seconds by cell and round, and the session of each round.
+
+    processes: in how many each cell was timed, by session. spread: the deviation of what one
+    process has of its own. likeness: cells × cells, in their order in `medians`.
+    """
+
+    medians: Medians
+    sessions: Mapping[int, int]
+    processes: Mapping[str, Mapping[int, int]]
+    spread: float
+    likeness: Floats
+
+    @cached_property
+    def split(self) -> SplitSessions:
+        """The rounds, split into what is each cell's own and what they share."""
+        names, numbers, logs = tabulate(self.medians)
+        turns = np.array([self.sessions[number] for number in numbers], dtype=np.int64)
+        parts = take_apart(logs) if names else (np.empty((0, 0)), np.empty(0))
+        return SplitSessions(names, *parts, turns)
+
+
+def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
+    """Return each cell's latency for a repeat: what is its own, and what all of the heat share.
+
+    A cell without rounds is left out; one of too few has no interval.
+    """
+    split = heat.split
+    level = average(*split.levels(), between.speed)
+    freedom = dict(zip(heat.medians, find_freedom(heat.likeness), strict=True))
+    found = {}
+    for name in split.names:
+        sessions, middles, errors = split.own_sessions(name)
+        apart = [heat.spread / sqrt(heat.processes[name][one]) for one in sessions]
+        known = Known(between.work.variance * freedom[name], between.work.sessions)
+        middle = average(middles, np.hypot(errors, apart), known)
+        low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
+        high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
+        found[name] = as_factor(
+            Estimate(middle.value + level.value, low + level.value, high + level.value)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class SplitSessions:
+    """A heat's rounds as logarithms, split: what is each cell's own (cells × rounds), and shared.
+
+    turns: the session of each round.
+    """
+
+    names: list[str]
+    own: Floats
+    shared: Floats
+    turns: NDArray[np.int64]
+
+    def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
+        """Return the sessions that a cell has rounds in, their middles and standard errors."""
+        row = self.own[self.names.index(name)]
+        there = np.isfinite(row)
+        sessions = [int(one) for one in np.unique(self.turns[there])]
+        return sessions, *find_sessions([row[there & (self.turns == one)] for one in sessions])
+
+    def levels(self) -> tuple[Floats, Floats]:
+        """Return the level of each session and its standard error: neighbours in time are alike."""
+        sessions = [self.shared[self.turns == one] for one in np.unique(self.turns)]
+        middles, errors = find_sessions(sessions)
+        halves = [(one.high - one.low) / 2 for one in map(series_median_interval, sessions)]
+        return middles, np.fmax(errors, np.array(halves) / Z95)
+
+
+def find_freedom(likeness: Floats) -> Floats:
+    """Return how much of `Between.work` each cell has against the mean of a heat's cells.
+
+    The ratio of two that have nothing in common has all of it, and each of them half.
+    """
+    freedom: Floats = (np.diag(likeness) - 2 * likeness.mean(1) + likeness.mean()) / 2
+    return np.maximum(freedom, 0.0)

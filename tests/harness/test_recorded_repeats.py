@@ -1,0 +1,143 @@
+"""What intervals of one run hold of the others, on recorded repeats of cells that are not alike.
+
+The files were written by `tests/benchmarks/record_repeats.py` on two cores of a shared machine. A
+run is of sessions that followed each other, each of another server; what it knows of how far
+sessions are apart it has learnt from the runs before it, as on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.grid import BASELINE, Cell
+from harness.likeness import compare_work
+from harness.measure.disturbance import Disturbance
+from harness.record import Record
+from harness.repeats import Between
+from harness.sweep.between import USUAL, Shown, find_between
+from harness.sweep.heat import CONTROL, Member, TimedBlock, compare, never
+from harness.sweep.seat import Seat, TimedHeat
+
+FOLDER = Path(__file__).parents[1] / "data"
+FILES = sorted(FOLDER.glob("repeats_*.parquet"))
+SESSIONS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A block of which the median was kept."""
+
+    seconds: np.ndarray
+    disturbance: Disturbance
+    process: int
+    loops: int = 1
+
+
+def read_members(heats: Sequence[pd.DataFrame]) -> list[Member]:
+    """Return the members of a run whose sessions are these heats."""
+    members: dict[str, Member] = {}
+    begun = 0
+    for session, heat in enumerate(heats):
+        for number, row in enumerate(heat.itertuples()):
+            member = members.setdefault(row.member, Member(row.member, never))
+            samples = Recorded(np.array([row.median_s]), Disturbance(row.cause), row.process)
+            place = (begun + row.round, number, 0, row.begun_s)
+            member.blocks.append(TimedBlock(*place, samples, session))
+        begun += int(heat["round"].max()) + 1
+    return list(members.values())
+
+
+def make_seat(member: Member, workload: str, operators: str) -> Seat:
+    """Return the seat of a recorded member."""
+    cell = Cell(workload, member.name, "cpu", 1, 8, "eager", 0)
+    record = Record("recorded", cell, "measured").under(operators=operators)
+    return Seat(cell, member.name, record, member=member)
+
+
+def read_runs(blocks: pd.DataFrame, sessions: int) -> Iterator[TimedHeat]:
+    """Yield runs of so many sessions that followed each other, in their order."""
+    workload = str(blocks["workload"].iloc[0])
+    operators = dict(zip(blocks["member"], blocks["operators"], strict=True))
+    heats = [heat for _, heat in blocks.groupby("begun_s")]
+    shown = {"work": Shown(), "speed": Shown()}
+    for start in range(0, len(heats) - sessions + 1, sessions):
+        members = read_members(heats[start : start + sessions])
+        seats = [make_seat(member, workload, operators[member.name])
+                 for member in members if member.name != CONTROL]  # fmt: skip
+        (control,) = (member for member in members if member.name == CONTROL)
+        between = Between(*(shown[name].with_usual(getattr(USUAL, name)) for name in shown))
+        timed = TimedHeat(str(start), seats, control, 2, 0.0, float("nan"), between)
+        yield timed
+        shown = {name: shown[name].plus(one) for name, one in find_between(timed, between).items()}
+
+
+def tell(timed: TimedHeat) -> Iterator[dict[str, object]]:
+    """Yield what a run tells of each cell: its latency, and its ratio to the baseline."""
+    (baseline,) = (seat for seat in timed.seats if seat.cell.technique == BASELINE)
+    for seat in timed.seats:
+        assert seat.member is not None and baseline.member is not None
+        latency = timed.latencies[seat.member.name]
+        told = {"technique": seat.cell.technique, "run": int(timed.name),
+                "sessions": len(seat.member.processes_by_session())}  # fmt: skip
+        yield told | {"what": "latency", **vars(latency), "p_value": float("nan")}
+        if seat is not baseline:
+            known = timed.between.of_ratio(compare_work(seat.work, baseline.work))
+            found = compare(seat.member, baseline.member, timed.process_spread, known)
+            yield told | {"what": "ratio", **vars(found.estimate), "p_value": found.p_value}
+
+
+def judge(told: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
+    """Return what runs tell, each with the truth: the median of all sessions that are not its own.
+
+    single: what each session tells alone.
+    """
+    truths = []
+    for row in told.itertuples():
+        same = single[(single["technique"] == row.technique) & (single["what"] == row.what)]
+        others = same[(same["run"] < row.run) | (same["run"] >= row.run + row.sessions)]
+        truths.append(others["value"].median())
+    truth = np.array(truths)
+    covered = (told["low"] <= truth) & (truth <= told["high"])
+    off = np.log(told["value"] / truth)
+    half = (np.log(told["high"]) - np.log(told["low"])) / 2
+    return told.assign(covered=covered, off=off, half=half)
+
+
+@pytest.fixture(scope="module")
+def repeats() -> pd.DataFrame:
+    """What runs of one and of three sessions tell of all workloads."""
+    found = []
+    for path in FILES:
+        blocks = pd.read_parquet(path)
+        by_count = {
+            count: pd.DataFrame([row for timed in read_runs(blocks, count) for row in tell(timed)])
+            for count in SESSIONS
+        }
+        found += [judge(told, by_count[1]).assign(workload=path.stem) for told in by_count.values()]
+    return pd.concat(found, ignore_index=True)
+
+
+def test_there_are_at_least_300_heats_of_three_workloads() -> None:
+    heats = [pd.read_parquet(path)[["begun_s", "loaded"]].drop_duplicates() for path in FILES]
+    assert len(heats) == 3
+    assert sum(map(len, heats)) >= 300
+    assert all(one["loaded"].mean() == 0.5 for one in heats)
+
+
+@pytest.mark.parametrize("what", ["ratio", "latency"])
+@pytest.mark.parametrize("sessions", SESSIONS)
+def test_an_interval_holds_for_the_other_sessions_as_often_as_it_says(
+    repeats: pd.DataFrame, what: str, sessions: int
+) -> None:
+    chosen = repeats[(repeats["what"] == what) & (repeats["sessions"] == sessions)]
+    by_cell = chosen.groupby(["workload", "technique"]).agg(
+        {"covered": "mean", "off": ["std", "size"], "half": "median"}
+    )
+    print(f"\n{by_cell.round(4).to_string()}\n{chosen['covered'].mean():.1%} of {len(chosen)}")
+    assert 0.93 <= chosen["covered"].mean() <= 0.97
