@@ -10,7 +10,7 @@ from math import hypot, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.repeats import Between, Known, as_factor, average, find_sessions
+from harness.repeats import Between, as_factor, average, find_sessions
 from harness.rounds import Medians, tabulate, take_apart
 from harness.stats import Z95, Estimate, Floats, series_median_interval
 
@@ -44,14 +44,13 @@ def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
     A cell without rounds is left out; one of too few has no interval.
     """
     split = heat.split
-    level = average(*split.levels(), between.speed)
+    level = average(*split.level(), between.speed)
     freedom = dict(zip(heat.medians, find_freedom(heat.likeness), strict=True))
     found = {}
     for name in split.names:
         sessions, middles, errors = split.own_sessions(name)
         apart = [heat.spread / sqrt(heat.processes[name][one]) for one in sessions]
-        known = Known(between.work.variance * freedom[name], between.work.sessions)
-        middle = average(middles, np.hypot(errors, apart), known)
+        middle = average(middles, np.hypot(errors, apart), between.work.times(freedom[name]))
         low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
         high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
         found[name] = as_factor(
@@ -79,12 +78,18 @@ class SplitSessions:
         sessions = [int(one) for one in np.unique(self.turns[there])]
         return sessions, *find_sessions([row[there & (self.turns == one)] for one in sessions])
 
-    def levels(self) -> tuple[Floats, Floats]:
-        """Return the level of each session and its standard error: neighbours in time are alike."""
+    def level(self) -> tuple[Floats, Floats]:
+        """Return the level of the heat, the mean over sessions, and its standard error, as arrays.
+
+        Neighbours in time are alike, and sessions of a run are neighbours: it is a single value.
+        """
         sessions = [self.shared[self.turns == one] for one in np.unique(self.turns)]
+        if not sessions:
+            return np.empty(0), np.empty(0)
         middles, errors = find_sessions(sessions)
         halves = [(one.high - one.low) / 2 for one in map(series_median_interval, sessions)]
-        return middles, np.fmax(errors, np.array(halves) / Z95)
+        errors = np.fmax(errors, np.array(halves) / Z95)
+        return middles.mean(keepdims=True), np.sqrt((errors**2).sum(keepdims=True)) / len(sessions)
 
 
 def find_freedom(likeness: Floats) -> Floats:

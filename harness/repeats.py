@@ -29,23 +29,35 @@ FLAGGED = 0.01
 """The probability below which a difference counts as one: there the tails have to be right."""
 LEAST_FOR_ORDER = 12
 """Rounds of a session from which on their order tells how sure their median is."""
+RUN_SPREAD = 0.0035
+"""Deviation of the log-ratio of unlike cells that the sessions of a run have in common, and another
+run minutes later has not; found in `tests/data/repeats_*.parquet`."""
 NOTHING = 1e-9
 """The error of what is told without any: no figure of a clock is better."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier sessions showed: the variance between sessions, and as how many it counts."""
+    """What earlier sessions showed: the variance between sessions, and as how many it counts.
+
+    shared: the variance of what all sessions of a run have in common, and another run has not.
+    """
 
     variance: float
     sessions: float
+    shared: float = 0.0
+
+    def times(self, share: float) -> Known:
+        """Return the same of cells that wander by this share of the variance."""
+        return Known(self.variance * share, self.sessions, self.shared * share)
 
 
 @dataclass(frozen=True)
 class Between:
     """What sessions differ by on a machine, as variances of logarithms.
 
-    work: of the ratio of cells that have no work in common. speed: of what all cells share.
+    work: of the ratio of cells that have no work in common. speed: of what all cells of a heat
+    share, from one heat to another.
     """
 
     work: Known
@@ -53,7 +65,7 @@ class Between:
 
     def of_ratio(self, likeness: float) -> Known:
         """Return what is known of the ratio of two cells that have so much work in common."""
-        return Known(self.work.variance * (1 - likeness), self.work.sessions)
+        return self.work.times(1 - likeness)
 
 
 WITHIN = Between(Known(0.0, 1.0), Known(0.0, 1.0))
@@ -101,9 +113,10 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
 
     Random effects: a session's value is the mean, and what is the session's own, and its error. The
     variance between sessions is what these show together with what is `known` (scaled inverse χ²);
-    after a single session it is what is known. Its posterior is summed over, not estimated: of few
-    sessions an estimate may be zero. Sources: Gelman et al., "Bayesian Data Analysis", 5.4; Röver,
-    "Bayesian Random-Effects Meta-Analysis", Journal of Statistical Software 2020.
+    after a single session it is what is known. What they share is not averaged. The posterior of
+    the variance is summed over, not estimated: of few sessions an estimate may be zero. Sources:
+    Gelman et al., "Bayesian Data Analysis", 5.4; Röver, "Bayesian Random-Effects Meta-Analysis",
+    Journal of Statistical Software 2020.
     """
     seen, own = np.asarray(values, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     variances = known.variance * VARIANCES
@@ -115,7 +128,7 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
     logs -= known.sessions / 2 * (np.log(VARIANCES) + 1 / VARIANCES)
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
-    return Repeat(shares, means, 1 / np.sqrt(totals))
+    return Repeat(shares, means, np.sqrt(1 / totals + known.shared))
 
 
 @dataclass(frozen=True)

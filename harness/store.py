@@ -32,6 +32,7 @@ from harness.stats import correct_p_values
 TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCHEMA}
 PARTS = "parts"
 BATCH_ROWS = 500_000
+MANY_CELLS = 100_000
 """Of a table that may be larger than memory, handled at once."""
 LOCK_WAIT_S = 2.0
 """Who looks whether a run is being measured holds it for a moment."""
@@ -270,7 +271,7 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
         table = table.sort_by("started_at")
     # Columns are handed over one by one: a million cells are not in memory twice.
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-    return frame
+    return frame if len(frame) > MANY_CELLS else frame.copy()  # whose columns are easily added to
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

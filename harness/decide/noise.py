@@ -90,7 +90,7 @@ class Noise:
             if doubt is not None:
                 errors = np.hypot(sessions.errors, spread[rows, None] * sqrt(len(sessions.levels)))
                 off += doubt.draw_work(sessions.middles, errors, drawn.shape[1], generator)
-                off += doubt.draw_speed(sessions.levels, drawn.shape[1], generator)
+                off += doubt.draw_speed(drawn.shape[1], generator)
             centre = np.nanmean(sessions.middles, 1) + sessions.levels.mean()
             told = sign * np.log(values[rows])
             level = np.nanmedian(told - centre)  # the headlines' own level, the same for all

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.headlines import find_freedom
 from harness.likeness import find_likeness, read_work
-from harness.repeats import Known
+from harness.repeats import RUN_SPREAD, Known
 from harness.stats import Floats
 
 LEAST_SHARE = 0.05
@@ -40,15 +40,14 @@ class SessionDoubt:
         normal = generator.standard_normal((*middles.shape, draws))
         off = np.einsum("ij,jsd->isd", root, normal)
         drawn: Floats = scale * (off * there[:, :, None]).sum(1) / counts[:, None]
+        shared = root @ generator.standard_normal((len(middles), draws))
+        drawn += np.sqrt(self.work.shared / 2) * shared
         return drawn
 
-    def draw_speed(self, levels: Floats, draws: int, generator: np.random.Generator) -> Floats:
-        """Return how far all cells of a heat are off by the speed of its sessions."""
-        squares = float(((levels - levels.mean()) ** 2).sum())
-        known = _add(self.speed, squares, len(levels) - 1)
-        scale = _draw_deviations(known, draws, generator) / np.sqrt(len(levels))
-        drawn: Floats = scale * generator.standard_normal(draws)
-        return drawn
+    def draw_speed(self, draws: int, generator: np.random.Generator) -> Floats:
+        """Return how far all cells of a heat are off by the machine's speed in it."""
+        normal: Floats = generator.standard_normal(draws)
+        return _draw_deviations(self.speed, draws, generator) * normal
 
     def _with_shown(self, middles: Floats, errors: Floats) -> Known:
         """Return what is known of the variance between sessions with what these show."""
@@ -74,7 +73,8 @@ def find_doubt(cells: pd.DataFrame) -> SessionDoubt | None:
     work, speed, sessions = known.iloc[0]
     asked = cells.reindex(columns=["operators", "runtime"])
     works = [read_work(text, runtime) for text, runtime in asked.itertuples(index=False)]
-    return SessionDoubt(Known(work**2, sessions), Known(speed**2, sessions), find_likeness(works))
+    of_work = Known(work**2, sessions, RUN_SPREAD**2 if work else 0.0)
+    return SessionDoubt(of_work, Known(speed**2, sessions), find_likeness(works))
 
 
 def _add(known: Known, squares: float, free: float) -> Known:
@@ -83,7 +83,7 @@ def _add(known: Known, squares: float, free: float) -> Known:
     if not count > 0:
         return known
     variance = (known.sessions * known.variance + squares) / count
-    return Known(max(LEAST_SHARE * known.variance, variance), count)
+    return Known(max(LEAST_SHARE * known.variance, variance), count, known.shared)
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

@@ -110,7 +110,7 @@ class Crew:
             for seat in seats:
                 if seat.cell.id in journal.changed:
                     self.shop.progress.phase(f"{seat.cell} has changed: it is timed anew")
-            between = self.shop.hardware.between(seats[0].cell)
+            between = self.shop.hardware.between(seats)
             note_seats(journal, self.place, seats, processes, self.shop.processors, between)
 
             def tell() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from harness.grid import Cell, Grid
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.speed import find_fastest, find_speed, speed_file
 from harness.repeats import Between
-from harness.sweep.between import between_file, note_between, read_between
+from harness.sweep.between import between_file, name_company, note_between, read_between
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
-from harness.sweep.seat import TimedHeat
+from harness.sweep.seat import Seat, TimedHeat
 
 HEAT_MEMORY_SHARE = 0.7
 """Share of the free memory, host's and card's, that the workers of a heat may take together."""
@@ -64,13 +65,13 @@ class Hardware:
         node: int | None = self.facts_of(device).get("memory_node")
         return node
 
-    def between(self, cell: Cell) -> Between:
-        """Return what sessions of cells like this one differ by, as is known of this machine."""
-        return read_between(self._between_file(cell))
+    def between(self, seats: Sequence[Seat]) -> Between:
+        """Return what sessions of a heat's cells differ by, as is known of this machine."""
+        return read_between(self._between_file(seats[0].cell), name_company(seats))
 
-    def note_sessions(self, timed: TimedHeat, cell: Cell) -> None:
-        """Remember what the sessions of a heat differed by. `cell`: any of the heat's."""
-        note_between(self._between_file(cell), timed)
+    def note_sessions(self, timed: TimedHeat, seats: Sequence[Seat]) -> None:
+        """Remember what the sessions of a heat differed by; `seats` are all that it began with."""
+        note_between(self._between_file(seats[0].cell), name_company(seats), timed)
 
     def _between_file(self, cell: Cell) -> Path:
         known_as = fingerprint(self.environment(cell.device))

@@ -164,7 +164,7 @@ class Sessions:
         goes_on = heat.left > 0 and not timed.interrupted
         concluded = self._conclude(replace(timed, machine_speed=speed, open=goes_on), heat)
         if not goes_on and not timed.interrupted and not heat.resumed:
-            shop.hardware.note_sessions(timed, first)
+            shop.hardware.note_sessions(timed, heat.seats)
         heat.seats = [seat for seat in heat.seats if seat.judged]
         for seat in heat.seats:
             seat.let_go()

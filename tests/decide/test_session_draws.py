@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.decide.noise import DRAWS, Noise
 from harness.decide.sessions import find_doubt
 from harness.record import METRICS
+from harness.repeats import RUN_SPREAD
 
 LATENCY = METRICS[0]
 ROUNDS = 30
@@ -54,9 +55,9 @@ def test_unlike_cells_are_drawn_apart_as_sessions_are(sessions: int) -> None:
     generator = np.random.default_rng(1)
     rounds = make_rounds(generator, 2, sessions)
     ratio, latency = spreads(make_cells((DENSE, OTHER)), rounds)
-    assert ratio == pytest.approx(0.02 / np.sqrt(sessions), rel=0.1)
-    own = 0.02 / np.sqrt(2)
-    assert latency == pytest.approx(np.hypot(0.05, own) / np.sqrt(sessions), rel=0.1)
+    apart = np.hypot(0.02 / np.sqrt(sessions), RUN_SPREAD)
+    assert ratio == pytest.approx(apart, rel=0.1)
+    assert latency == pytest.approx(np.hypot(0.05, apart / np.sqrt(2)), rel=0.1)
 
 
 def test_cells_with_the_same_work_are_drawn_together() -> None:

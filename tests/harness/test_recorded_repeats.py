@@ -19,8 +19,7 @@ from harness.grid import BASELINE, Cell
 from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.record import Record
-from harness.repeats import Between
-from harness.sweep.between import USUAL, Shown, find_between
+from harness.sweep.between import name_company, note_between, read_between
 from harness.sweep.heat import CONTROL, Member, TimedBlock, compare, never
 from harness.sweep.seat import Seat, TimedHeat
 
@@ -60,21 +59,24 @@ def make_seat(member: Member, workload: str, operators: str) -> Seat:
     return Seat(cell, member.name, record, member=member)
 
 
-def read_runs(blocks: pd.DataFrame, sessions: int) -> Iterator[TimedHeat]:
-    """Yield runs of so many sessions that followed each other, in their order."""
+def read_runs(blocks: pd.DataFrame, sessions: int, kept: Path) -> Iterator[TimedHeat]:
+    """Yield runs of so many sessions that followed each other, in their order.
+
+    kept: the file of what earlier ones have shown.
+    """
     workload = str(blocks["workload"].iloc[0])
     operators = dict(zip(blocks["member"], blocks["operators"], strict=True))
     heats = [heat for _, heat in blocks.groupby("begun_s")]
-    shown = {"work": Shown(), "speed": Shown()}
     for start in range(0, len(heats) - sessions + 1, sessions):
         members = read_members(heats[start : start + sessions])
         seats = [make_seat(member, workload, operators[member.name])
                  for member in members if member.name != CONTROL]  # fmt: skip
         (control,) = (member for member in members if member.name == CONTROL)
-        between = Between(*(shown[name].with_usual(getattr(USUAL, name)) for name in shown))
+        company = name_company(seats)
+        between = read_between(kept, company)
         timed = TimedHeat(str(start), seats, control, 2, 0.0, float("nan"), between)
         yield timed
-        shown = {name: shown[name].plus(one) for name, one in find_between(timed, between).items()}
+        note_between(kept, company, timed)
 
 
 def tell(timed: TimedHeat) -> Iterator[dict[str, object]]:
@@ -92,16 +94,13 @@ def tell(timed: TimedHeat) -> Iterator[dict[str, object]]:
             yield told | {"what": "ratio", **vars(found.estimate), "p_value": found.p_value}
 
 
-def judge(told: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
-    """Return what runs tell, each with the truth: the median of all sessions that are not its own.
-
-    single: what each session tells alone.
-    """
-    truths = []
-    for row in told.itertuples():
-        same = single[(single["technique"] == row.technique) & (single["what"] == row.what)]
-        others = same[(same["run"] < row.run) | (same["run"] >= row.run + row.sessions)]
-        truths.append(others["value"].median())
+def judge(told: pd.DataFrame) -> pd.DataFrame:
+    """Return what runs tell, each with the truth: the median of what the others tell."""
+    truths = [
+        told[(told["technique"] == row.technique) & (told["what"] == row.what)
+             & (told["run"] != row.run)]["value"].median()
+        for row in told.itertuples()
+    ]  # fmt: skip
     truth = np.array(truths)
     covered = (told["low"] <= truth) & (truth <= told["high"])
     off = np.log(told["value"] / truth)
@@ -110,16 +109,20 @@ def judge(told: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def repeats() -> pd.DataFrame:
-    """What runs of one and of three sessions tell of all workloads."""
-    found = []
+def repeats(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """What runs of one and of three sessions tell of all workloads, of a machine that was new."""
+    found, folder = [], tmp_path_factory.mktemp("sessions")
     for path in FILES:
         blocks = pd.read_parquet(path)
         by_count = {
-            count: pd.DataFrame([row for timed in read_runs(blocks, count) for row in tell(timed)])
+            count: pd.DataFrame(
+                row
+                for timed in read_runs(blocks, count, folder / str(count))
+                for row in tell(timed)
+            )
             for count in SESSIONS
         }
-        found += [judge(told, by_count[1]).assign(workload=path.stem) for told in by_count.values()]
+        found += [judge(told).assign(workload=path.stem) for told in by_count.values()]
     return pd.concat(found, ignore_index=True)
 
 
@@ -140,4 +143,6 @@ def test_an_interval_holds_for_the_other_sessions_as_often_as_it_says(
         {"covered": "mean", "off": ["std", "size"], "half": "median"}
     )
     print(f"\n{by_cell.round(4).to_string()}\n{chosen['covered'].mean():.1%} of {len(chosen)}")
-    assert 0.93 <= chosen["covered"].mean() <= 0.97
+    assert chosen["covered"].mean() >= 0.93
+    # Of runs of a single session nothing is learnt: what is usual is more than this machine's.
+    assert sessions == 1 or chosen["covered"].mean() <= 0.97

@@ -1,5 +1,6 @@
 """What sessions of a machine differ by: learnt from heats, kept in a file."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 from harness.grid import Cell
 from harness.record import Record
 from harness.repeats import Known
+from harness.rounds import ONE_PROCESS
 from harness.sweep.between import (
+    MOST_COMPANIES,
     MOST_FREE,
+    MOST_LEVELS,
+    MOST_OF_OTHERS,
     MOST_SESSIONS,
     USUAL,
     WILDEST,
@@ -17,6 +22,7 @@ from harness.sweep.between import (
     between_file,
     find_between,
     find_excess,
+    name_company,
     note_between,
     read_between,
 )
@@ -37,13 +43,13 @@ def make_heat(
     generator: np.random.Generator, work: float, speed: float, sessions: int = 3,
     other: str = '{"bf16": 1.0}',
 ) -> TimedHeat:  # fmt: skip
-    """A heat whose sessions differ by so much: of its ratio to the baseline, and of its speed."""
+    """A heat whose sessions differ by so much in the ratio to its baseline; and how fast it was."""
     seats = [seat("baseline", '{"float32": 1.0}'), seat("bf16", other)]
     control = Member("control", never)
     members = [*(one.member for one in seats if one.member), control]
+    level = speed * generator.standard_normal()
     for session in range(sessions):
-        own = work / np.sqrt(2) * generator.standard_normal(3)
-        level = speed * generator.standard_normal()
+        own = np.hypot(work / np.sqrt(2), ONE_PROCESS) * generator.standard_normal(3)
         for number in range(ROUNDS):
             for place, member in enumerate(members):
                 noise = 0.001 * generator.standard_normal()
@@ -53,20 +59,22 @@ def make_heat(
     return TimedHeat("h", seats, control, 1, 1.0, 0.0)
 
 
-def learn(path: Path, work: float, speed: float, heats: int, **options: object) -> None:
+def learn(
+    path: Path, work: float, speed: float, heats: int, company: str = "a", **options: object
+) -> None:  # fmt: skip
     generator = np.random.default_rng(1)
     for _ in range(heats):
-        note_between(path, make_heat(generator, work, speed, **options))  # type: ignore[arg-type]
+        note_between(path, company, make_heat(generator, work, speed, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("work", "speed"), [(0.005, 0.2), (0.05, 0.02)])
 def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path: Path) -> None:
     path = between_file(tmp_path, "machine", "cuda:0-1")
-    assert read_between(path) == USUAL
+    assert read_between(path, "a") == USUAL
     learn(path, work, speed, 60)
-    known = read_between(path)
+    known = read_between(path, "a")
     assert np.sqrt(known.work.variance) == pytest.approx(work, rel=0.3)
-    level = np.hypot(speed, work / np.sqrt(2 * 3))  # three cells' own have a mean
+    level = np.hypot(speed, np.hypot(work / np.sqrt(2), ONE_PROCESS) / np.sqrt(3))  # the control's
     assert np.sqrt(known.speed.variance) == pytest.approx(level, rel=0.3)
     assert known.work.sessions == MOST_SESSIONS
     assert ":" not in path.name
@@ -74,18 +82,22 @@ def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path
 
 def test_cells_with_the_same_work_tell_nothing_of_unlike_ones(tmp_path: Path) -> None:
     learn(tmp_path / "known", 0.05, 0.02, 5, other='{"float32": 1.0}')
-    known = read_between(tmp_path / "known")
+    known = read_between(tmp_path / "known", "a")
     assert known.work == USUAL.work
     assert known.speed != USUAL.speed
 
 
-def test_a_single_session_tells_nothing_and_makes_no_file(tmp_path: Path) -> None:
+def test_a_single_session_tells_of_the_speed_alone(tmp_path: Path) -> None:
     learn(tmp_path / "known", 0.05, 0.02, 3, sessions=1)
-    assert not (tmp_path / "known").exists()
+    known = read_between(tmp_path / "known", "a")
+    assert known.work == USUAL.work
+    assert known.speed != USUAL.speed
     heat = make_heat(np.random.default_rng(2), 0.05, 0.02)
     nobody = TimedHeat("h", [], Member("control", never), 1, 1.0, 0.0)
-    assert find_between(nobody, USUAL) == {"work": Shown(), "speed": Shown()}
-    assert find_between(heat, USUAL)["work"].free == 2
+    assert find_between(nobody, USUAL.work) == Shown()
+    assert find_between(heat, USUAL.work).free == 2
+    note_between(tmp_path / "nothing", "a", nobody)
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_what_rounds_and_processes_explain_is_no_difference_of_sessions() -> None:
@@ -106,12 +118,45 @@ def test_one_wild_heat_is_no_measure_of_a_machine() -> None:
 def test_what_was_long_ago_counts_less() -> None:
     whole = Shown(1.0, MOST_FREE - 1).plus(Shown(0.0, 2.0))
     assert whole == Shown(0.5, (MOST_FREE + 1) / 2)
-    assert Shown(-1.0, 10.0).with_usual(Known(0.01**2, 4.0)).variance > 0
+    assert Shown(-1.0, 10.0).after(Known(0.01**2, 4.0), 30.0).variance > 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 1, "work": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 2, "work": 3}'])
 def test_a_file_that_cannot_be_read_is_as_good_as_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "known").write_text(text)
-    assert read_between(tmp_path / "known") == USUAL
-    assert read_between(tmp_path) == USUAL
-    note_between(tmp_path / "known" / "below a file", make_heat(np.random.default_rng(4), 0.1, 0.1))
+    assert read_between(tmp_path / "known", "a") == USUAL
+    assert read_between(tmp_path, "a") == USUAL
+    note_between(
+        tmp_path / "known" / "below a file", "a", make_heat(np.random.default_rng(4), 0.1, 0.1)
+    )
+
+
+def test_what_others_have_shown_counts_little(tmp_path: Path) -> None:
+    """Of a machine whose cells are steady, those that are not are soon known."""
+    path = tmp_path / "known"
+    learn(path, 0.01, 0.02, 40)
+    others = read_between(path, "b")
+    assert others.work.sessions == MOST_OF_OTHERS
+    assert np.sqrt(others.work.variance) == pytest.approx(0.01, rel=0.4)
+    learn(path, 0.05, 0.02, 8, company="b")
+    assert np.sqrt(read_between(path, "b").work.variance) == pytest.approx(0.05, rel=0.4)
+    assert np.sqrt(read_between(path, "a").work.variance) == pytest.approx(0.01, rel=0.4)
+
+
+def test_a_company_is_known_by_its_baselines() -> None:
+    one, other = seat("baseline", '{"mm": 1.0}'), seat("baseline", '{"mm": 0.5, "relu": 0.5}')
+    names = [name_company([one, seat("bf16", text)]) for text in ('{"mm": 1.0}', "", "{}")]
+    assert len(set(names)) == 1
+    assert name_company([other]) not in names
+    assert name_company([one, other]) == name_company([other, one])
+    assert name_company([seat("bf16", "")]) not in names
+
+
+def test_companies_that_were_timed_long_ago_are_forgotten(tmp_path: Path) -> None:
+    path, heat = tmp_path / "known", make_heat(np.random.default_rng(6), 0.05, 0.02)
+    for number in range(MOST_COMPANIES + 3):
+        note_between(path, str(number), heat)
+    kept = json.loads(path.read_text())
+    assert len(kept["shown"]) == 1 + MOST_COMPANIES
+    assert "2" not in kept["shown"] and "3" in kept["shown"]
+    assert len(kept["levels"]) == MOST_LEVELS
