@@ -91,11 +91,10 @@ def read_between(path: Path, company: str) -> Between:
     kept = _read(path)
     work = kept.shown[ANY].after(USUAL.work, MOST_OF_OTHERS)
     own = kept.shown.get(company, Shown())
-    levels = np.array(kept.levels)
-    speed = Shown(float(((levels - levels.mean()) ** 2).sum()), len(levels) - 1.0)
+    speed = find_excess(kept.levels, np.zeros(len(kept.levels)), float("inf"))
     return Between(
         own.after(work, MOST_SESSIONS) if own.free else work,
-        speed.after(USUAL.speed, MOST_SESSIONS) if len(levels) > 1 else USUAL.speed,
+        speed.after(USUAL.speed, MOST_SESSIONS) if speed.free else USUAL.speed,
     )
 
 

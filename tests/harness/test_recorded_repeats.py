@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from harness.decide.noise import Noise
 from harness.grid import BASELINE, Cell
 from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
-from harness.record import Record
+from harness.record import METRICS, Record
 from harness.sweep.between import name_company, note_between, read_between
 from harness.sweep.heat import CONTROL, Member, TimedBlock, compare, never
+from harness.sweep.look import look_at
 from harness.sweep.seat import Seat, TimedHeat
 
 FOLDER = Path(__file__).parents[1] / "data"
@@ -146,3 +149,31 @@ def test_an_interval_holds_for_the_other_sessions_as_often_as_it_says(
     assert chosen["covered"].mean() >= 0.93
     # Of runs of a single session nothing is learnt: what is usual is more than this machine's.
     assert sessions == 1 or chosen["covered"].mean() <= 0.97
+
+
+@pytest.mark.slow
+def test_the_order_that_is_told_of_two_cells_is_right_as_often_as_it_says(
+    tmp_path: Path,
+) -> None:
+    """Cells are shifted against each other, as much as makes their order doubtful in a third."""
+    generator, told = np.random.default_rng(8), []
+    for path in FILES:
+        runs = [*read_runs(pd.read_parquet(path), 3, tmp_path / "known")]
+        looks = [look_at(timed) for timed in runs]
+        latencies = np.log([look.cells["latency_s"].to_numpy() for look in looks])
+        for number, look in enumerate(looks):
+            others = np.delete(latencies, number, axis=0)
+            drawn = np.log(Noise(look.rounds).draw(look.cells, METRICS[0]))
+            for one, other in combinations(range(len(look.cells)), 2):
+                truth = float(np.median(others[:, one] - others[:, other]))
+                spread = float(np.std(others[:, one] - others[:, other]))
+                for shift in 3 * spread * generator.standard_normal(10):
+                    slower = (drawn[one] - drawn[other] - truth + shift > 0).mean()
+                    told.append((slower, shift > 0))
+    table = pd.DataFrame(told, columns=["told", "right"])
+    table["bin"] = (table["told"] * 5).clip(upper=4.999).astype(int)
+    bins = table.groupby("bin").agg({"told": "mean", "right": ["mean", "size"]})
+    print(f"\n{bins.round(3).to_string()}")
+    assert (bins["told", "mean"] - bins["right", "mean"]).abs().max() < 0.08
+    sure = table[(table["told"] > 0.95) | (table["told"] < 0.05)]
+    assert ((sure["told"] > 0.5) == sure["right"]).mean() > 0.93
