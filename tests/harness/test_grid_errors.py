@@ -74,7 +74,7 @@ SHAPES = {
     ),
     "an unknown key of the budget": (
         GOOD + "[budget]\nrelative_c = 0.1\n",
-        r"^Unknown key budget\.relative_c in g\.toml\. Did you mean 'relative_ci'\? Keys are rel",
+        r"^Unknown key budget\.relative_c in g\.toml\. Did you mean 'relative_ci'\? Keys are stop",
     ),
     "an unknown key of measure": (
         GOOD + '[measure]\nwaitpolicy = "active"\n',

@@ -91,7 +91,7 @@ def test_a_worker_that_dies_becomes_a_failed_cell_of_that_kind_and_the_rest_is_m
 
 
 SERVERS = """
-import os, signal
+import os, signal, time
 import torch
 from torch import nn
 
@@ -110,6 +110,7 @@ class Murderer(nn.Module):
             for _ in range(self.generations):
                 victim = parent(victim)
             os.kill(victim, signal.SIGKILL)
+            time.sleep(20)  # until this process, which has lost its parent, is ended, too
         return x * 2
 
 def net(generations, calls):
