@@ -242,8 +242,10 @@ def test_a_run_that_ends_early_has_the_answer_of_the_whole_one(tmp_path: Path) -
             for row in tell(cut(timed, ends)):
                 if row["what"] == "ratio":
                     covered.append(row["low"] <= truths[row["technique"]] <= row["high"])
-    print(f"\nblocks: {np.median(shares):.0%} in the median, {np.mean(shares):.0%} in the mean; same "
-          f"answer in {sum(same)} of {len(same)}; {np.mean(covered):.1%} of {len(covered)} covered")
+    print(
+        f"\nblocks: {np.median(shares):.0%} in the median, {np.mean(shares):.0%} in the mean; same "
+        f"answer in {sum(same)} of {len(same)}; {np.mean(covered):.1%} of {len(covered)} covered"
+    )
     assert np.mean(same) >= 0.95
     assert np.median(shares) <= 1 / 3
     assert np.mean(covered) >= 0.93

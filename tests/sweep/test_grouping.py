@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.grid import Cell
 from harness.record import Record
+from harness.sweep import sessions
 from harness.sweep.grouping import FEWEST, LOAD_SHARE, MOST, choose_processes, group_seats
 from harness.sweep.pack import Need
 from harness.sweep.seat import Seat
@@ -50,8 +52,11 @@ def test_what_was_never_loaded_has_the_fewest() -> None:
     assert choose_processes([], FEWEST, Need(1e12, 1e12, 64), 100.0) == FEWEST
 
 
-def test_later_sessions_have_more_processes_unless_the_grid_says_how_many(tmp_path: Path) -> None:
-    budget = {"max_seconds_per_cell": 3.0, "stop": "budget"}
+def test_later_sessions_have_more_processes_unless_the_grid_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LEAST_S", 0.09)
+    budget = {"max_seconds_per_cell": 0.3, "stop": "budget"}
     found = sweep(tmp_path / "a", ScriptedLauncher(), ["bf16"], budget=budget)
     assert (found.cells["processes"] == FEWEST + 2 * MOST).all()
     told = {"processes": 3}
