@@ -32,8 +32,9 @@ from harness.stats import correct_p_values
 TABLES = {"cells": schema(), "samples": SAMPLES_SCHEMA, "examples": EXAMPLES_SCHEMA}
 PARTS = "parts"
 BATCH_ROWS = 500_000
-MANY_CELLS = 100_000
 """Of a table that may be larger than memory, handled at once."""
+MANY_CELLS = 100_000
+"""Above so many a table of them is not copied."""
 LOCK_WAIT_S = 2.0
 """Who looks whether a run is being measured holds it for a moment."""
 CONTROL_PREFIX = "control-"

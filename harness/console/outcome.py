@@ -10,7 +10,7 @@ import pandas as pd
 from harness.console.streams import out
 from harness.decide.frame import Frame
 from harness.store import Run
-from harness.sweep.look import DECISION
+from harness.sweep.heat import DECISION
 from harness.wording import counted
 
 

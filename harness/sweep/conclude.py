@@ -22,9 +22,8 @@ from harness.measure.roofline import Roofs, explain
 from harness.record import Record
 from harness.repeats import Between
 from harness.rounds import CAUSES
-from harness.sweep.heat import Member, compare
+from harness.sweep.heat import DECISION, Member, compare
 from harness.sweep.judge import doubt_answers, find_right, judge_answers
-from harness.sweep.look import DECISION
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.tables import examples_table
 from harness.wording import counted

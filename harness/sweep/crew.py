@@ -20,6 +20,7 @@ from harness.sweep.grouping import FEWEST, choose_processes, group_seats
 from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
 from harness.sweep.heat import (
     CONTROL,
+    DECISION,
     INTERRUPTION,
     Member,
     Samples,
@@ -28,7 +29,7 @@ from harness.sweep.heat import (
     run_heat,
 )
 from harness.sweep.journal import Journal
-from harness.sweep.look import DECISION, Looks, look_at
+from harness.sweep.look import Looks, look_at
 from harness.sweep.recover import note_seats
 from harness.sweep.remote import Worker, alternate
 from harness.sweep.seat import Seat, TimedHeat

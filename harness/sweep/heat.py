@@ -33,6 +33,8 @@ from harness.rounds import (
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats
 
 INTERRUPTION = "interruption"
+DECISION = "decision"
+"""What a cell is stopped by whose place is known."""
 CONTROL = "control"
 """The name of the control among the members."""
 CHECK_EVERY_ROUNDS = 5

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log, sqrt
+from math import ceil, log
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harness.store import control_id
-from harness.sweep.heat import CONTROL, INTERRUPTION, Member
+from harness.sweep.conclude import with_sessions
+from harness.sweep.heat import CONTROL, DECISION, INTERRUPTION, Member
 from harness.sweep.seat import TimedHeat
 
-DECISION = "decision"
-"""What a cell is stopped by whose place is known."""
 OPEN = "open"
 """The decision of a cell of which more rounds may tell something."""
 ENDED = ("failure", INTERRUPTION, DECISION)
@@ -50,10 +49,6 @@ Decide = Callable[[Look, float], Mapping[str, str]]
 
 def look_at(timed: TimedHeat) -> Look:
     """Return what a heat has found so far."""
-    known = {"work_spread": sqrt(timed.between.work.variance),
-             "speed_spread": sqrt(timed.between.speed.variance),
-             "known_sessions": timed.between.work.sessions,
-             "process_spread": timed.process_spread}  # fmt: skip
     rows, rounds = [], list(_rounds_of(timed.control, timed.name, control_id(timed.name)))
     for seat in timed.seats:
         if seat.member is None or seat.member.name not in timed.latencies:
@@ -61,8 +56,10 @@ def look_at(timed: TimedHeat) -> Look:
         rounds += _rounds_of(seat.member, timed.name, seat.cell.id)
         if seat.failure is not None:
             continue
-        record = seat.record.measured(latency_s=timed.latencies[seat.member.name])
-        rows.append(record.under(processes=seat.member.processes, **known).to_row())
+        record = with_sessions(seat.record, seat.member, timed.between)
+        record = record.measured(latency_s=timed.latencies[seat.member.name])
+        told = {"processes": seat.member.processes, "process_spread": timed.process_spread}
+        rows.append(record.under(**told).to_row())
     answers = {seat.cell.id: seat.right for seat in timed.seats if seat.right is not None}
     return Look(pd.DataFrame(rows), pd.DataFrame(rounds, columns=ROUND_COLUMNS), answers)
 

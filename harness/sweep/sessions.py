@@ -204,9 +204,8 @@ class Sessions:
             samples = samples_table(seat.cell.id, timed.name, seat.member)
             went_on = record.status == "partial" and not timed.interrupted
             self._outcomes.failures += went_on and seat.failure is not None
-            if (
-                timed.open and seat.failure is None and not has_place(seat)
-            ):  # until the next session
+            goes_on = timed.open and seat.failure is None and not has_place(seat)
+            if goes_on:  # it has its row until the next session
                 if record.status != "failed":  # by a mistake of ours, which that may not make
                     self._outcomes.keep(record, samples, examples)
                 continue

@@ -9,18 +9,16 @@ are prepared before the first turn.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
+from commands import as_toml, run_grid
 
 from harness.decide.frontier import choose_objectives, find_frontiers
 from harness.decide.membership import judge
 from harness.decide.sources import load_source
-from harness.store import Run
 
 MODELS = Path(__file__).with_name("large.py")
 TECHNIQUES = ("bf16", "int8-dynamic", "int8-weight-only", "low-rank(0.5)",
@@ -39,17 +37,13 @@ stop = "{stop}"
 
 def run_once(folder: Path, grid: str) -> tuple[float, pd.DataFrame]:
     """Return how long a run took, and its cells with how sure their places are."""
-    (folder / "grid.toml").write_text(grid)
-    command = [sys.executable, "-m", "paretogrid", "run", "grid.toml", "--no-report"]
     begin = time.monotonic()
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    made = run_grid(folder, grid)
     took_s = time.monotonic() - begin
-    (made,) = (folder / "results").iterdir()
-    source = load_source([Run(made)])
+    source = load_source([made])
     objectives = choose_objectives(source.frame)
     (group,) = find_frontiers(source.frame, objectives)
     judged = judge(group, source.frame, objectives, source.noise)
-    made.rename(folder / made.name)
     return took_s, pd.concat([judged.members, judged.dominated]).set_index("technique")
 
 
@@ -59,13 +53,12 @@ def main() -> None:
     parser.add_argument("model", choices=("resnet18", "bert"))
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
-    techniques = str([*TECHNIQUES]).replace("'", '"')
     times: dict[str, list[float]] = {stop: [] for stop in STOPS}
     with tempfile.TemporaryDirectory() as name:
         for turn in range(-1, asked.turns):  # the first prepares, and is not counted
             for stop in STOPS if turn >= 0 else ("decision",):
-                grid = GRID.format(models=MODELS, model=asked.model, techniques=techniques,
-                                   stop=stop)  # fmt: skip
+                grid = GRID.format(models=MODELS, model=asked.model, stop=stop,
+                                   techniques=as_toml(TECHNIQUES))  # fmt: skip
                 took_s, cells = run_once(Path(name), grid)
                 if turn < 0:
                     continue

@@ -10,7 +10,6 @@ of all repeats is in it.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from commands import as_toml, run_grid
 from copies import busy_neighbour
 from unlike import BATCH, WORKLOADS
 
 from harness.grid import BASELINE
-from harness.store import Run, read_cells
+from harness.store import read_cells
 
 MODELS = Path(__file__).with_name("unlike.py")
 COLUMNS = ("latency_ratio", "latency_s")
@@ -39,28 +39,15 @@ stop = "budget"
 """
 
 
-def run_once(folder: Path) -> pd.DataFrame:
-    """Return the cells of a run, timed by the command."""
-    command = [sys.executable, "-m", "paretogrid", "run", "grid.toml", "--no-report"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (made,) = (folder / "results").iterdir()
-    found = read_cells(Run(made))
-    made.rename(folder / made.name)
-    return found
-
-
 def repeat(workload: str, runs: int, seconds: float) -> Iterator[pd.DataFrame]:
     """Yield the cells of each run, with its number and whether a neighbour was busy."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        techniques = str([*WORKLOADS[workload]]).replace("'", '"')
-        grid = GRID.format(models=MODELS, workload=workload, techniques=techniques, batch=BATCH,
-                           seconds=seconds)  # fmt: skip
-        (folder / "grid.toml").write_text(grid)
+        grid = GRID.format(models=MODELS, workload=workload, batch=BATCH, seconds=seconds,
+                           techniques=as_toml(WORKLOADS[workload]))  # fmt: skip
         for number in range(runs):
             loaded = bool(number % 2)
             with busy_neighbour() if loaded else nullcontext():
-                cells = run_once(folder)
+                cells = read_cells(run_grid(Path(name), grid))
             yield cells.assign(run=number, loaded=loaded)
             sys.stderr.write(f"\rrun {number + 1} of {runs} ")
 

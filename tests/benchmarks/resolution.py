@@ -10,7 +10,6 @@ these take turns.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from commands import as_toml, run_grid
 
 from harness.grid import BASELINE
-from harness.store import Run, read_cells
+from harness.store import read_cells
 
 MODELS = Path(__file__).with_name("layers.py")
 P_VALUE = 0.01
@@ -41,17 +41,6 @@ stop = "budget"
 """
 
 
-def run_once(folder: Path, grid: str) -> pd.DataFrame:
-    """Return the cells of a run, timed by the command."""
-    (folder / "grid.toml").write_text(grid)
-    command = [sys.executable, "-m", "paretogrid", "run", "grid.toml", "--no-report"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (made,) = (folder / "results").iterdir()
-    found = read_cells(Run(made))
-    made.rename(folder / made.name)
-    return found
-
-
 def repeat(
     layers: int, techniques: Sequence[str], seconds: float, runs: int, settings: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
@@ -60,8 +49,8 @@ def repeat(
         for number in range(runs):
             for measure in settings:
                 grid = GRID.format(models=MODELS, layers=layers, seconds=seconds, measure=measure,
-                                   techniques=str([*techniques]).replace("'", '"'))  # fmt: skip
-                cells = run_once(Path(name), grid)
+                                   techniques=as_toml([*techniques]))  # fmt: skip
+                cells = read_cells(run_grid(Path(name), grid))
                 yield cells.assign(run=number, settings=measure.replace("\n", ", "))
             sys.stderr.write(f"\rrun {number + 1} of {runs} ")
 
