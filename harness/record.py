@@ -113,6 +113,8 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("work_spread", pa.float64()),
     ("speed_spread", pa.float64()),
     ("known_sessions", pa.float64()),
+    ("run_spread", pa.float64()),
+    ("known_runs", pa.float64()),
     ("operators", pa.string()),
     ("rounds", pa.int64()),
     ("samples", pa.int64()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, nan, sqrt
 from statistics import NormalDist
 
@@ -29,9 +29,10 @@ FLAGGED = 0.01
 """The probability below which a difference counts as one: there the tails have to be right."""
 LEAST_FOR_ORDER = 12
 """Rounds of a session from which on their order tells how sure their median is."""
-RUN_SPREAD = 0.0035
-"""Deviation of the log-ratio of unlike cells that the sessions of a run have in common, and another
-run minutes later has not; found in `tests/data/repeats_*.parquet`."""
+SHARED = np.geomspace(1 / 30, 300, 25)
+"""Where the variance of what the sessions of a run share is looked at, likewise."""
+LEAST_WEIGHT = 1e-9
+"""What is less probable than that is left out."""
 NOTHING = 1e-9
 """The error of what is told without any: no figure of a clock is better."""
 
@@ -40,16 +41,18 @@ NOTHING = 1e-9
 class Known:
     """What earlier sessions showed: the variance between sessions, and as how many it counts.
 
-    shared: the variance of what all sessions of a run have in common, and another run has not.
+    shared: the variance of what all sessions of a run have in common, and another run has not;
+    as how many `runs` that counts.
     """
 
     variance: float
     sessions: float
     shared: float = 0.0
+    runs: float = 1.0
 
     def times(self, share: float) -> Known:
         """Return the same of cells that wander by this share of the variance."""
-        return Known(self.variance * share, self.sessions, self.shared * share)
+        return replace(self, variance=self.variance * share, shared=self.shared * share)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ WITHIN = Between(Known(0.0, 1.0), Known(0.0, 1.0))
 
 @dataclass(frozen=True)
 class Repeat:
-    """The mean of all sessions that there could be: normal distributions, each with its weight."""
+    """What a value would be elsewhere: normal distributions, each with its weight."""
 
     weights: Floats
     means: Floats
@@ -84,6 +87,21 @@ class Repeat:
     def mean(self) -> float:
         """The value that is expected."""
         return float(self.weights @ self.means)
+
+    @property
+    def variance(self) -> float:
+        """The square by which it is off, as is expected."""
+        return float(self.weights @ (self.deviations**2 + (self.means - self.mean) ** 2))
+
+    def of_another_run(self, known: Known) -> Repeat:
+        """Return it with what another run has not of what the sessions of this one share."""
+        if not known.shared:
+            return self
+        there = self.weights > LEAST_WEIGHT
+        shares = _weigh(SHARED, known.runs)
+        off = np.hypot(self.deviations[there, None], np.sqrt(known.shared * SHARED))
+        weights = np.outer(self.weights[there], shares / self.weights[there].sum())
+        return Repeat(weights.ravel(), np.repeat(self.means[there], len(SHARED)), off.ravel())
 
     def interval(self) -> Estimate:
         """Return it with its 95 % interval."""
@@ -113,8 +131,8 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
 
     Random effects: a session's value is the mean, and what is the session's own, and its error. The
     variance between sessions is what these show together with what is `known` (scaled inverse χ²);
-    after a single session it is what is known. What they share is not averaged. The posterior of
-    the variance is summed over, not estimated: of few sessions an estimate may be zero. Sources:
+    after a single session it is what is known. What they share is not in it. The posterior of the
+    variance is summed over, not estimated: of few sessions an estimate may be zero. Sources:
     Gelman et al., "Bayesian Data Analysis", 5.4; Röver, "Bayesian Random-Effects Meta-Analysis",
     Journal of Statistical Software 2020.
     """
@@ -125,10 +143,23 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
     means = weights @ seen / totals
     misfit = (weights * (seen - means[:, None]) ** 2).sum(1)
     logs = (np.log(weights).sum(1) - np.log(totals) - misfit) / 2
-    logs -= known.sessions / 2 * (np.log(VARIANCES) + 1 / VARIANCES)
-    shares = np.exp(logs - logs.max())
-    shares /= shares.sum()
-    return Repeat(shares, means, np.sqrt(1 / totals + known.shared))
+    return Repeat(_weigh(VARIANCES, known.sessions, logs), means, np.sqrt(1 / totals))
+
+
+def _weigh(multiples: Floats, count: float, logs: Floats | float = 0.0) -> Floats:
+    """Return how probable multiples of a variance are that was known of so many; they sum to 1.
+
+    A scaled inverse χ², of which the logarithm is even; `logs` is what else tells it.
+    """
+    told = logs - count / 2 * (np.log(multiples) + 1 / multiples)
+    weights: Floats = np.exp(told - told.max())
+    weights /= weights.sum()
+    return weights
+
+
+def expect_repeat(values: ArrayLike, errors: ArrayLike, known: Known) -> Repeat:
+    """Return what is known of another run, with as many sessions as there could be."""
+    return average_sessions(values, errors, known).of_another_run(known)
 
 
 @dataclass(frozen=True)
@@ -153,18 +184,18 @@ def compare_sessions(
         alone = Estimate(exp(float(middles.mean())) if middles.size else nan)
         return Comparison(alone, nan, alone)
     told = np.hypot(errors, apart)
-    repeat = average_sessions(middles, told, known).interval()
+    repeat = expect_repeat(middles, told, known).interval()
     within = average_sessions(middles, told, WITHIN.work).interval()
     _, errors = find_sessions(sessions, FLAGGED)
-    p_value = average_sessions(middles, np.hypot(errors, apart), known).p_value()
+    p_value = expect_repeat(middles, np.hypot(errors, apart), known).p_value()
     return Comparison(as_factor(repeat), p_value, as_factor(within))
 
 
 def average(middles: Floats, errors: Floats, known: Known) -> Estimate:
-    """Return the mean of all sessions; without an interval where an error is unknown."""
+    """Return what is expected of another run; without an interval where an error is unknown."""
     if not middles.size or np.isnan(errors).any():
         return Estimate(float(middles.mean()) if middles.size else nan)
-    return average_sessions(middles, errors, known).interval()
+    return expect_repeat(middles, errors, known).interval()
 
 
 def as_factor(logarithm: Estimate) -> Estimate:

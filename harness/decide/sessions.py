@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from harness.headlines import find_freedom
 from harness.likeness import find_likeness, read_work
-from harness.repeats import RUN_SPREAD, Known
+from harness.repeats import Known
 from harness.stats import Floats
 
 LEAST_SHARE = 0.05
 """Of the variance that is known remains so much, however alike a few sessions look."""
+OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6}
+"""What was taken to be known of runs before it was learnt: results that do not say are of then."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class SessionDoubt:
         off = np.einsum("ij,jsd->isd", root, normal)
         drawn: Floats = scale * (off * there[:, :, None]).sum(1) / counts[:, None]
         shared = root @ generator.standard_normal((len(middles), draws))
-        drawn += np.sqrt(self.work.shared / 2) * shared
+        runs = Known(self.work.shared, self.work.runs)
+        drawn += _draw_deviations(runs, draws, generator) / np.sqrt(2) * shared
         return drawn
 
     def draw_speed(self, draws: int, generator: np.random.Generator) -> Floats:
@@ -67,13 +70,14 @@ class SessionDoubt:
 def find_doubt(cells: pd.DataFrame) -> SessionDoubt | None:
     """Return the doubt of the cells of one heat; None where nothing was known of sessions."""
     columns = ["work_spread", "speed_spread", "known_sessions"]
-    known = cells.reindex(columns=columns).astype(float).dropna()
+    known = cells.reindex(columns=[*columns, "run_spread", "known_runs"]).astype(float)
+    known = known.dropna(subset=columns)
     if known.empty:
         return None
-    work, speed, sessions = known.iloc[0]
+    work, speed, sessions, run, runs = known.fillna(OF_RUNS).iloc[0]
     asked = cells.reindex(columns=["operators", "runtime"])
     works = [read_work(text, runtime) for text, runtime in asked.itertuples(index=False)]
-    of_work = Known(work**2, sessions, RUN_SPREAD**2 if work else 0.0)
+    of_work = Known(work**2, sessions, run**2 if work else 0.0, runs)
     return SessionDoubt(of_work, Known(speed**2, sessions), find_likeness(works))
 
 
@@ -83,7 +87,7 @@ def _add(known: Known, squares: float, free: float) -> Known:
     if not count > 0:
         return known
     variance = (known.sessions * known.variance + squares) / count
-    return Known(max(LEAST_SHARE * known.variance, variance), count, known.shared)
+    return replace(known, variance=max(LEAST_SHARE * known.variance, variance), sessions=count)
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

@@ -1,6 +1,7 @@
-"""What sessions differ by on this machine, as its heats have shown; kept in the cache.
+"""What sessions and runs differ by on this machine, as its heats have shown; kept in the cache.
 
-A heat has few sessions: how far those are apart that there could be, they tell with much doubt.
+A heat has few sessions: how far those are apart that there could be, they tell with much doubt; and
+what they share, which another run has not, they do not tell at all.
 """
 
 from __future__ import annotations
@@ -8,30 +9,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from harness.durable import remember
 from harness.grid import BASELINE
-from harness.likeness import compare_work
-from harness.repeats import RUN_SPREAD, Between, Known, find_sessions
-from harness.sweep.heat import pair_sessions
-from harness.sweep.seat import Seat, TimedHeat, find_baseline
+from harness.repeats import Between, Known
+from harness.sweep.apart import Shown, Steps, find_between, find_excess, find_pairs, find_steps
+from harness.sweep.seat import Seat, TimedHeat
 
-VERSION = 2
+VERSION = 3
 ANY = "any"
-USUAL = Between(Known(0.02**2, 4.0, RUN_SPREAD**2), Known(0.05**2, 4.0))
+USUAL = Between(Known(0.02**2, 4.0, 0.004**2, 4.0), Known(0.05**2, 4.0))
 """What is taken to be known of a machine on which nothing was timed yet, and how little it counts:
-what sessions differed by on two processors of a shared host (docs/instrument.md)."""
-LEAST = 0.001**2
-"""No machine is as steady as to differ by less."""
+what sessions and runs differed by on two processors of a shared host (docs/instrument.md)."""
 MOST_SESSIONS = 30.0
 """As more than so many the earlier ones of the same cells never count: a machine changes."""
 MOST_OF_OTHERS = 4.0
@@ -40,35 +37,31 @@ MOST_COMPANIES = 500
 """So many are remembered; those that were timed longest ago are forgotten."""
 MOST_LEVELS = 100
 """Of so many heats it is known how fast the machine was."""
-MOST_FREE = 400.0
-"""When so much is known, half is forgotten: a machine changes over the months."""
-WILDEST = 25.0
-"""A heat counts as no further apart than so many times the variance that was known."""
-UNLIKE = 0.2
-"""Pairs with less of their work apart than this tell little."""
+MOST_PAIRS = 100
+"""Of so many pairs of a company it is known what their last run told."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What sessions have shown: squares beyond what rounds and processes explain, of how many."""
+class Company:
+    """What the cells that are compared with the same baselines have shown.
 
-    total: float = 0.0
-    free: float = 0.0
+    latest: of each pair what its last run told, as `Pair.mean` does.
+    """
 
-    def plus(self, other: Shown) -> Shown:
-        """Return both together; half of it where it has become too much."""
-        share = 0.5 if self.free + other.free > MOST_FREE else 1.0
-        return Shown(share * (self.total + other.total), share * (self.free + other.free))
+    sessions: Shown = field(default_factory=Shown)
+    runs: Steps = field(default_factory=Steps)
+    latest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def after(self, known: Known, most: float) -> Known:
-        """Return what is known by them and by what was before, as so many sessions at the most.
+        """Return what is known by them and by what was before, as so many of each at the most."""
+        variance, sessions = self.sessions.after(known.variance, known.sessions, most)
+        shared, runs = self.runs.after(known.shared, known.runs, variance, most)
+        return Known(variance, sessions, shared, runs)
 
-        The more there are the less counts what was before: it is of other cells or machines.
-        """
-        before = known.sessions**2 / (known.sessions + self.free)
-        count = before + self.free
-        variance = (before * known.variance + self.total) / count
-        return Known(max(LEAST, variance), min(count, most), known.shared)
+    def plus(self, other: Company) -> Company:
+        """Return both together, of which the other is the later one."""
+        latest = dict([*self.latest.items(), *other.latest.items()][-MOST_PAIRS:])
+        return Company(self.sessions.plus(other.sessions), self.runs.plus(other.runs), latest)
 
 
 def between_file(folder: Path, known_as: str, place: str) -> Path:
@@ -90,61 +83,37 @@ def read_between(path: Path, company: str) -> Between:
     """Return what is known of a company; where there is no file, or another's, what is usual."""
     kept = _read(path)
     work = kept.shown[ANY].after(USUAL.work, MOST_OF_OTHERS)
-    own = kept.shown.get(company, Shown())
+    own = kept.shown.get(company)
     speed = find_excess(kept.levels, np.zeros(len(kept.levels)), float("inf"))
+    count = USUAL.speed.variance, USUAL.speed.sessions, MOST_SESSIONS
     return Between(
-        own.after(work, MOST_SESSIONS) if own.free else work,
-        speed.after(USUAL.speed, MOST_SESSIONS) if speed.free else USUAL.speed,
+        own.after(work, MOST_SESSIONS) if own else work,
+        Known(*speed.after(*count)) if speed.free else USUAL.speed,
     )
 
 
 def note_between(path: Path, company: str, timed: TimedHeat) -> None:
     """Add to a file what a heat shows: how far its sessions are apart, and how fast it was."""
-    found, kept = find_between(timed, read_between(path, company).work), _read(path)
-    shown = kept.shown
-    if found.free:
-        own = shown.pop(company, Shown()).plus(found)
-        companies = [*((name, one) for name, one in shown.items() if name != ANY), (company, own)]
-        shown = {ANY: shown[ANY].plus(found)} | dict(companies[-MOST_COMPANIES:])
+    kept = _read(path)
+    shown, before = kept.shown, kept.shown.get(company, Company())
+    pairs = list(find_pairs(timed))
+    known = read_between(path, company).work
+    found = Company(
+        find_between(pairs, known.variance),
+        find_steps(pairs, before.latest, known.variance + known.shared),
+        {pair.name: pair.mean() for pair in pairs},
+    )
+    if pairs:
+        shown.pop(company, None)
+        companies = [(name, one) for name, one in shown.items() if name != ANY]
+        everyone = shown[ANY].plus(replace(found, latest={}))
+        companies = [*companies, (company, before.plus(found))][-MOST_COMPANIES:]
+        shown = {ANY: everyone} | dict(companies)
     control = [log(one) for one in timed.control.medians().values()]
     levels = [*kept.levels, *([median(control)] if control else [])]
-    if found.free or control:
+    if pairs or control:
         told = {"levels": levels[-MOST_LEVELS:], "shown": {n: asdict(o) for n, o in shown.items()}}
         remember(path, json.dumps({"version": VERSION, **told}))
-
-
-def find_between(timed: TimedHeat, known: Known) -> Shown:
-    """Return what the sessions of a heat show of the ratios of unlike cells.
-
-    All pairs together as much as one of them: it may be their baseline that wanders.
-    """
-    pairs = []
-    for seat in timed.seats:
-        baseline = find_baseline(timed.seats, seat.cell)
-        if baseline is None or baseline is seat or not (seat.member and baseline.member):
-            continue
-        apart = 1 - compare_work(seat.work, baseline.work)
-        if apart < UNLIKE:
-            continue
-        sessions, errors = pair_sessions(seat.member, baseline.member, timed.process_spread)
-        values, own = find_sessions(sessions)
-        one = find_excess(values, np.hypot(own, errors), known.variance * apart)
-        if one.free:
-            pairs.append((one.total / apart, one.free))
-    return Shown(*map(float, np.mean(pairs, axis=0))) if pairs else Shown()
-
-
-def find_excess(values: ArrayLike, errors: ArrayLike, known: float) -> Shown:
-    """Return the squares of sessions about their mean, beyond those of their errors.
-
-    Without a bias, and so they may be negative; nothing of fewer than two, or without errors.
-    """
-    seen, own = np.asarray(values, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    free = seen.size - 1
-    if free < 1 or not np.isfinite(own).all():
-        return Shown()
-    squares = float(((seen - seen.mean()) ** 2).sum() - free * (own**2).mean())
-    return Shown(min(squares, free * WILDEST * known), float(free))
 
 
 @dataclass(frozen=True)
@@ -156,13 +125,17 @@ class Kept:
     """
 
     levels: Sequence[float] = ()
-    shown: dict[str, Shown] = field(default_factory=lambda: {ANY: Shown()})
+    shown: dict[str, Company] = field(default_factory=lambda: {ANY: Company()})
 
 
 def _read(path: Path) -> Kept:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         told: dict[str, Any] = json.loads(path.read_text())
         if told["version"] == VERSION:
-            shown = {name: Shown(**one) for name, one in told["shown"].items()}
+            shown = {name: _company(**one) for name, one in told["shown"].items()}
             return Kept([float(one) for one in told["levels"]], {ANY: shown.pop(ANY)} | shown)
     return Kept()
+
+
+def _company(sessions: Any, runs: Any, latest: Any) -> Company:
+    return Company(Shown(**sessions), Steps(**runs), dict(latest))

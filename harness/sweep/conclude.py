@@ -202,6 +202,8 @@ def with_sessions(record: Record, member: Member, between: Between) -> Record:
         work_spread=sqrt(between.work.variance),
         speed_spread=sqrt(between.speed.variance),
         known_sessions=between.work.sessions,
+        run_spread=sqrt(between.work.shared),
+        known_runs=between.work.runs,
     )
 
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from harness.decide.noise import DRAWS, Noise
 from harness.decide.sessions import find_doubt
 from harness.record import METRICS
-from harness.repeats import RUN_SPREAD
 
 LATENCY = METRICS[0]
-ROUNDS = 30
+ROUNDS, RUNS = 30, 0.004
 DENSE, OTHER = json.dumps({"mm float32": 1.0}), json.dumps({"mm bfloat16": 1.0})
 
 
 def make_cells(operators: tuple[str | None, ...], **known: float) -> pd.DataFrame:
-    facts = {"work_spread": 0.02, "speed_spread": 0.05, "known_sessions": 1e6, **known}
+    facts = {"work_spread": 0.02, "speed_spread": 0.05, "known_sessions": 1e6,
+             "run_spread": RUNS, "known_runs": 1e6, **known}  # fmt: skip
     return pd.DataFrame([
         {"cell_id": f"c{number}", "latency_s": 1.0, "operators": text, "runtime": "eager",
          "processes": 1e9, "process_spread": 0.0, **facts}
@@ -55,7 +55,7 @@ def test_unlike_cells_are_drawn_apart_as_sessions_are(sessions: int) -> None:
     generator = np.random.default_rng(1)
     rounds = make_rounds(generator, 2, sessions)
     ratio, latency = spreads(make_cells((DENSE, OTHER)), rounds)
-    apart = np.hypot(0.02 / np.sqrt(sessions), RUN_SPREAD)
+    apart = np.hypot(0.02 / np.sqrt(sessions), RUNS)
     assert ratio == pytest.approx(apart, rel=0.1)
     assert latency == pytest.approx(np.hypot(0.05, apart / np.sqrt(2)), rel=0.1)
 
@@ -103,6 +103,7 @@ def test_whoever_was_there_in_whichever_session_is_drawn(data: st.DataObject) ->
 def test_tables_of_before_sessions_are_drawn_by_their_rounds_alone() -> None:
     cells = make_cells((DENSE, OTHER)).drop(columns=["work_spread", "operators"])
     assert find_doubt(cells) is None
+    assert find_doubt(make_cells((DENSE,)).drop(columns=["run_spread", "known_runs"])) is not None
     ratio, latency = spreads(cells, make_rounds(np.random.default_rng(4), 2, 1))
     assert max(ratio, latency) < 0.001
 

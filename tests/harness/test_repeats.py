@@ -13,6 +13,7 @@ from harness.repeats import (
     Known,
     average_sessions,
     compare_sessions,
+    expect_repeat,
     find_sessions,
     pool_rounds,
 )
@@ -42,6 +43,24 @@ def test_intervals_cover_the_mean_of_all_sessions_as_often_as_they_say(
     covered = flagged = 0
     for _ in range(TRIALS):
         found = average_sessions(*simulate(generator, sessions, known, error), known)
+        interval = found.interval()
+        covered += interval.low <= 0 <= interval.high
+        flagged += found.p_value() < 0.01
+    assert 0.93 <= covered / TRIALS <= 0.97
+    assert flagged / TRIALS <= 0.02
+
+
+@pytest.mark.parametrize("shared", [0.001, 0.03])
+@pytest.mark.parametrize("runs", [4, 40])
+def test_intervals_cover_another_run_as_often_as_they_say(shared: float, runs: float) -> None:
+    """How far runs are apart is drawn as it is known, like how far sessions are."""
+    generator = np.random.default_rng(5)
+    known = Known(0.01**2, 10, shared**2, runs)
+    covered = flagged = 0
+    for _ in range(TRIALS):
+        values, errors = simulate(generator, 3, known, 0.002)
+        off = shared / np.sqrt(generator.chisquare(runs) / runs) * generator.standard_normal()
+        found = expect_repeat(values + off, errors, known)
         interval = found.interval()
         covered += interval.low <= 0 <= interval.high
         flagged += found.p_value() < 0.01

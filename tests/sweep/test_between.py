@@ -8,20 +8,22 @@ import pytest
 
 from harness.grid import Cell
 from harness.record import Record
-from harness.repeats import Known
 from harness.rounds import ONE_PROCESS
+from harness.sweep.apart import (
+    MOST_FREE,
+    WILDEST,
+    Shown,
+    find_between,
+    find_excess,
+    find_pairs,
+)
 from harness.sweep.between import (
     MOST_COMPANIES,
-    MOST_FREE,
     MOST_LEVELS,
     MOST_OF_OTHERS,
     MOST_SESSIONS,
     USUAL,
-    WILDEST,
-    Shown,
     between_file,
-    find_between,
-    find_excess,
     name_company,
     note_between,
     read_between,
@@ -41,15 +43,16 @@ def seat(technique: str, operators: str) -> Seat:
 
 def make_heat(
     generator: np.random.Generator, work: float, speed: float, sessions: int = 3,
-    other: str = '{"bf16": 1.0}',
+    other: str = '{"bf16": 1.0}', run: float = 0.0,
 ) -> TimedHeat:  # fmt: skip
     """A heat whose sessions differ by so much in the ratio to its baseline; and how fast it was."""
     seats = [seat("baseline", '{"float32": 1.0}'), seat("bf16", other)]
     control = Member("control", never)
     members = [*(one.member for one in seats if one.member), control]
     level = speed * generator.standard_normal()
+    of_run = np.array([run * generator.standard_normal(), 0, 0])
     for session in range(sessions):
-        own = np.hypot(work / np.sqrt(2), ONE_PROCESS) * generator.standard_normal(3)
+        own = np.hypot(work / np.sqrt(2), ONE_PROCESS) * generator.standard_normal(3) + of_run
         for number in range(ROUNDS):
             for place, member in enumerate(members):
                 noise = 0.001 * generator.standard_normal()
@@ -80,6 +83,29 @@ def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path
     assert ":" not in path.name
 
 
+@pytest.mark.parametrize("run", [0.0, 0.01, 0.03])
+def test_what_another_run_has_of_its_own_is_learnt(run: float, tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    learn(path, 0.005, 0.02, 60, run=run)
+    known = read_between(path, "a").work
+    assert np.sqrt(known.shared) == pytest.approx(max(run, 0.001), rel=0.3, abs=0.002)
+    assert np.sqrt(known.variance) == pytest.approx(0.005, rel=0.3)
+    assert 4 < known.runs <= MOST_SESSIONS
+    assert read_between(path, "b").work.runs == MOST_OF_OTHERS
+
+
+def test_a_cell_that_was_changed_once_is_no_wandering_one(tmp_path: Path) -> None:
+    """By a factor of two, after half of the runs."""
+    generator, path = np.random.default_rng(7), tmp_path / "known"
+    for number in range(40):
+        heat = make_heat(generator, 0.005, 0.02, run=0.01)
+        blocks = heat.seats[1].member.blocks if heat.seats[1].member else []
+        for block in blocks if number >= 20 else []:
+            block.samples.seconds[:] *= 2
+        note_between(path, "a", heat)
+    assert np.sqrt(read_between(path, "a").work.shared) == pytest.approx(0.01, rel=0.5)
+
+
 def test_cells_with_the_same_work_tell_nothing_of_unlike_ones(tmp_path: Path) -> None:
     learn(tmp_path / "known", 0.05, 0.02, 5, other='{"float32": 1.0}')
     known = read_between(tmp_path / "known", "a")
@@ -87,15 +113,16 @@ def test_cells_with_the_same_work_tell_nothing_of_unlike_ones(tmp_path: Path) ->
     assert known.speed != USUAL.speed
 
 
-def test_a_single_session_tells_of_the_speed_alone(tmp_path: Path) -> None:
+def test_a_single_session_tells_nothing_of_how_far_sessions_are_apart(tmp_path: Path) -> None:
     learn(tmp_path / "known", 0.05, 0.02, 3, sessions=1)
     known = read_between(tmp_path / "known", "a")
-    assert known.work == USUAL.work
+    assert known.work.variance == USUAL.work.variance
+    assert known.work.shared > USUAL.work.shared  # they tell that runs are further apart
     assert known.speed != USUAL.speed
     heat = make_heat(np.random.default_rng(2), 0.05, 0.02)
     nobody = TimedHeat("h", [], Member("control", never), 1, 1.0, 0.0)
-    assert find_between(nobody, USUAL.work) == Shown()
-    assert find_between(heat, USUAL.work).free == 2
+    assert not [*find_pairs(nobody)]
+    assert find_between([*find_pairs(heat)], USUAL.work.variance).free == 2
     note_between(tmp_path / "nothing", "a", nobody)
     assert not (tmp_path / "nothing").exists()
 
@@ -118,10 +145,10 @@ def test_one_wild_heat_is_no_measure_of_a_machine() -> None:
 def test_what_was_long_ago_counts_less() -> None:
     whole = Shown(1.0, MOST_FREE - 1).plus(Shown(0.0, 2.0))
     assert whole == Shown(0.5, (MOST_FREE + 1) / 2)
-    assert Shown(-1.0, 10.0).after(Known(0.01**2, 4.0), 30.0).variance > 0
+    assert Shown(-1.0, 10.0).after(0.01**2, 4.0, 30.0)[0] > 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 2, "work": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 3, "work": 3}'])
 def test_a_file_that_cannot_be_read_is_as_good_as_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "known").write_text(text)
     assert read_between(tmp_path / "known", "a") == USUAL
@@ -138,7 +165,7 @@ def test_what_others_have_shown_counts_little(tmp_path: Path) -> None:
     others = read_between(path, "b")
     assert others.work.sessions == MOST_OF_OTHERS
     assert np.sqrt(others.work.variance) == pytest.approx(0.01, rel=0.4)
-    learn(path, 0.05, 0.02, 8, company="b")
+    learn(path, 0.05, 0.02, 16, company="b")
     assert np.sqrt(read_between(path, "b").work.variance) == pytest.approx(0.05, rel=0.4)
     assert np.sqrt(read_between(path, "a").work.variance) == pytest.approx(0.01, rel=0.4)
 
