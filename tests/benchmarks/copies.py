@@ -24,15 +24,15 @@ def prepare(launcher: Launcher, model: str) -> str:
 
 def time_copies(
     launcher: Launcher, variant: str, batch: int, stop: Stop, seed: int,
-    threads: int = 1, wait_policy: str = "active", processes: int = 1, files: tuple[str, ...] = (),
+    threads: int = 1, wait_policy: str = "active", processes: int = 1, files: tuple[str, ...] = (), names: str = "ab",
 ) -> list[Member]:  # fmt: skip
-    """Return two copies of a cell, each in processes of its own, timed in one heat.
+    """Return copies of a cell, each in processes of its own, timed in one heat.
 
-    `files` are those that the model is from.
+    `files` are those that the model is from. A copy for each letter of `names`.
     """
     with ExitStack() as stack:
         members = []
-        for name in "ab":
+        for name in names:
             imports = Imports(files=files)
             workers = [stack.enter_context(launcher.worker(imports)) for _ in range(processes)]
             for worker in workers:

@@ -1,12 +1,17 @@
-"""How each harness compares two identical modules: a function each, about 6 s a module."""
+"""How each harness compares two identical modules: a function each, about 6 s a module.
+
+Each tells the ratio, and how probable one as far from 1 is if there is none: paretogrid by its own
+statistic, the others by the rank test that asv takes for its comparisons, on all of their samples.
+"""
 
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
+import numpy as np
 import torch
 from copies import time_copies
 from pair import ROWS, make
@@ -40,10 +45,21 @@ def test_call(benchmark, name):
 """
 
 
-def plain_loop(folder: Path) -> float:
-    """Time one after the other in this process; the ratio of the medians."""
+Told = tuple[float, float]
+
+
+def compare_samples(samples: Sequence[Sequence[float]]) -> Told:
+    """Return the ratio of the medians of two samples, and the p-value of Mann and Whitney."""
+    from scipy.stats import mannwhitneyu
+
+    one, other = samples
+    return float(np.median(one) / np.median(other)), float(mannwhitneyu(one, other).pvalue)
+
+
+def plain_loop(folder: Path) -> Told:
+    """Time one after the other in this process."""
     torch.set_num_threads(1)
-    medians = []
+    samples = []
     with torch.inference_mode():
         for _ in range(2):
             module, inputs = make()
@@ -53,15 +69,15 @@ def plain_loop(folder: Path) -> float:
                 before = time.perf_counter_ns()
                 module(inputs)
                 times.append(time.perf_counter_ns() - before)
-            medians.append(median(times))
-    return medians[0] / medians[1]
+            samples.append(times)
+    return compare_samples(samples)
 
 
-def torch_benchmark(folder: Path) -> float:
+def torch_benchmark(folder: Path) -> Told:
     """torch.utils.benchmark: `blocked_autorange` of one after the other."""
     from torch.utils.benchmark import Timer
 
-    medians = []
+    samples = []
     for _ in range(2):
         module, inputs = make()
         timer = Timer(
@@ -69,12 +85,12 @@ def torch_benchmark(folder: Path) -> float:
             globals={"module": module, "inputs": inputs, "torch": torch},
             num_threads=1,
         )
-        medians.append(timer.blocked_autorange(min_run_time=SECONDS).median)
-    return medians[0] / medians[1]
+        samples.append(timer.blocked_autorange(min_run_time=SECONDS).times)
+    return compare_samples(samples)
 
 
-def pyperf(folder: Path) -> float:
-    """pyperf: two processes a module, ten values of about 0.3 s; the ratio of the medians."""
+def pyperf(folder: Path) -> Told:
+    """pyperf: two processes a module, ten values of about 0.3 s."""
     import pyperf as library
 
     script, result = folder / "pyperf_pair.py", folder / "pyperf.json"
@@ -86,26 +102,28 @@ def pyperf(folder: Path) -> float:
         env={"PYTHONPATH": str(HERE)}, check=True, capture_output=True,
     )  # fmt: skip
     suite = library.BenchmarkSuite.load(str(result))
-    return float(suite.get_benchmark("a").median() / suite.get_benchmark("b").median())
+    return compare_samples([suite.get_benchmark(name).get_values() for name in ("a", "b")])
 
 
-def pytest_benchmark(folder: Path) -> float:
-    """pytest-benchmark with six times its default time; the ratio of the medians."""
+def pytest_benchmark(folder: Path) -> Told:
+    """pytest-benchmark with six times its default time."""
     script, result = folder / "test_pair.py", folder / "pytest-benchmark.json"
     script.write_text(PYTEST_BENCHMARK)
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null",
-         str(script), f"--benchmark-max-time={SECONDS}", f"--benchmark-json={result}"],
+         str(script), f"--benchmark-max-time={SECONDS}", f"--benchmark-json={result}",
+         "--benchmark-save-data"],
         env={"PYTHONPATH": str(HERE)}, cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
     found = {one["param"]: one for one in json.loads(result.read_text())["benchmarks"]}
-    return float(found["a"]["stats"]["median"] / found["b"]["stats"]["median"])
+    return compare_samples([found[name]["stats"]["data"] for name in ("a", "b")])
 
 
-def paretogrid(launcher: Launcher, variant: str, folder: Path) -> float:
+def paretogrid(launcher: Launcher, variant: str, folder: Path) -> Told:
     """paretogrid: a heat of both, as long each; the median of the rounds' ratios."""
     members = time_copies(
         launcher, variant, ROWS, Stop(0.0, SECONDS, 10), seed=time.time_ns(),
         processes=FEWEST,
     )  # fmt: skip
-    return compare(*members).estimate.value
+    found = compare(*members)
+    return found.estimate.value, found.p_value
