@@ -24,7 +24,8 @@ def prepare(launcher: Launcher, model: str) -> str:
 
 def time_copies(
     launcher: Launcher, variant: str, batch: int, stop: Stop, seed: int,
-    threads: int = 1, wait_policy: str = "active", processes: int = 1, files: tuple[str, ...] = (), names: str = "ab",
+    threads: int = 1, wait_policy: str = "active", processes: int = 1, files: tuple[str, ...] = (),
+    names: str = "ab",
 ) -> list[Member]:  # fmt: skip
     """Return copies of a cell, each in processes of its own, timed in one heat.
 
