@@ -10,7 +10,8 @@ from math import hypot, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.repeats import Between, as_factor, average, find_sessions
+from harness.known import Between
+from harness.repeats import as_factor, average, find_sessions
 from harness.rounds import Medians, tabulate, take_apart
 from harness.stats import Z95, Estimate, Floats, series_median_interval
 

@@ -8,7 +8,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.repeats import WITHIN, compare_sessions
+from harness.known import WITHIN
+from harness.repeats import compare_sessions
 from harness.stats import robust_deviation
 
 DRAWS, STEPS = 200, 8

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import exp, nan, sqrt
+from dataclasses import dataclass
+from math import exp, log, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from harness.known import SHARED, VARIANCES, WITHIN, Known, weigh
 from harness.stats import (
     CONFIDENCE,
     LEAST_P_VALUE,
@@ -19,60 +20,22 @@ from harness.stats import (
     sum_squares,
 )
 
-VARIANCES = np.geomspace(1e-4, 1e4, 121)
-"""Where the variance between sessions is looked at, as multiples of what is known of it."""
 FURTHEST = 8.0
 """Deviations beyond which there is nothing."""
 HALVINGS = 40
 """After so many a bound is known to a trillionth of where it may be."""
 FLAGGED = 0.01
 """The probability below which a difference counts as one: there the tails have to be right."""
+TURNS, NEAR = 12, 0.1
+"""A p-value is reckoned anew with the tails at itself, until it changes by less than a tenth."""
+FURTHEST_OUT = 1e-200
+"""Tails are not looked at further out."""
 LEAST_FOR_ORDER = 12
 """Rounds of a session from which on their order tells how sure their median is."""
-SHARED = np.geomspace(1 / 30, 300, 25)
-"""Where the variance of what the sessions of a run share is looked at, likewise."""
 LEAST_WEIGHT = 1e-9
 """What is less probable than that is left out."""
 NOTHING = 1e-9
 """The error of what is told without any: no figure of a clock is better."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What earlier sessions showed: the variance between sessions, and as how many it counts.
-
-    shared: the variance of what all sessions of a run have in common, and another run has not;
-    as how many `runs` that counts.
-    """
-
-    variance: float
-    sessions: float
-    shared: float = 0.0
-    runs: float = 1.0
-
-    def times(self, share: float) -> Known:
-        """Return the same of cells that wander by this share of the variance."""
-        return replace(self, variance=self.variance * share, shared=self.shared * share)
-
-
-@dataclass(frozen=True)
-class Between:
-    """What sessions differ by on a machine, as variances of logarithms.
-
-    work: of the ratio of cells that have no work in common. speed: of what all cells of a heat
-    share, from one heat to another.
-    """
-
-    work: Known
-    speed: Known
-
-    def of_ratio(self, likeness: float) -> Known:
-        """Return what is known of the ratio of two cells that have so much work in common."""
-        return self.work.times(1 - likeness)
-
-
-WITHIN = Between(Known(0.0, 1.0), Known(0.0, 1.0))
-"""As if all sessions were alike: what is said of those that there were."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +51,12 @@ class Repeat:
         """The value that is expected."""
         return float(self.weights @ self.means)
 
-    @property
-    def variance(self) -> float:
-        """The square by which it is off, as is expected."""
-        return float(self.weights @ (self.deviations**2 + (self.means - self.mean) ** 2))
-
-    def of_another_run(self, known: Known) -> Repeat:
-        """Return it with what another run has not of what the sessions of this one share."""
+    def over_runs(self, known: Known) -> Repeat:
+        """Return what is known of the mean of all runs: off by what this one's sessions share."""
         if not known.shared:
             return self
         there = self.weights > LEAST_WEIGHT
-        shares = _weigh(SHARED, known.runs)
+        shares = weigh(SHARED, known.runs)
         off = np.hypot(self.deviations[there, None], np.sqrt(known.shared * SHARED))
         weights = np.outer(self.weights[there], shares / self.weights[there].sum())
         return Repeat(weights.ravel(), np.repeat(self.means[there], len(SHARED)), off.ravel())
@@ -143,23 +101,15 @@ def average_sessions(values: ArrayLike, errors: ArrayLike, known: Known) -> Repe
     means = weights @ seen / totals
     misfit = (weights * (seen - means[:, None]) ** 2).sum(1)
     logs = (np.log(weights).sum(1) - np.log(totals) - misfit) / 2
-    return Repeat(_weigh(VARIANCES, known.sessions, logs), means, np.sqrt(1 / totals))
+    return Repeat(weigh(VARIANCES, known.sessions, logs), means, np.sqrt(1 / totals))
 
 
-def _weigh(multiples: Floats, count: float, logs: Floats | float = 0.0) -> Floats:
-    """Return how probable multiples of a variance are that was known of so many; they sum to 1.
+def average_runs(values: ArrayLike, errors: ArrayLike, known: Known) -> Repeat:
+    """Return what is known of the mean of all runs that there could be, after sessions of one.
 
-    A scaled inverse χ², of which the logarithm is even; `logs` is what else tells it.
+    That is the value that repeats scatter around. One that is near it may be as far off as this.
     """
-    told = logs - count / 2 * (np.log(multiples) + 1 / multiples)
-    weights: Floats = np.exp(told - told.max())
-    weights /= weights.sum()
-    return weights
-
-
-def expect_repeat(values: ArrayLike, errors: ArrayLike, known: Known) -> Repeat:
-    """Return what is known of another run, with as many sessions as there could be."""
-    return average_sessions(values, errors, known).of_another_run(known)
+    return average_sessions(values, errors, known).over_runs(known)
 
 
 @dataclass(frozen=True)
@@ -184,18 +134,36 @@ def compare_sessions(
         alone = Estimate(exp(float(middles.mean())) if middles.size else nan)
         return Comparison(alone, nan, alone)
     told = np.hypot(errors, apart)
-    repeat = expect_repeat(middles, told, known).interval()
+    repeat = average_runs(middles, told, known).interval()
     within = average_sessions(middles, told, WITHIN.work).interval()
-    _, errors = find_sessions(sessions, FLAGGED)
-    p_value = expect_repeat(middles, np.hypot(errors, apart), known).p_value()
+    p_value = _find_p_value(sessions, apart, known)
     return Comparison(as_factor(repeat), p_value, as_factor(within))
 
 
+def _find_p_value(sessions: Sequence[Floats], apart: Sequence[float], known: Known) -> float:
+    """Return how probable a ratio as far from 1 is, if there is none.
+
+    Of few rounds the tails are long, and longer the further out: errors are those of a normal
+    distribution that has as much outside as the p-value itself says.
+    """
+    few = max(map(len, sessions)) < LEAST_FOR_ORDER
+    outside = FLAGGED
+    for _ in range(TURNS):
+        middles, errors = find_sessions(sessions, outside)
+        p_value = average_runs(middles, np.hypot(errors, apart), known).p_value()
+        if not few or (outside == FLAGGED and p_value > FLAGGED):
+            return p_value
+        if abs(log(p_value / outside)) < NEAR:
+            break
+        outside = max(sqrt(outside * p_value), FURTHEST_OUT)  # more errors, more outside: between
+    return outside
+
+
 def average(middles: Floats, errors: Floats, known: Known) -> Estimate:
-    """Return what is expected of another run; without an interval where an error is unknown."""
+    """Return the mean of all runs; without an interval where an error is unknown."""
     if not middles.size or np.isnan(errors).any():
         return Estimate(float(middles.mean()) if middles.size else nan)
-    return expect_repeat(middles, errors, known).interval()
+    return average_runs(middles, errors, known).interval()
 
 
 def as_factor(logarithm: Estimate) -> Estimate:
@@ -241,12 +209,12 @@ def _scale_by_deviation(sessions: Sequence[Floats], outside: float) -> float:
 
     deviation, free = pool_rounds(sessions)
     loss = np.pi / 2 if max(map(len, sessions)) > 2 else 1.0
-    wider = float(stdtrit(free, 1 - outside / 2)) / _errors_at(outside) if free else nan
+    wider = -float(stdtrit(free, outside / 2)) / _errors_at(outside) if free else nan
     return wider * deviation * sqrt(loss)
 
 
 def _errors_at(outside: float) -> float:
-    return NormalDist().inv_cdf(1 - outside / 2)
+    return -NormalDist().inv_cdf(outside / 2)
 
 
 def pool_rounds(sessions: Sequence[Floats]) -> tuple[float, int]:

@@ -29,13 +29,18 @@ settings.load_profile("a busy machine")
 STARTERS = {"launcher", "measure", "command"}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests side by side: much of their time they wait for others."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts workers or the command: by one of these fixtures, or in these folders."""
     for item in items:
         starts = STARTERS & set(getattr(item, "fixturenames", ()))
         if starts or item.path.parent.name in ("cli", "browser"):
             item.add_marker("workers")
-    # The longest first: at the end short ones fill the gaps of two processes.
+    # The longest first: at the end short ones fill the gaps between processes.
     ranks = (("longest",), ("workers", "slow"))
     items.sort(key=lambda item: [not any(map(item.get_closest_marker, rank)) for rank in ranks])
 

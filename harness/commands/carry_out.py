@@ -98,7 +98,8 @@ def carry_out(
 
 def decide_look(look: Look, smallest_effect: float) -> Mapping[str, str]:
     """Return what is known of the frontier of a heat that is being timed."""
-    return decide_cells(look.cells, Noise(look.rounds, look.answers), smallest_effect)
+    noise = Noise(look.rounds, look.answers)
+    return decide_cells(look.cells, noise, smallest_effect, left=look.left)
 
 
 def _leave(how: Callable[[str], str], state: str) -> NoReturn:

@@ -1,14 +1,14 @@
 """Early: what is known already of a heat's frontier, and what more rounds could still change.
 
 A heat may end when its answer is known. Each look at it is a chance to be wrong, so that a look
-before the end takes for known only what is far beyond the 95 % that are asked at the end: then the
-end needs no correction. Sources: Haybittle, British Journal of Radiology 1971; Peto et al., British
-Journal of Cancer 1976.
+before the end takes for known only what is far beyond the 95 % that are asked at the end, in the
+spirit of Haybittle (British Journal of Radiology 1971) and Peto et al. (British Journal of Cancer
+1976), who asked for more still. That intervals and p-values hold in spite of it was simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import log1p
 from typing import Literal
@@ -39,12 +39,18 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def decide_cells(
-    cells: pd.DataFrame, noise: Noise, smallest_effect: float, outside: float = OUTSIDE
+    cells: pd.DataFrame,
+    noise: Noise,
+    smallest_effect: float,
+    outside: float = OUTSIDE,
+    left: Collection[str] = (),
 ) -> dict[str, Decision]:
     """Return what is known of each cell of a heat, by latency and quality.
 
-    cells: rows of the store, as far as they are known. A cell of unknown quality stays open, and so
-    do all where there is nothing to compare, or too few rounds tell how sure they are.
+    cells: rows of the store, as far as they are known; `left` are those that are timed no further,
+    for whose sake no other goes on. A cell of unknown quality has no place that rounds could tell:
+    it counts as a tie. All stay open where there is nothing to compare, or too few rounds tell how
+    sure they are.
     """
     latency, quality = choose_objectives(Frame("", cells, BY_NAME))
     decided: dict[str, Decision] = dict.fromkeys(map(str, cells["cell_id"]), "open")
@@ -57,11 +63,14 @@ def decide_cells(
         return decided
     if not np.ptp(qualities, axis=1).any():  # exact
         qualities = qualities[:, :1]
+    unknown = cells[cells[quality.name].isna() & cells[latency.name].notna()]
+    decided |= dict.fromkeys(map(str, unknown["cell_id"]), "tie")
     order = Order(latencies, qualities, log1p(smallest_effect), outside)
     found = [order.decide(number) for number in range(len(known))]
-    asked = [number for number, one in enumerate(found) if one == "open"]
+    names = [*map(str, known["cell_id"])]
+    asked = [n for n, one in enumerate(found) if one == "open" and names[n] not in left]
     needed = {rival for number in asked for rival in order.find_rivals(number)}
-    for number, name in enumerate(map(str, known["cell_id"])):
+    for number, name in enumerate(names):
         decided[name] = "open" if number in needed else found[number]
     return decided
 

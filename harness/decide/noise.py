@@ -6,6 +6,7 @@ they share moves them together, and only what tells them apart makes their order
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,7 +90,8 @@ class Noise:
             doubt = find_doubt(cells.iloc[rows])
             if doubt is not None:
                 errors = np.hypot(sessions.errors, spread[rows, None] * sqrt(len(sessions.levels)))
-                off += doubt.draw_work(sessions.middles, errors, drawn.shape[1], generator)
+                alike = np.random.default_rng([seed, 5, name_variants(cells.iloc[rows])])
+                off += doubt.draw_work(sessions.middles, errors, drawn.shape[1], alike)
                 off += doubt.draw_speed(drawn.shape[1], generator)
             centre = np.nanmean(sessions.middles, 1) + sessions.levels.mean()
             told = sign * np.log(values[rows])
@@ -160,10 +162,22 @@ def split_rounds(heat: pd.DataFrame) -> SplitRounds:
 
 def find_spread(cells: pd.DataFrame) -> Floats:
     """Return how far each cell is off by the processes it was timed in, relatively (deviation)."""
-    known = cells.reindex(columns=["process_spread", "processes"]).astype(float)
+    columns = ["process_spread", "processes", "effective_processes"]
+    known = cells.reindex(columns=columns).astype(float)
     alone = known["process_spread"].fillna(ONE_PROCESS).to_numpy(float)
-    spread: Floats = alone / np.sqrt(known["processes"].fillna(1).to_numpy(float))
+    processes = known["effective_processes"].fillna(known["processes"]).fillna(1)
+    spread: Floats = alone / np.sqrt(processes.to_numpy(float))
     return spread
+
+
+def name_variants(cells: pd.DataFrame) -> int:
+    """Return a number that heats of the same variants have in common, whatever their seeds.
+
+    They are timed in processes of the same servers: what these are off by, all seeds are off by,
+    and a mean over seeds is as doubtful.
+    """
+    named = cells.reindex(columns=["model", "technique"]).astype(object).fillna("")
+    return zlib.crc32("\n".join(named.agg(" ".join, axis=1)).encode())
 
 
 def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -238,7 +252,8 @@ def _draw_sessions(
             continue
         middles[kept, number] = known_median(part, 1)
         counts = np.isfinite(part).sum(1)
-        errors[kept, number] = known[0] * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
+        deviation, _ = _find_deviations(part, known)
+        errors[kept, number] = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
         own = _draw_own(part, chosen, known, generator)
         off[kept] += own / there[kept].sum(1)[:, None]
     return DrawnSessions(middles, errors, levels, off)
@@ -254,10 +269,23 @@ def _draw_own(
     own = _median_over(table, chosen) - middles
     few = np.flatnonzero(counts < RESAMPLED_FROM)
     if few.size:
-        deviation, free = known
+        deviation, free = (found[few, None] for found in _find_deviations(table, known))
         one = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)[few, None]
-        own[few] = one * generator.standard_t(max(1, free), (few.size, own.shape[1]))
+        own[few] = one * generator.standard_t(free, (few.size, own.shape[1]))
     return own
+
+
+def _find_deviations(table: Floats, known: tuple[float, int]) -> tuple[Floats, Floats]:
+    """Return the deviation of each row's values, and of how many free ones it is.
+
+    That of all cells together, as a few values tell little; or a row's own where that is more: a
+    cell that is noisier than the others is not as sure as they are.
+    """
+    counts = np.isfinite(table).sum(1)
+    rest = table - known_median(table, 1)[:, None]
+    own = np.sqrt(np.nansum(rest**2, 1) / np.maximum(1, counts - 1))
+    noisier = (counts > 2) & (own > known[0])
+    return np.where(noisier, own, known[0]), np.where(noisier, counts - 1, max(1, known[1]))
 
 
 def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from harness.headlines import find_freedom
+from harness.known import VARIANCES, Known, find_likelihoods, weigh
 from harness.likeness import find_likeness, read_work
-from harness.repeats import Known
 from harness.stats import Floats
 
-LEAST_SHARE = 0.05
-"""Of the variance that is known remains so much, however alike a few sessions look."""
+ALIKE = 1e-9
+"""Cells with less of their work apart than this tell nothing."""
 OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6}
 """What was taken to be known of runs before it was learnt: results that do not say are of then."""
 
@@ -36,8 +35,7 @@ class SessionDoubt:
         """
         there = np.isfinite(middles)
         counts = np.maximum(1, there.sum(1))
-        known = self._with_shown(middles, errors)
-        scale = _draw_deviations(known, draws, generator) / np.sqrt(2)  # of one of two cells
+        scale = self._draw_scales(middles, errors, draws, generator) / np.sqrt(2)  # one of a pair
         root = _find_root(self.likeness)
         normal = generator.standard_normal((*middles.shape, draws))
         off = np.einsum("ij,jsd->isd", root, normal)
@@ -52,42 +50,49 @@ class SessionDoubt:
         normal: Floats = generator.standard_normal(draws)
         return _draw_deviations(self.speed, draws, generator) * normal
 
-    def _with_shown(self, middles: Floats, errors: Floats) -> Known:
-        """Return what is known of the variance between sessions with what these show."""
-        whole = np.isfinite(middles).all(1)
-        count, sessions = int(whole.sum()), middles.shape[1]
-        freedom = float(find_freedom(self.likeness)[whole].sum())
-        if sessions < 2 or count < 2 or not freedom > 0:
-            return self.work
-        seen = middles[whole]
-        rest = seen - seen.mean(1, keepdims=True)
-        rest = rest - rest.mean(0)
-        beyond = float((rest**2).sum() - (sessions - 1) * (errors[whole] ** 2).mean(1).sum())
-        free = (sessions - 1) * (count - 1)
-        return _add(self.work, free * beyond / ((sessions - 1) * freedom), free)
+    def _draw_scales(
+        self, middles: Floats, errors: Floats, draws: int, generator: np.random.Generator
+    ) -> Floats:
+        """Return deviations between sessions that it might be, by what is known and these show.
+
+        Of cells that are in all sessions, in each about its mean and that of its session; of
+        cells with the same work all together tell as much as one (Satterthwaite's number).
+        """
+        whole, sessions = np.isfinite(middles).all(1), middles.shape[1]
+        if sessions < 2 or not whole.any() or not self.work.variance > 0:
+            return _draw_deviations(self.work, draws, generator)
+        rest = middles[whole] - middles[whole].mean(1, keepdims=True)
+        alike = self.likeness[np.ix_(whole, whole)]
+        alike = alike - alike.mean(0) - alike.mean(1)[:, None] + alike.mean()
+        trace, both = float(np.trace(alike)), float((alike**2).sum())
+        if not trace > ALIKE:
+            return _draw_deviations(self.work, draws, generator)
+        free = (sessions - 1) * trace**2 / both
+        share = trace / 2 / whole.sum()  # of the variance, in each of the cells
+        noise = (1 - 1 / whole.sum()) * float((errors[whole] ** 2).mean())
+        squares = float(((rest - rest.mean(0)) ** 2).sum())
+        # As many squares as are free, each as large as those of a cell are in the mean.
+        squares *= free / ((sessions - 1) * whole.sum())
+        variances = self.work.variance * VARIANCES
+        logs = find_likelihoods(variances, [squares / share], [noise / share], [free])
+        weights = weigh(VARIANCES, self.work.sessions, logs)
+        drawn: Floats = np.sqrt(generator.choice(variances, draws, p=weights))
+        return drawn
 
 
 def find_doubt(cells: pd.DataFrame) -> SessionDoubt | None:
     """Return the doubt of the cells of one heat; None where nothing was known of sessions."""
     columns = ["work_spread", "speed_spread", "known_sessions"]
-    known = cells.reindex(columns=[*columns, "run_spread", "known_runs"]).astype(float)
+    known = cells.reindex(columns=[*columns, *OF_RUNS, "known_heats"]).astype(float)
     known = known.dropna(subset=columns)
     if known.empty:
         return None
-    work, speed, sessions, run, runs = known.fillna(OF_RUNS).iloc[0]
+    known = known.fillna({**OF_RUNS, "known_heats": known["known_sessions"]})
+    work, speed, sessions, run, runs, heats = known.iloc[0]
     asked = cells.reindex(columns=["operators", "runtime"])
     works = [read_work(text, runtime) for text, runtime in asked.itertuples(index=False)]
     of_work = Known(work**2, sessions, run**2 if work else 0.0, runs)
-    return SessionDoubt(of_work, Known(speed**2, sessions), find_likeness(works))
-
-
-def _add(known: Known, squares: float, free: float) -> Known:
-    """Return what is known together with the squares of so many free values."""
-    count = known.sessions + free
-    if not count > 0:
-        return known
-    variance = (known.sessions * known.variance + squares) / count
-    return replace(known, variance=max(LEAST_SHARE * known.variance, variance), sessions=count)
+    return SessionDoubt(of_work, Known(speed**2, heats), find_likeness(works))
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

@@ -12,6 +12,8 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
     """Return what a reader should know before believing the cells, a sentence each."""
     found = []
     whole = cells[cells["status"] != "partial"] if "status" in cells else cells
+    if "stopped_by" in whole:
+        whole = whole[whole["stopped_by"] != "decision"]
     wide = int(whole["interval_reached"].eq(False).sum())
     for count, what in (
         (

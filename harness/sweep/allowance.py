@@ -54,6 +54,7 @@ class Allowance:
         left = max(cells, self._cells - self._done)
         to_come_s = self._other_s() / max(1, self._begun, self._done + cells) * (left - cells)
         to_come_s += self._preparing_s / max(1, self._prepared) * self._variants
+        cells = max(1, cells)  # those that have left, or cannot go on, get no more
         least_s = LEAST_S * members * left / cells
         self.overrun_s = max(0.0, to_come_s + least_s - left_s)
         share_s = max(0.0, left_s - to_come_s) * cells / left

@@ -3,93 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from harness.known import Known
 from harness.likeness import compare_work
 from harness.repeats import find_sessions
 from harness.stats import Floats
 from harness.sweep.heat import pair_sessions
 from harness.sweep.seat import TimedHeat, find_baseline
 
-LEAST = 0.001**2
-"""No machine is as steady as to differ by less."""
-MOST_FREE = 400.0
-"""When so much is known, half is forgotten: a machine changes over the months."""
 WILDEST = 25.0
-"""A heat counts as no further apart than so many times the variance that was known."""
+"""Squares count as no larger than so many times what was to be expected."""
 FURTHEST_STEP = 9.0
-"""A step counts as no longer than so many times its variance: a cell may have been changed."""
+"""The same for those of a step from run to run: a cell may have been changed."""
 UNLIKE = 0.2
 """Pairs with less of their work apart than this tell little."""
-TURNS = 20
-"""After so many the variance between runs is known to a millionth."""
+ONE_DEVIATION = 0.3173
+"""The probability outside of one: errors are to be what they are, not what is safe."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What sessions have shown: squares beyond what rounds and processes explain, of how many."""
+    """What a heat shows of its ratios, as of pairs with nothing in common.
 
-    total: float = 0.0
-    free: float = 0.0
-
-    def plus(self, other: Shown) -> Shown:
-        """Return both together; half of it where it has become too much."""
-        return Shown(*_add(astuple(self), astuple(other)))
-
-    def after(self, variance: float, count: float, most: float) -> tuple[float, float]:
-        """Return the variance that is known by them and by what was known before, and as how many.
-
-        The more there are the less counts what was before: it is of other cells or machines.
-        """
-        before = count**2 / (count + self.free)
-        told = (before * variance + self.total) / (before + self.free)
-        return max(LEAST, told), min(before + self.free, most)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What runs have shown, each beside the one before it of the same cells.
-
-    total: halves of the squares of their differences; of these are explained by rounds and
-    processes `errors`, and by sessions `sessions` times the variance of one; of how many.
+    squares: of the sessions about their mean, added up; so many are free, and rounds and processes
+    explain `error` of each. step: the square of the difference to the last run of the same cells,
+    halved, of which rounds and processes explain `step_error`, and sessions `step_sessions` times
+    the variance between them; there are `steps` of these: 1, or 0 where there was no such run.
     """
 
-    total: float = 0.0
-    errors: float = 0.0
-    sessions: float = 0.0
+    squares: float = 0.0
+    error: float = 0.0
     free: float = 0.0
-
-    def plus(self, other: Steps) -> Steps:
-        """Return both together; half of it where it has become too much."""
-        return Steps(*_add(astuple(self), astuple(other)))
-
-    def after(
-        self, variance: float, count: float, between: float, most: float
-    ) -> tuple[float, float]:
-        """Return the variance between runs by them and by what was known, and as how many it is.
-
-        between: the variance between sessions. Steps count by how much of them is not explained:
-        the less that is, the less they tell.
-        """
-        if not self.free:
-            return variance, count
-        explained = (self.errors + self.sessions * between) / self.free
-        told, free = variance, 0.0
-        for _ in range(TURNS):
-            free = self.free * (told / (told + explained)) ** 2
-            shown = self.total / self.free - explained
-            told = max(LEAST, (count * variance + free * shown) / (count + free))
-        return told, min(count + free, most)
-
-
-def _add(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    share = 0.5 if one[-1] + other[-1] > MOST_FREE else 1.0
-    return [share * (mine + its) for mine, its in zip(one, other, strict=True)]
+    step: float = 0.0
+    step_error: float = 0.0
+    step_sessions: float = 0.0
+    steps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +59,7 @@ class Pair:
     def mean(self) -> tuple[float, float, float]:
         """Return the log-ratio that its run tells, the square of its error, and 1 / sessions.
 
-        Of pairs with nothing in common.
+        As of a pair with nothing in common.
         """
         count = len(self.sessions)
         error = float((self.errors**2).sum()) / count**2
@@ -124,48 +76,46 @@ def find_pairs(timed: TimedHeat) -> Iterator[Pair]:
         if apart < UNLIKE:
             continue
         sessions, errors = pair_sessions(seat.member, baseline.member, timed.process_spread)
-        values, own = find_sessions(sessions)
+        values, own = find_sessions(sessions, ONE_DEVIATION)
         if values.size and np.isfinite(own).all():
-            named = json.dumps([seat.cell.id, seat.work], sort_keys=True)
+            named = " ".join([seat.cell.id, seat.variant, baseline.variant])
             name = hashlib.sha256(named.encode()).hexdigest()[:16]
             yield Pair(name, apart, values, np.hypot(own, errors))
 
 
-def find_between(pairs: Sequence[Pair], known: float) -> Shown:
-    """Return what the sessions of a heat show of the ratios of unlike cells.
+def find_shown(pairs: Sequence[Pair], latest: Mapping[str, Sequence[float]], known: Known) -> Shown:
+    """Return what a heat shows beside what its pairs told in their `latest` run.
 
-    All pairs together as much as one of them: it may be their baseline that wanders. `known`: the
-    variance that was known.
+    All pairs together as much as one of them: it may be their baseline that wanders. `known`: what
+    was known before.
     """
-    found = [(find_excess(one.sessions, one.errors, known * one.apart), one) for one in pairs]
-    told = [(shown.total / pair.apart, shown.free) for shown, pair in found if shown.free]
-    return Shown(*map(float, np.mean(told, axis=0))) if told else Shown()
+    apart = [one for pair in pairs if (one := _find_squares(pair, known))]
+    steps = [
+        _find_step(pair.mean(), latest[pair.name], known) for pair in pairs if pair.name in latest
+    ]
+    sessions = map(float, np.mean(apart, axis=0)) if apart else (0.0, 0.0, 0.0)
+    step = (*map(float, np.mean(steps, axis=0)), 1.0) if steps else ()
+    return Shown(*sessions, *step)
 
 
-def find_steps(pairs: Sequence[Pair], latest: Mapping[str, Sequence[float]], known: float) -> Steps:
-    """Return what a run shows beside the last one; all pairs together as much as one of them.
+def _find_squares(pair: Pair, known: Known) -> tuple[float, float, float] | None:
+    """Return the squares of a pair's sessions about their mean, the error of one; how many."""
+    free = len(pair.sessions) - 1
+    if free < 1:
+        return None
+    error = float((pair.errors**2).mean()) / pair.apart
+    squares = float(((pair.sessions - pair.sessions.mean()) ** 2).sum()) / pair.apart
+    return min(squares, free * WILDEST * (known.variance + error)), error, float(free)
 
-    Differences of neighbours (von Neumann): a cell that was changed between two runs counts once.
+
+def _find_step(
+    now: Sequence[float], before: Sequence[float], known: Known
+) -> tuple[float, float, float]:
+    """Return half the square of what a pair went from one run to another, and what explains it.
+
+    Differences of neighbours (von Neumann): a change of the machine counts once.
     """
-    found = []
-    for pair in pairs:
-        if pair.name in latest:
-            value, error, share = pair.mean()
-            before, its_error, its_share = latest[pair.name]
-            explained = (error + its_error) / 2, (share + its_share) / 2
-            most = FURTHEST_STEP * (known * (1 + explained[1]) + explained[0])
-            found.append((min((value - before) ** 2 / 2, most), *explained, 1.0))
-    return Steps(*map(float, np.mean(found, axis=0))) if found else Steps()
-
-
-def find_excess(values: ArrayLike, errors: ArrayLike, known: float) -> Shown:
-    """Return the squares of sessions about their mean, beyond those of their errors.
-
-    Without a bias, and so they may be negative; nothing of fewer than two, or without errors.
-    """
-    seen, own = np.asarray(values, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    free = seen.size - 1
-    if free < 1 or not np.isfinite(own).all():
-        return Shown()
-    squares = float(((seen - seen.mean()) ** 2).sum() - free * (own**2).mean())
-    return Shown(min(squares, free * WILDEST * known), float(free))
+    (value, error, share), (its_value, its_error, its_share) = now, before
+    error, share = (error + its_error) / 2, (share + its_share) / 2
+    most = FURTHEST_STEP * (known.shared + share * known.variance + error)
+    return min((value - its_value) ** 2 / 2, most), error, share

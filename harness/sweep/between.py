@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from math import log
 from pathlib import Path
 from statistics import median
@@ -19,54 +19,81 @@ from typing import Any
 import numpy as np
 
 from harness.durable import remember
-from harness.grid import BASELINE
-from harness.repeats import Between, Known
-from harness.sweep.apart import Shown, Steps, find_between, find_excess, find_pairs, find_steps
+from harness.grid import BASELINE, Measure
+from harness.known import Between, Known, learn_variance
+from harness.stats import robust_deviation
+from harness.sweep.apart import Pair, Shown, find_pairs, find_shown
 from harness.sweep.seat import Seat, TimedHeat
 
 VERSION = 3
-ANY = "any"
 USUAL = Between(Known(0.02**2, 4.0, 0.004**2, 4.0), Known(0.05**2, 4.0))
 """What is taken to be known of a machine on which nothing was timed yet, and how little it counts:
 what sessions and runs differed by on two processors of a shared host (docs/instrument.md)."""
+LEAST = 0.001**2
+"""No machine is as steady as to differ by less."""
 MOST_SESSIONS = 30.0
 """As more than so many the earlier ones of the same cells never count: a machine changes."""
 MOST_OF_OTHERS = 4.0
 """The same for those of other cells: what sessions differ by is ten times as much for some."""
-MOST_COMPANIES = 500
+MOST_HEATS = 20
+"""So many of a company are remembered."""
+MOST_COMPANIES = 200
 """So many are remembered; those that were timed longest ago are forgotten."""
+OTHERS = 20
+"""What is usual of a machine's cells is taken from so many companies, the last ones."""
+MOST_PAIRS = 30
+"""Of so many pairs of a company it is known what their last run told."""
 MOST_LEVELS = 100
 """Of so many heats it is known how fast the machine was."""
-MOST_PAIRS = 100
-"""Of so many pairs of a company it is known what their last run told."""
+FURTHEST_LEVEL = 5.0
+"""A heat's speed counts as no further from the others' than so many deviations."""
 
 
 @dataclass(frozen=True)
 class Company:
-    """What the cells that are compared with the same baselines have shown.
+    """What the cells that are compared with the same baselines have shown, heat by heat.
 
-    latest: of each pair what its last run told, as `Pair.mean` does.
+    latest: of each pair what its last run told, as `Pair.mean` does. variance, shared: of `Known`,
+    as they were learnt.
     """
 
-    sessions: Shown = field(default_factory=Shown)
-    runs: Steps = field(default_factory=Steps)
+    heats: Sequence[Shown] = ()
     latest: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    variance: float = USUAL.work.variance
+    shared: float = USUAL.work.shared
 
-    def after(self, known: Known, most: float) -> Known:
-        """Return what is known by them and by what was before, as so many of each at the most."""
-        variance, sessions = self.sessions.after(known.variance, known.sessions, most)
-        shared, runs = self.runs.after(known.shared, known.runs, variance, most)
-        return Known(variance, sessions, shared, runs)
+    def learn(self, known: Known) -> Known:
+        """Return what is known by its heats and by what was before."""
+        if not self.heats:
+            return known
+        told = np.array([astuple(one) for one in self.heats])
+        squares, error, free, step, step_error, step_sessions, steps = told.T
+        variance, sessions = learn_variance(known.variance, known.sessions, squares, error, free)
+        explained = step_error + step_sessions * variance
+        shared, runs = learn_variance(known.shared, known.runs, step, explained, steps)
+        return Known(
+            max(LEAST, variance), min(sessions, MOST_SESSIONS),
+            max(LEAST, shared), min(runs, MOST_SESSIONS),
+        )  # fmt: skip
 
-    def plus(self, other: Company) -> Company:
-        """Return both together, of which the other is the later one."""
-        latest = dict([*self.latest.items(), *other.latest.items()][-MOST_PAIRS:])
-        return Company(self.sessions.plus(other.sessions), self.runs.plus(other.runs), latest)
+    def after(self, shown: Shown, pairs: Sequence[Pair], usual: Known) -> Company:
+        """Return it after another heat."""
+        heats = [*self.heats, shown][-MOST_HEATS:]
+        told = dict(sorted((pair.name, pair.mean()) for pair in pairs)[:MOST_PAIRS])
+        before = [(name, one) for name, one in self.latest.items() if name not in told]
+        latest = dict([*before, *told.items()][-MOST_PAIRS:])
+        known = Company(heats).learn(usual)
+        return Company(heats, latest, known.variance, known.shared)
 
 
-def between_file(folder: Path, known_as: str, place: str) -> Path:
-    """Return where it is kept of a machine (its fingerprint) in a place (cpu-1)."""
-    return folder / "sessions" / known_as / f"{place.replace(':', '-')}.json"
+def between_file(folder: Path, known_as: str, place: str, measure: Measure) -> Path:
+    """Return where it is kept of a machine (its fingerprint) in a place (cpu-1).
+
+    What is timed in another way wanders in another way, and from there to here.
+    """
+    ways = [measure.wait_policy, "pinned" if measure.pin else "free"]
+    ways += ["flushed"] if measure.flush_cache else []
+    return folder / "sessions" / known_as / f"{'-'.join([place.replace(':', '-'), *ways])}.json"
 
 
 def name_company(seats: Sequence[Seat]) -> str:
@@ -82,60 +109,75 @@ def name_company(seats: Sequence[Seat]) -> str:
 def read_between(path: Path, company: str) -> Between:
     """Return what is known of a company; where there is no file, or another's, what is usual."""
     kept = _read(path)
-    work = kept.shown[ANY].after(USUAL.work, MOST_OF_OTHERS)
-    own = kept.shown.get(company)
-    speed = find_excess(kept.levels, np.zeros(len(kept.levels)), float("inf"))
-    count = USUAL.speed.variance, USUAL.speed.sessions, MOST_SESSIONS
-    return Between(
-        own.after(work, MOST_SESSIONS) if own else work,
-        Known(*speed.after(*count)) if speed.free else USUAL.speed,
-    )
+    own = kept.companies.get(company, Company())
+    return Between(own.learn(kept.find_usual(company)), kept.find_speed())
 
 
-def note_between(path: Path, company: str, timed: TimedHeat) -> None:
-    """Add to a file what a heat shows: how far its sessions are apart, and how fast it was."""
+def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True) -> None:
+    """Add to a file how fast a heat was and, of its pairs, how far its sessions are apart."""
     kept = _read(path)
-    shown, before = kept.shown, kept.shown.get(company, Company())
-    pairs = list(find_pairs(timed))
-    known = read_between(path, company).work
-    found = Company(
-        find_between(pairs, known.variance),
-        find_steps(pairs, before.latest, known.variance + known.shared),
-        {pair.name: pair.mean() for pair in pairs},
-    )
-    if pairs:
-        shown.pop(company, None)
-        companies = [(name, one) for name, one in shown.items() if name != ANY]
-        everyone = shown[ANY].plus(replace(found, latest={}))
-        companies = [*companies, (company, before.plus(found))][-MOST_COMPANIES:]
-        shown = {ANY: everyone} | dict(companies)
+    companies = dict(kept.companies)
+    told = list(find_pairs(timed)) if pairs else []
+    if told:
+        usual, own = kept.find_usual(company), companies.pop(company, Company())
+        shown = find_shown(told, own.latest, own.learn(usual))
+        companies[company] = own.after(shown, told, usual)
     control = [log(one) for one in timed.control.medians().values()]
     levels = [*kept.levels, *([median(control)] if control else [])]
-    if pairs or control:
-        told = {"levels": levels[-MOST_LEVELS:], "shown": {n: asdict(o) for n, o in shown.items()}}
-        remember(path, json.dumps({"version": VERSION, **told}))
+    if told or control:
+        remember(path, Kept(levels, companies).to_json())
 
 
 @dataclass(frozen=True)
 class Kept:
     """What a file holds.
 
-    levels: of each heat the logarithm of the control's median block, the latest last. shown: by any
-    cells, and by each company, the one that was timed last at the end.
+    levels: of each heat the logarithm of the control's median block, the latest last. companies:
+    the one that was timed last at the end.
     """
 
     levels: Sequence[float] = ()
-    shown: dict[str, Company] = field(default_factory=lambda: {ANY: Company()})
+    companies: Mapping[str, Company] = field(default_factory=dict)
+
+    def find_usual(self, company: str) -> Known:
+        """Return what is known of a company by others: the geometric mean, with what is usual."""
+        others = [one for name, one in self.companies.items() if name != company][-OTHERS:]
+        if not others:
+            return USUAL.work
+        told = [(one.variance, one.shared) for one in others]
+        known = np.log([(USUAL.work.variance, USUAL.work.shared), *told])
+        variance, shared = map(float, np.exp(known.mean(0)))
+        return Known(variance, MOST_OF_OTHERS, shared, MOST_OF_OTHERS)
+
+    def find_speed(self) -> Known:
+        """Return how far heats are apart in the machine's speed."""
+        if len(self.levels) < 2:
+            return USUAL.speed
+        off = np.array(self.levels) - median(self.levels)
+        most = FURTHEST_LEVEL * robust_deviation(self.levels)
+        squares = float((np.clip(off, -most, most) ** 2).sum())
+        known = USUAL.speed.variance, USUAL.speed.sessions
+        variance, count = learn_variance(*known, [squares], [0.0], [len(off) - 1.0])
+        return Known(max(LEAST, variance), min(count, MOST_SESSIONS))
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        kept = list(self.companies.items())[-MOST_COMPANIES:]
+        told = {
+            name: [list(map(astuple, one.heats)), one.latest, one.variance, one.shared]
+            for name, one in kept
+        }
+        levels = list(self.levels[-MOST_LEVELS:])
+        return json.dumps({"version": VERSION, "levels": levels, "companies": told})
 
 
 def _read(path: Path) -> Kept:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         told: dict[str, Any] = json.loads(path.read_text())
         if told["version"] == VERSION:
-            shown = {name: _company(**one) for name, one in told["shown"].items()}
-            return Kept([float(one) for one in told["levels"]], {ANY: shown.pop(ANY)} | shown)
+            companies = {
+                name: Company([Shown(*map(float, one)) for one in heats], dict(latest), *known)
+                for name, (heats, latest, *known) in told["companies"].items()
+            }
+            return Kept([float(one) for one in told["levels"]], companies)
     return Kept()
-
-
-def _company(sessions: Any, runs: Any, latest: Any) -> Company:
-    return Company(Shown(**sessions), Steps(**runs), dict(latest))

@@ -16,11 +16,11 @@ import pyarrow as pa
 from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
+from harness.known import Between
 from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
-from harness.record import Record
-from harness.repeats import Between
+from harness.record import TIMED, Record
 from harness.rounds import CAUSES
 from harness.sweep.heat import DECISION, Member, compare
 from harness.sweep.judge import doubt_answers, find_right, judge_answers
@@ -50,7 +50,6 @@ def conclude(
     if problem is not None and not goes_on:
         return with_problem(seat.record, problem)
     assert seat.member is not None
-    latency, within = (found[seat.member.name] for found in (timed.latencies, timed.within))
     record = seat.record
     if problem is not None:
         record = with_warning(record, f"it went on and failed: {problem}")
@@ -58,8 +57,7 @@ def conclude(
         record = with_energy(record, earlier)
     elif problem is not None or ((timed.interrupted or timed.open) and not has_place(seat)):
         record = replace(record, status="partial")
-    record = with_latency(record, seat.member, latency, timed.slowness)
-    record = with_time_to_target(record)
+    record = with_level(record, timed, seat)
     record = with_drift(record, seat.member, timed.control)
     record = with_disturbance(record, seat.member, processors).under(
         heat=timed.name,
@@ -67,19 +65,33 @@ def conclude(
         processes=seat.member.processes,
         process_spread=timed.process_spread,
         stalled_share=timed.stalled_share,
-        machine_speed=timed.machine_speed,
         interval_reached=seat.member.stopped_by == "interval"
-        or within.relative_half_width <= budget.relative_ci,
-        latency_s_within_low=within.low,
-        latency_s_within_high=within.high,
+        or timed.within[seat.member.name].relative_half_width <= budget.relative_ci,
     )
     record = with_sessions(record, seat.member, timed.between)
     if timed.control.problem is not None:
         lost = f"the control workload ended in the heat ({timed.control.problem}): how fast the "
         record = with_warning(record, lost + "machine was, and whether that changed, is not known")
-    elif timed.control.blocks:
-        record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     return with_explanation(with_ratio(record, timed, seat), seat, roofs)
+
+
+def conclude_again(
+    timed: TimedHeat, seats: Sequence[Seat], roofs: Roofs | None
+) -> Iterator[tuple[Seat, Record]]:  # fmt: skip
+    """Yield those who had their last record in an earlier session, with what it is by now.
+
+    A heat's latencies are told at one level, that of all its sessions: those of who has left, too,
+    or they would be as if the machine had stood still since. What was timed of them stays.
+    """
+    for seat in seats:
+        timed_before = seat.record.status in TIMED and seat.member and seat.member.blocks
+        if not (seat.concluded and timed_before):
+            continue
+        try:
+            record = with_level(seat.record, timed, seat)
+            yield seat, with_explanation(with_ratio(record, timed, seat), seat, roofs)
+        except Exception:  # ours: it keeps the record that it has
+            continue
 
 
 def conclude_kept(
@@ -195,13 +207,30 @@ def with_latency(
     )
 
 
+def with_level(record: Record, timed: TimedHeat, seat: Seat) -> Record:
+    """Return the record with a seat's latency at its heat's level, and what follows from it."""
+    assert seat.member is not None
+    latency, within = (found[seat.member.name] for found in (timed.latencies, timed.within))
+    record = with_latency(record, seat.member, latency, timed.slowness)
+    if timed.control.problem is None and timed.control.blocks:
+        record = record.measured(control_latency_s=timed.latencies[timed.control.name])
+    return with_time_to_target(record).under(
+        machine_speed=timed.machine_speed,
+        latency_s_within_low=within.low,
+        latency_s_within_high=within.high,
+    )
+
+
 def with_sessions(record: Record, member: Member, between: Between) -> Record:
     """Return the record with its sessions, and what was known of how far sessions are apart."""
+    processes = member.processes_by_session()
     return record.under(
-        sessions=len(member.processes_by_session()),
+        sessions=len(processes),
+        effective_processes=len(processes) ** 2 / sum(1 / count for count in processes.values()),
         work_spread=sqrt(between.work.variance),
         speed_spread=sqrt(between.speed.variance),
         known_sessions=between.work.sessions,
+        known_heats=between.speed.sessions,
         run_spread=sqrt(between.work.shared),
         known_runs=between.work.runs,
     )

@@ -69,7 +69,7 @@ class Crew:
 
     def choose_processes(self, seats: Sequence[Seat], before: int, session_s: float) -> int:
         """Return in how many processes seats are timed in a further session of so many seconds."""
-        if self.shop.grid.measure.processes is not None or before < FEWEST:
+        if self.shop.grid.measure.processes is not None or before < FEWEST or not seats:
             return before
         room = self.shop.hardware.room(seats[0].cell.device)
         return choose_processes(seats, before, room, session_s)
@@ -210,6 +210,7 @@ class Crew:
                 first.pause()
             except (WorkerFailure, WorkerRefusal) as problem:
                 seat.problem = problem
+                seat.member = _absent(seat) if seat.judged else None
                 return
             seat.traffic, seat.pace_s = loaded["traffic"], loaded["pace_s"]
             if not seat.judged:

@@ -9,9 +9,9 @@ from typing import Any
 from bench.cache import cache_folder
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
+from harness.known import Between
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.speed import find_fastest, find_speed, speed_file
-from harness.repeats import Between
 from harness.sweep.between import between_file, name_company, note_between, read_between
 from harness.sweep.launcher import Launcher, free_descriptors
 from harness.sweep.pack import DESCRIPTORS, Need
@@ -31,6 +31,7 @@ class Hardware:
         self._launcher = launcher
         self._grid = grid
         self._probed: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
+        self._noted: set[tuple[Path, str]] = set()
 
     def probe(self, device: str) -> dict[str, Any] | WorkerRefusal | WorkerFailure:
         """Return what is known of a device; or why it is refused, or how it failed."""
@@ -70,12 +71,18 @@ class Hardware:
         return read_between(self._between_file(seats[0].cell), name_company(seats))
 
     def note_sessions(self, timed: TimedHeat, seats: Sequence[Seat]) -> None:
-        """Remember what the sessions of a heat differed by; `seats` are all that it began with."""
-        note_between(self._between_file(seats[0].cell), name_company(seats), timed)
+        """Remember what the sessions of a heat differed by; `seats` are all that it began with.
+
+        Once in a run for each company: its heats share servers, and minutes.
+        """
+        path, company = self._between_file(seats[0].cell), name_company(seats)
+        note_between(path, company, timed, pairs=(path, company) not in self._noted)
+        self._noted.add((path, company))
 
     def _between_file(self, cell: Cell) -> Path:
         known_as = fingerprint(self.environment(cell.device))
-        return between_file(cache_folder(), known_as, f"{cell.device}-{cell.threads}")
+        place = f"{cell.device}-{cell.threads}"
+        return between_file(cache_folder(), known_as, place, self._grid.measure)
 
     def speed_in(self, timed: TimedHeat, cell: Cell) -> float:
         """Return the share of its known speed at which the machine ran a heat's control.

@@ -16,13 +16,9 @@ import numpy as np
 
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.headlines import TimedRounds
+from harness.known import WITHIN, Known
 from harness.measure.disturbance import Disturbance
-from harness.repeats import (
-    WITHIN,
-    Comparison,
-    Known,
-    compare_sessions,
-)
+from harness.repeats import Comparison, compare_sessions
 from harness.rounds import (
     CAUSES,
     ONE_PROCESS,

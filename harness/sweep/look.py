@@ -35,12 +35,14 @@ class Look:
 
     cells: rows as the store has them. rounds: log of the median block of each cell in each round of
     the headline (heat, cell_id, session, round, log_s), the control's too. answers: for each cell
-    whether each test example was answered right, where that can be told.
+    whether each test example was answered right, where that can be told. left: the cells that are
+    not timed any more.
     """
 
     cells: pd.DataFrame
     rounds: pd.DataFrame
     answers: dict[str, NDArray[np.bool_]]
+    left: frozenset[str] = frozenset()
 
 
 Decide = Callable[[Look, float], Mapping[str, str]]
@@ -54,14 +56,17 @@ def look_at(timed: TimedHeat) -> Look:
         if seat.member is None or seat.member.name not in timed.latencies:
             continue
         rounds += _rounds_of(seat.member, timed.name, seat.cell.id)
-        if seat.failure is not None:
+        if seat.failure is not None and not seat.concluded:  # it has no row that may dominate
             continue
         record = with_sessions(seat.record, seat.member, timed.between)
         record = record.measured(latency_s=timed.latencies[seat.member.name])
         told = {"processes": seat.member.processes, "process_spread": timed.process_spread}
         rows.append(record.under(**told).to_row())
     answers = {seat.cell.id: seat.right for seat in timed.seats if seat.right is not None}
-    return Look(pd.DataFrame(rows), pd.DataFrame(rounds, columns=ROUND_COLUMNS), answers)
+    left = frozenset(
+        seat.cell.id for seat in timed.seats if seat.member and seat.member.stopped_by in ENDED
+    )
+    return Look(pd.DataFrame(rows), pd.DataFrame(rounds, columns=ROUND_COLUMNS), answers, left)
 
 
 def _rounds_of(member: Member, heat: str, name: str) -> list[tuple[str, str, int, int, float]]:

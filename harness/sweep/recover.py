@@ -15,9 +15,9 @@ from typing import Any
 from harness.durable import write_durably
 from harness.errors import UserError
 from harness.grid import Cell
+from harness.known import WITHIN, Between, Known
 from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
-from harness.repeats import WITHIN, Between, Known
 from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never

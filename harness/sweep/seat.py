@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.headlines import TimedRounds, find_headlines
+from harness.known import WITHIN, Between
 from harness.likeness import find_likeness, read_work
 from harness.measure.roofline import Traffic
 from harness.record import Record
-from harness.repeats import WITHIN, Between
 from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers

@@ -17,7 +17,7 @@ from harness.measure.roofline import Roofs
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
-from harness.sweep.conclude import conclude_kept, has_place
+from harness.sweep.conclude import conclude_again, conclude_kept, has_place
 from harness.sweep.crew import Crew, find_whole_s
 from harness.sweep.heat import OVERDRAFT
 from harness.sweep.outcomes import Outcomes
@@ -155,7 +155,7 @@ class Sessions:
         heat.left -= 1
         heat.session_s = timed.took_s / (len(heat.going) + 1)
         spared = heat.left
-        if all(map(has_place, heat.going)) or not self._has_time(heat):
+        if all(has_place(seat) for seat in heat.going if seat.kept) or not self._has_time(heat):
             heat.left = 0
         self._begun.add(timed.name)
         self._outcomes.heats.add(timed.name)
@@ -199,6 +199,9 @@ class Sessions:
         self._run.add_control(control, samples_table(control, timed.name, timed.control))
         budget, earlier = self._shop.grid.budget, self._outcomes.of_heat(timed.name)
         known = (timed, budget, heat.roofs, self._shop.processors, earlier)
+        for seat, record in conclude_again(timed, heat.seats, heat.roofs):
+            seat.record = record
+            self._run.add_row(record)
         concluded = []
         for seat, record, examples in conclude_kept(*known):
             samples = samples_table(seat.cell.id, timed.name, seat.member)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 from harness.grid import Cell
+from harness.known import WITHIN, Between
 from harness.likeness import compare_work
-from harness.repeats import WITHIN, Between
 from harness.stats import Estimate, prepare_tests
 from harness.sweep.heat import Member, compare, latencies, process_spread
 from harness.sweep.seat import Seat, find_baseline

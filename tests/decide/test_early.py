@@ -23,7 +23,8 @@ from simulated import make_frame
 from harness.decide.early import OUTSIDE, Order, decide_cells
 from harness.decide.frontier import mark_frontier
 from harness.decide.noise import Noise
-from harness.repeats import Comparison, Known, compare_sessions
+from harness.known import Known
+from harness.repeats import Comparison, compare_sessions
 from harness.rounds import ONE_PROCESS, find_latencies
 from harness.stats import Floats
 from harness.sweep.look import GROWTH
@@ -221,10 +222,34 @@ def test_who_may_beat_an_open_cell_is_timed_with_it() -> None:
 
 
 @pytest.mark.parametrize("accuracies", [(None, 0.9), (None, None)])
-def test_a_cell_of_unknown_quality_stays_open(accuracies: tuple[float | None, ...]) -> None:
+def test_where_qualities_are_unknown_all_stay_open(accuracies: tuple[float | None, ...]) -> None:
     frame = make_frame([{"latency_s": 1.0, "accuracy": accuracy} for accuracy in accuracies])
     noise = Noise(pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"]))
     assert set(decide_cells(frame.cells, noise, EFFECT).values()) == {"open"}
+
+
+def test_who_has_left_holds_no_other() -> None:
+    """Two cells are in doubt, one of which is timed no further; a third of unknown quality is."""
+    generator = np.random.default_rng(0)
+    rounds = pd.DataFrame([
+        {"heat": "h", "cell_id": f"c{cell}", "session": 0, "round": number,
+         "log_s": level + 0.1 * generator.standard_normal()}
+        for cell, level in enumerate((0.0, 0.0, 2.0)) for number in range(30)
+    ])  # fmt: skip
+    frame = make_frame(
+        [
+            {
+                "latency_s": level,
+                "accuracy": accuracy,
+                "processes": 2.0,
+                "process_spread": ONE_PROCESS,
+            }
+            for level, accuracy in ((1.0, 0.9), (1.0, 0.8), (7.4, None))
+        ]
+    )
+    found = [[*decide_cells(frame.cells, Noise(rounds), EFFECT, left=left).values()]
+             for left in ((), ("c1",))]  # fmt: skip
+    assert found == [["open", "open", "tie"], ["member", "open", "tie"]]
 
 
 def test_of_no_cells_nothing_is_known() -> None:

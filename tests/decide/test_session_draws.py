@@ -100,6 +100,34 @@ def test_whoever_was_there_in_whichever_session_is_drawn(data: st.DataObject) ->
     assert (np.isfinite(drawn).all(1) | (np.array(timed) & np.isnan(drawn).any(1))).all()
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_seeds_of_the_same_variants_are_off_together(same: bool) -> None:
+    """Their heats are timed by the same servers; those of other variants stand for themselves."""
+    generator = np.random.default_rng(7)
+    heats = [make_rounds(generator, 2, 3).assign(heat=name) for name in ("h", "i")]
+    heats[1]["cell_id"] = heats[1]["cell_id"].replace({"c0": "d0", "c1": "d1"})
+    tables = [make_cells((DENSE, OTHER)).assign(model="m", technique=["baseline", name])
+              for name in ("bf16", "bf16" if same else "int8")]  # fmt: skip
+    tables[1]["cell_id"] = ["d0", "d1"]
+    cells = pd.concat(tables, ignore_index=True)
+    drawn = np.log(Noise(pd.concat(heats)).draw(cells, LATENCY, draws=4 * DRAWS))
+    one, other = drawn[1] - drawn[0], drawn[3] - drawn[2]
+    assert np.corrcoef(one, other)[0, 1] == pytest.approx(float(same), abs=0.1)
+
+
+def test_a_noisy_cell_is_not_as_sure_as_its_quiet_neighbours() -> None:
+    """In few rounds, too, of which nothing is resampled."""
+    generator = np.random.default_rng(8)
+    rounds = make_rounds(generator, 9, 1, noise=0.001)
+    noisy = rounds["cell_id"] == "c0"
+    rounds.loc[noisy, "log_s"] += 0.1 * generator.standard_normal(noisy.sum())
+    rounds = rounds[rounds["round"] < 10]
+    cells = make_cells((DENSE,) * 9, work_spread=1e-9, speed_spread=1e-9, run_spread=0.0)
+    drawn = np.log(Noise(rounds).draw(cells, LATENCY, draws=4 * DRAWS))
+    assert (drawn[0] - drawn[1]).std() == pytest.approx(0.1 * np.sqrt(np.pi / 2 / 10), rel=0.6)
+    assert (drawn[2] - drawn[1]).std() < 0.02
+
+
 def test_tables_of_before_sessions_are_drawn_by_their_rounds_alone() -> None:
     cells = make_cells((DENSE, OTHER)).drop(columns=["work_spread", "operators"])
     assert find_doubt(cells) is None

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.known import WITHIN
 from harness.measure.disturbance import Disturbance
-from harness.repeats import WITHIN, Comparison, compare_sessions
+from harness.repeats import Comparison, compare_sessions
 from harness.stats import PROCESS_SPREAD
 from harness.sweep.heat import Member, TimedBlock, compare
 

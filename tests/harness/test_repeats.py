@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
+from harness.known import WITHIN, Known
 from harness.power import smallest_difference
 from harness.repeats import (
-    WITHIN,
     Comparison,
-    Known,
+    average_runs,
     average_sessions,
     compare_sessions,
-    expect_repeat,
     find_sessions,
     pool_rounds,
 )
@@ -60,12 +59,27 @@ def test_intervals_cover_another_run_as_often_as_they_say(shared: float, runs: f
     for _ in range(TRIALS):
         values, errors = simulate(generator, 3, known, 0.002)
         off = shared / np.sqrt(generator.chisquare(runs) / runs) * generator.standard_normal()
-        found = expect_repeat(values + off, errors, known)
+        found = average_runs(values + off, errors, known)
         interval = found.interval()
         covered += interval.low <= 0 <= interval.high
         flagged += found.p_value() < 0.01
     assert 0.93 <= covered / TRIALS <= 0.97
     assert flagged / TRIALS <= 0.02
+
+
+@pytest.mark.parametrize(("sessions", "rounds"), [(1, 3), (1, 6), (3, 6), (2, 2)])
+def test_small_p_values_of_few_rounds_are_as_rare_as_they_say(sessions: int, rounds: int) -> None:
+    """Also far out, where tables of many cells look for what is one of a thousand."""
+    generator, known = np.random.default_rng(6), Known(1e-12, 30)
+    found = np.array([
+        compare_sessions(
+            [0.01 * generator.standard_normal(rounds) for _ in range(sessions)],
+            [0.0] * sessions, known,
+        ).p_value
+        for _ in range(4 * TRIALS)
+    ])  # fmt: skip
+    for asked in (0.01, 0.001):
+        assert (found < asked).mean() < 4 * asked
 
 
 def test_many_sessions_outweigh_what_is_known() -> None:

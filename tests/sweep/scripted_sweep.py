@@ -37,13 +37,14 @@ class ScriptedLauncher:
     """Starts scripted workers. `hooks`: what to do first when one is asked for an operation.
 
     generation: how often the server was renewed. block_s: what a block takes. pace_s: what a call
-    takes of a variant, by its name.
+    takes of a variant, by its name. slowness: of the machine, by generation.
     """
 
     hooks: dict[str, Hook] = field(default_factory=dict)
     generation: int = 0
     block_s: float = 0.001
     pace_s: dict[str, float] = field(default_factory=dict)
+    slowness: dict[int, float] = field(default_factory=dict)
     asked: list[tuple[int, str, str]] = field(default_factory=list)
 
     @contextmanager
@@ -123,6 +124,7 @@ class ScriptedWorker:
             hook(self, {"variant": self.loaded})
         time.sleep(self.launcher.block_s)
         pace_s = self.launcher.pace_s.get(self.loaded, 1e-3)
+        pace_s *= self.launcher.slowness.get(self.launcher.generation, 1.0)
         seconds = pace_s * (1 + 0.001 * self.random.standard_normal(3))
         return Block(seconds, 1, Disturbance("", wall_s=3e-3), self.pid)
 

@@ -1,26 +1,23 @@
 """What sessions of a machine differ by: learnt from heats, kept in a file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.grid import Cell
+from harness.grid import Cell, Measure
 from harness.record import Record
 from harness.rounds import ONE_PROCESS
-from harness.sweep.apart import (
-    MOST_FREE,
-    WILDEST,
-    Shown,
-    find_between,
-    find_excess,
-    find_pairs,
-)
+from harness.sweep.apart import Shown, find_pairs, find_shown
 from harness.sweep.between import (
+    LEAST,
     MOST_COMPANIES,
+    MOST_HEATS,
     MOST_LEVELS,
     MOST_OF_OTHERS,
+    MOST_PAIRS,
     MOST_SESSIONS,
     USUAL,
     between_file,
@@ -72,15 +69,18 @@ def learn(
 
 @pytest.mark.parametrize(("work", "speed"), [(0.005, 0.2), (0.05, 0.02)])
 def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path: Path) -> None:
-    path = between_file(tmp_path, "machine", "cuda:0-1")
+    path = between_file(tmp_path, "machine", "cuda:0-1", Measure())
     assert read_between(path, "a") == USUAL
     learn(path, work, speed, 60)
     known = read_between(path, "a")
     assert np.sqrt(known.work.variance) == pytest.approx(work, rel=0.3)
     level = np.hypot(speed, np.hypot(work / np.sqrt(2), ONE_PROCESS) / np.sqrt(3))  # the control's
     assert np.sqrt(known.speed.variance) == pytest.approx(level, rel=0.3)
-    assert known.work.sessions == MOST_SESSIONS
+    assert 10 < known.work.sessions <= MOST_SESSIONS
     assert ":" not in path.name
+    others = (Measure(pin=False), Measure(wait_policy="passive"), Measure(flush_cache=True))
+    paths = {between_file(tmp_path, "machine", "cuda:0-1", other) for other in others}
+    assert len(paths | {path}) == 4
 
 
 @pytest.mark.parametrize("run", [0.0, 0.01, 0.03])
@@ -88,9 +88,9 @@ def test_what_another_run_has_of_its_own_is_learnt(run: float, tmp_path: Path) -
     path = tmp_path / "known"
     learn(path, 0.005, 0.02, 60, run=run)
     known = read_between(path, "a").work
-    assert np.sqrt(known.shared) == pytest.approx(max(run, 0.001), rel=0.3, abs=0.002)
+    assert np.sqrt(known.shared) == pytest.approx(max(run, 0.001), rel=0.45, abs=0.002)
     assert np.sqrt(known.variance) == pytest.approx(0.005, rel=0.3)
-    assert 4 < known.runs <= MOST_SESSIONS
+    assert 3 < known.runs <= MOST_SESSIONS
     assert read_between(path, "b").work.runs == MOST_OF_OTHERS
 
 
@@ -122,30 +122,43 @@ def test_a_single_session_tells_nothing_of_how_far_sessions_are_apart(tmp_path: 
     heat = make_heat(np.random.default_rng(2), 0.05, 0.02)
     nobody = TimedHeat("h", [], Member("control", never), 1, 1.0, 0.0)
     assert not [*find_pairs(nobody)]
-    assert find_between([*find_pairs(heat)], USUAL.work.variance).free == 2
+    assert find_shown([*find_pairs(heat)], {}, USUAL.work).free == 2
     note_between(tmp_path / "nothing", "a", nobody)
     assert not (tmp_path / "nothing").exists()
 
 
-def test_what_rounds_and_processes_explain_is_no_difference_of_sessions() -> None:
-    generator = np.random.default_rng(3)
-    found = [find_excess(0.01 * generator.standard_normal(4), np.full(4, 0.01), 1.0)
-             for _ in range(2000)]  # fmt: skip
-    assert abs(np.mean([one.total for one in found])) < 0.1 * 3 * 0.01**2
-    assert {one.free for one in found} == {3.0}
-    assert find_excess([1.0], [0.1], 1.0) == Shown()
-    assert find_excess([1.0, 2.0], [0.1, np.nan], 1.0) == Shown()
+def test_one_wild_heat_is_no_measure_of_a_machine(tmp_path: Path) -> None:
+    """Neither its sessions nor how fast it was; nor is one whose rounds are wild."""
+    path, generator = tmp_path / "known", np.random.default_rng(3)
+    learn(path, 0.005, 0.02, 15)
+    known = read_between(path, "a")
+    wild, stalled = (make_heat(generator, work, 0.02) for work in (2.0, 0.005))
+    for member in wild.members:
+        for block in member.blocks:
+            block.samples.seconds[:] *= 10
+    for block in stalled.members[0].blocks[::2]:
+        block.samples.seconds[:] *= 3
+    for heat in (wild, stalled):
+        note_between(path, "a", heat)
+        after = read_between(path, "a")
+        assert np.sqrt(after.work.variance) < 2 * np.sqrt(known.work.variance)
+        assert np.sqrt(after.work.variance) > 0.7 * np.sqrt(known.work.variance)
+        assert np.sqrt(after.speed.variance) < 2.5 * np.sqrt(known.speed.variance)
 
 
-def test_one_wild_heat_is_no_measure_of_a_machine() -> None:
-    found = find_excess([0.0, 0.0, 3.0], np.full(3, 0.001), 0.01**2)
-    assert found.total == pytest.approx(2 * WILDEST * 0.01**2)
-
-
-def test_what_was_long_ago_counts_less() -> None:
-    whole = Shown(1.0, MOST_FREE - 1).plus(Shown(0.0, 2.0))
-    assert whole == Shown(0.5, (MOST_FREE + 1) / 2)
-    assert Shown(-1.0, 10.0).after(0.01**2, 4.0, 30.0)[0] > 0
+def test_heats_of_which_little_is_known_leave_what_is_usual(tmp_path: Path) -> None:
+    """Two rounds a session, with a tenth of noise: nothing is seen of two percent."""
+    generator, path = np.random.default_rng(8), tmp_path / "known"
+    for _ in range(20):
+        heat = make_heat(generator, 0.02, 0.02)
+        for member in heat.members:
+            member.blocks[:] = [one for one in member.blocks if one.round % ROUNDS < 2]
+            for block in member.blocks:
+                block.samples.seconds[:] *= np.exp(0.1 * generator.standard_normal())
+        note_between(path, "a", heat)
+    known = read_between(path, "a").work
+    assert 0.01 < np.sqrt(known.variance) < 0.04
+    assert known.shared > 10 * LEAST
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 3, "work": 3}'])
@@ -184,6 +197,24 @@ def test_companies_that_were_timed_long_ago_are_forgotten(tmp_path: Path) -> Non
     for number in range(MOST_COMPANIES + 3):
         note_between(path, str(number), heat)
     kept = json.loads(path.read_text())
-    assert len(kept["shown"]) == 1 + MOST_COMPANIES
-    assert "2" not in kept["shown"] and "3" in kept["shown"]
+    assert len(kept["companies"]) == MOST_COMPANIES
+    assert "2" not in kept["companies"] and "3" in kept["companies"]
     assert len(kept["levels"]) == MOST_LEVELS
+
+
+def test_of_a_large_heat_the_same_pairs_are_known_in_the_next_run(tmp_path: Path) -> None:
+    generator, path = np.random.default_rng(9), tmp_path / "known"
+    for _ in range(MOST_HEATS + 2):
+        heat = make_heat(generator, 0.005, 0.02)
+        others = [replace(heat.seats[1], cell=replace(heat.seats[1].cell, technique=f"other{n}"))
+                  for n in range(3 * MOST_PAIRS)]  # fmt: skip
+        note_between(path, "a", replace(heat, seats=[*heat.seats, *others]))
+    heats, latest, *_ = json.loads(path.read_text())["companies"]["a"]
+    assert len(latest) == MOST_PAIRS
+    assert len(heats) == MOST_HEATS
+    assert all(Shown(*one).steps == 1 for one in heats)
+    with_pairs = path.read_text()
+    note_between(path, "a", heat, pairs=False)
+    told, before = (json.loads(text) for text in (path.read_text(), with_pairs))
+    assert told["companies"] == before["companies"]
+    assert told["levels"] != before["levels"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from harness.commands.carry_out import decide_look
+from harness.errors import WorkerFailure
 from harness.grid import BASELINE
 from harness.store import Run, read_cells
 from harness.sweep import sessions
@@ -57,6 +58,55 @@ def test_a_cell_that_is_dominated_leaves_and_is_timed_in_no_later_session(tmp_pa
     assert not (found.run.folder / "journal").exists()
 
 
+def test_who_has_left_is_told_at_the_level_of_the_whole_heat(tmp_path: Path) -> None:
+    """Or it would be as fast as the machine was while it was timed."""
+    pace_s = {f"{MODEL} + bf16": 1.05e-3}
+    launcher = ScriptedLauncher(pace_s=pace_s, slowness={1: 2.0, 2: 2.0})
+    decide = decide_as(bf16="dominated", baseline="dominated")
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide)
+    cells = found.cells
+    assert cells["sessions"].to_dict() == {"baseline": 3, "bf16": 1, "int8-dynamic": 3}
+    told = cells.loc["bf16", "latency_s"] / cells.loc["baseline", "latency_s"]
+    assert told == pytest.approx(1.05, rel=0.01)
+    assert cells.loc["bf16", "latency_ratio"] == pytest.approx(1.05, rel=0.01)
+    assert cells["control_latency_s"].nunique() == 1
+    assert cells["throughput_per_s"].to_numpy() == pytest.approx(1 / cells["latency_s"].to_numpy())
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_seconds": 60.0}])
+@pytest.mark.parametrize("measure", [{}, {"processes": 2}])
+def test_a_session_in_which_nobody_goes_on_costs_nothing(
+    tmp_path: Path, budget: dict[str, Any], measure: dict[str, Any]
+) -> None:
+    """The user's file has been edited meanwhile."""
+
+    def change(worker: ScriptedWorker, asked: dict[str, Any]) -> str | None:
+        later = worker.launcher.generation > 0
+        return " + ".join([asked["model"], *asked["steps"], "edited"]) if later else None
+
+    launcher = ScriptedLauncher({"find_key": change})
+    measure, budget = {"sessions": 3} | measure, BUDGET | budget | {"stop": "budget"}
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, measure, budget)
+    assert set(found.cells["status"]) == {"partial"}
+    for warnings in found.cells["warnings"]:
+        assert "its model has changed" in " ".join(warnings)
+    assert not [phase for phase in found.phases if "mistake" in phase]
+
+
+def test_who_cannot_be_loaded_again_was_stopped_by_that(tmp_path: Path) -> None:
+    def refuse(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        if worker.launcher.generation == 1 and "bf16" in asked["variant"]:
+            raise WorkerFailure("exception", "no room")
+
+    launcher = ScriptedLauncher({"load": refuse})
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide_as())
+    assert found.cells["status"].to_dict() == {
+        "baseline": "measured", "bf16": "partial", "int8-dynamic": "measured",
+    }  # fmt: skip
+    assert found.cells.loc["bf16", "stopped_by"] == "failure"
+    assert found.cells.loc["bf16", "sessions"] == 1
+
+
 def test_once_everything_is_known_there_are_no_more_sessions(tmp_path: Path) -> None:
     launcher = ScriptedLauncher()
     decide = decide_as(**{"bf16": "dominated", "baseline": "member", "int8-dynamic": "tie"})
@@ -92,6 +142,21 @@ def test_a_heat_with_a_clear_answer_ends_by_itself(tmp_path: Path) -> None:
     assert set(found.cells["stopped_by"]) == {"decision"}
     assert (found.cells["rounds"] <= 30).all()
     assert (found.cells["sessions"] == 1).all()
+
+
+def test_a_cell_of_unknown_quality_holds_no_other(tmp_path: Path) -> None:
+    def tell(worker: ScriptedWorker, asked: dict[str, Any]) -> dict[str, Any] | None:
+        if "int8" in asked["variant"]:
+            return {"outputs": np.full((8, 2), np.nan), "shape": np.array([8, 2])}
+        return answer_wrong(worker, asked)
+
+    pace_s = {f"{MODEL} + bf16": 2e-3, f"{MODEL} + int8-dynamic": 0.5e-3}
+    launcher = ScriptedLauncher({"answers": tell}, pace_s=pace_s)
+    found = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide_look)
+    assert found.cells["accuracy"].isna().to_dict() == {
+        "baseline": False, "bf16": False, "int8-dynamic": True,
+    }  # fmt: skip
+    assert set(found.cells["stopped_by"]) == {"decision"}
 
 
 def test_a_heat_whose_cells_are_of_unknown_quality_goes_on(tmp_path: Path) -> None:

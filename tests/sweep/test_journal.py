@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
+from harness.known import WITHIN
 from harness.measure.disturbance import Disturbance
 from harness.measure.timing import Block
-from harness.repeats import WITHIN
 from harness.sweep.heat import INTERRUPTION, Member, Stop, TimedBlock, run_heat
 from harness.sweep.journal import Journal
 from harness.sweep.recover import note_seats
