@@ -29,6 +29,7 @@ settings.load_profile("a busy machine")
 STARTERS = {"launcher", "measure", "command"}
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run tests side by side: much of their time they wait for others."""
     return (os.cpu_count() or 1) + 1
