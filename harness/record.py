@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -208,6 +208,16 @@ class Record:
         known = {**self.metrics, **self.conditions}
         row |= {name: value for name, value in known.items() if not _is_unknown(value)}
         return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Record:
+        """Return the record that a wide row is of."""
+        known = {name: value for name, value in row.items() if value is not None}
+        cell = Cell(**{axis.name: row[axis.name] for axis in fields(Cell)})
+        told = {one.name: known[one.name] for one in fields(cls) if one.name in known}
+        metrics = {name: value for name, value in known.items() if name in METRIC_NAMES}
+        conditions = {name: value for name, value in known.items() if name in CONDITION_NAMES}
+        return cls(**told | {"cell": cell, "metrics": metrics, "conditions": conditions})
 
 
 def _is_unknown(value: Any) -> bool:

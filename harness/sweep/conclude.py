@@ -85,7 +85,8 @@ def conclude_again(
     """
     for seat in seats:
         timed_before = seat.record.status in TIMED and seat.member and seat.member.blocks
-        if not (seat.concluded and timed_before):
+        here = seat.record.conditions.get("heat") == timed.name
+        if not (seat.concluded and timed_before and here):
             continue
         try:
             record = with_level(seat.record, timed, seat)

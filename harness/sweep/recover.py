@@ -6,7 +6,7 @@ Beside a heat's journal stands what was known of its cells when it began. Neithe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from harness.known import WITHIN, Between, Known
 from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
 from harness.store import Run, control_id
-from harness.sweep.conclude import conclude_kept
+from harness.sweep.conclude import conclude_again, conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, number_of, restore
 from harness.sweep.outcomes import Outcomes
@@ -85,9 +85,38 @@ def recover_heats(run: Run) -> dict[str, str]:
     return found
 
 
+def find_departed(run: Run, journal: Path, place: str, present: Collection[str]) -> list[Seat]:
+    """Return who has its last record of a heat that was interrupted, as seats that have left.
+
+    place: as the journal has it. present: the cells that are timed there now.
+    """
+    notes = [note for note in find_notes(run) if note.parent == journal]
+    told = [json.loads(note.read_text()) for note in _latest(notes)]
+    here = [one for one in told if one["place"] == place]
+    return [seat for one in here for seat in _departed(run, one) if seat.cell.id not in present]
+
+
+def _departed(run: Run, told: Mapping[str, Any]) -> list[Seat]:
+    """Return those of a note's seats that were measured in its heat."""
+    rows = {row["cell_id"]: row for row in run.read("cells").to_pylist()
+            if row["status"] == "measured" and row["heat"] == told["heat"]}  # fmt: skip
+    seats = [_seat(one, run.run_id) for one in told["seats"]]
+    there = [seat for seat in seats if seat.cell.id in rows]
+    for seat in there:
+        seat.record, seat.kept = Record.from_row(rows[seat.cell.id]), False
+        seat.judged = seat.concluded = True
+        if seat.member is not None:
+            seat.member.stopped_by = str(rows[seat.cell.id]["stopped_by"])
+    return there
+
+
 def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     told, facts = json.loads(note.read_text()), run.facts()
-    seats = [_seat(one, run.run_id) for one in told["seats"]]
+    departed = _departed(run, told)
+    left = {seat.cell.id for seat in departed}
+    seats = [seat for seat in (_seat(one, run.run_id) for one in told["seats"])
+             if seat.cell.id not in left]  # fmt: skip
+    seats += departed
     control = Member(CONTROL, never, follows=True, stopped_by=INTERRUPTION)
     members = [seat.member for seat in seats if seat.member]
     variants = {seat.cell.id: seat.variant for seat in seats}
@@ -108,6 +137,8 @@ def _recover_heat(run: Run, note: Path) -> dict[str, str]:
             run.add(record, samples_table(seat.cell.id, timed.name, seat.member))
             added[seat.cell.id] = record.status
     if added:
+        for _, record in conclude_again(timed, departed, _roofs(facts, seats)):
+            run.add_row(record)
         name = control_id(timed.name)
         run.add_control(name, samples_table(name, timed.name, control))
     return {cell: timed.name for cell, status in added.items() if status == "partial"}

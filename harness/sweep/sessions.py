@@ -22,6 +22,7 @@ from harness.sweep.crew import Crew, find_whole_s
 from harness.sweep.heat import OVERDRAFT
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import imports_of, shuffle_seed
+from harness.sweep.recover import find_departed
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.tables import samples_table
@@ -99,6 +100,8 @@ class Sessions:
         """Time a heat for the first time; it is `open` where sessions are to come."""
         heat = OpenHeat(name, place, crew, list(seats), processes, roofs, self.count)
         if heat.wanted:  # not baselines alone, whose cells have all failed
+            present = {seat.cell.id for seat in seats}
+            heat.seats += find_departed(self._run, self._shop.journal, crew.place, present)
             self._time(heat, self._begun)
 
     def renew(self) -> list[OpenHeat]:

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/early_answers.py resnet18 --turns 3
 
-`stop = "interval"` and `stop = "decision"` take turns, everything else is as by default. The models
-are prepared before the first turn.
+`stop = "interval"` and `stop = "decision"` take turns, everything else is as by default; with
+`--before` a third way is the code of another checkout, whatever ends its heats. The models are
+prepared before the first turn.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from harness.decide.sources import load_source
 MODELS = Path(__file__).with_name("large.py")
 TECHNIQUES = ("bf16", "int8-dynamic", "int8-weight-only", "low-rank(0.5)",
               "prune-magnitude(0.5)")  # fmt: skip
-STOPS = ("interval", "decision")
+WAYS = {"interval": 'stop = "interval"', "decision": 'stop = "decision"', "before": ""}
+TOLD = ["latency_ratio", "latency_ratio_low", "latency_ratio_high", "fidelity", "rounds",
+        "sessions", "membership"]  # fmt: skip
 GRID = """
 [grid]
 models = ["{models}:{model}"]
@@ -31,14 +34,14 @@ techniques = {techniques}
 batch = [2]
 threads = [1]
 [budget]
-stop = "{stop}"
+{stop}
 """
 
 
-def run_once(folder: Path, grid: str) -> tuple[float, pd.DataFrame]:
+def run_once(folder: Path, grid: str, code: Path | None) -> tuple[float, pd.DataFrame]:
     """Return how long a run took, and its cells with how sure their places are."""
     begin = time.monotonic()
-    made = run_grid(folder, grid)
+    made = run_grid(folder, grid, code)
     took_s = time.monotonic() - begin
     source = load_source([made])
     objectives = choose_objectives(source.frame)
@@ -52,20 +55,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=("resnet18", "bert"))
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--before", type=Path, help="a checkout of other code")
     asked = parser.parse_args()
-    times: dict[str, list[float]] = {stop: [] for stop in STOPS}
+    ways = [way for way in WAYS if asked.before or way != "before"]
+    times: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         for turn in range(-1, asked.turns):  # the first prepares, and is not counted
-            for stop in STOPS if turn >= 0 else ("decision",):
-                grid = GRID.format(models=MODELS, model=asked.model, stop=stop,
+            for way in ways:
+                if turn < 0 and way == "interval":
+                    continue
+                grid = GRID.format(models=MODELS, model=asked.model, stop=WAYS[way],
                                    techniques=as_toml(TECHNIQUES))  # fmt: skip
-                took_s, cells = run_once(Path(name), grid)
+                code = asked.before if way == "before" else None
+                took_s, cells = run_once(Path(name), grid, code)
                 if turn < 0:
                     continue
-                times[stop].append(took_s)
-                told = cells[["latency_ratio", "latency_ratio_low", "latency_ratio_high",
-                              "fidelity", "rounds", "sessions", "membership"]]  # fmt: skip
-                print(f"\n{stop}: {took_s:.1f} s\n{told.round(3).to_string()}", flush=True)
+                times[way].append(took_s)
+                print(f"\n{way}: {took_s:.1f} s\n{cells.reindex(columns=TOLD).round(3).to_string()}",
+                      flush=True)  # fmt: skip
     print("\n", {stop: [round(one, 1) for one in found] for stop, found in times.items()})
 
 

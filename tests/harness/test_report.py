@@ -22,6 +22,7 @@ from harness.decide.sources import load_source
 from harness.grid import Cell
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Metric, Record
 from harness.report import text
+from harness.report.doubts import find_doubts
 from harness.report.figures import Panel, draw_trade_off
 from harness.report.labels import place_labels
 from harness.report.style import Style
@@ -275,6 +276,14 @@ def test_every_measured_cell_is_in_the_data(payload):
 def test_cells_that_spent_their_budget_are_counted(parsed, payload):
     assert "5 of 29 cells spent their budget" in parsed.text
     assert payload["cells"]["interval target"].count("not reached (budget)") == 5
+
+
+def test_a_cell_that_left_as_its_place_was_known_has_not_spent_its_budget():
+    told = {"status": "measured", "interval_reached": False}
+    cells = pd.DataFrame([told | {"stopped_by": by} for by in ("decision", "budget", "decision")])
+    assert find_doubts(cells) == [
+        "1 of 3 cells spent its budget before the interval was as narrow as asked."
+    ]
 
 
 def test_the_fastest_variant_is_named_with_its_gain_and_loss(parsed):

@@ -179,6 +179,18 @@ def test_a_record_keeps_what_it_had_when_it_learns_more(run):
     assert second.conditions == {"loops": 2}
 
 
+@pytest.mark.parametrize("status", ["measured", "failed"])
+def test_a_record_that_is_read_from_its_row_writes_the_same_row(run, status):
+    record = make_record(run, 1, status, failure_kind="killed" if status == "failed" else "")
+    record = record.measured(latency_s=Estimate(2.0, 1.0, 3.0), macs=4, accuracy=float("nan"))
+    record = record.under(heat="h", warnings=["one", "two"], together=True, sessions=3)
+    run.add(record)
+    (row,) = run.read("cells").to_pylist()
+    again = Record.from_row(row)
+    assert again.to_row() == record.to_row()
+    assert (again.cell, again.status) == (record.cell, status)
+
+
 # Units and versions
 
 

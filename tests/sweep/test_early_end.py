@@ -15,6 +15,7 @@ from harness.store import Run, read_cells
 from harness.sweep import sessions
 from harness.sweep.interruption import Interruption
 from harness.sweep.look import Decide, Look
+from harness.sweep.recover import recover
 from tests.sweep.scripted_sweep import MODEL, ScriptedLauncher, ScriptedWorker, sweep
 
 TECHNIQUES = ["bf16", "int8-dynamic"]
@@ -174,18 +175,53 @@ def test_what_has_left_is_not_timed_again_after_an_interruption(tmp_path: Path) 
     def interrupt(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
         interruption.asked |= worker.launcher.generation == 1
 
-    launcher = ScriptedLauncher({"block": interrupt})
+    pace_s = {f"{MODEL} + bf16": 1.05e-3}
+    launcher = ScriptedLauncher({"block": interrupt}, pace_s=pace_s)
     with pytest.raises(KeyboardInterrupt):
         sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide, interruption)
     (made,) = (tmp_path / "results").iterdir()
     cells = read_cells(Run(made)).set_index("technique")
     assert cells["status"].to_dict() == {"baseline": "partial", "bf16": "measured",
                                          "int8-dynamic": "partial"}  # fmt: skip
-    again = ScriptedLauncher()
+    again = ScriptedLauncher(pace_s=pace_s, slowness={0: 2.0, 1: 2.0, 2: 2.0})
     found = sweep(tmp_path, again, TECHNIQUES, Run(made), MEASURE, BUDGET, decide)
     assert set(found.cells["status"]) == {"measured"}
+    told = found.cells["latency_s"] / found.cells.loc["baseline", "latency_s"]
+    assert told["bf16"] == pytest.approx(1.05, rel=0.01), "though the machine is slower by now"
+    assert found.cells.loc["bf16", "stopped_by"] == "decision"
+    assert found.cells["control_latency_s"].nunique() == 1
     assert not [asked for asked in again.asked if asked[1] == "load" and "bf16" in asked[2]]
     assert found.cells.loc["int8-dynamic", "sessions"] > found.cells.loc["bf16", "sessions"]
+
+
+def test_what_a_kill_leaves_is_told_at_one_level(tmp_path: Path) -> None:
+    """In the second session, after one has left."""
+
+    class Killed(BaseException):
+        pass
+
+    blocks = 0
+
+    def kill(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        nonlocal blocks
+        blocks += worker.launcher.generation
+        if blocks > 100:
+            raise Killed
+
+    pace_s = {f"{MODEL} + bf16": 1.05e-3}
+    launcher = ScriptedLauncher({"block": kill}, pace_s=pace_s, slowness={1: 2.0})
+    with pytest.raises(Killed):
+        sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, BUDGET, decide_as(bf16="dominated"))
+    (made,) = (tmp_path / "results").iterdir()
+    before = read_cells(Run(made)).set_index("technique")
+    assert recover(Run(made)) == 2
+    cells = read_cells(Run(made)).set_index("technique")
+    assert cells["sessions"].to_dict() == {"baseline": 2, "bf16": 1, "int8-dynamic": 2}
+    told = cells["latency_s"] / cells.loc["baseline", "latency_s"]
+    assert told["bf16"] == pytest.approx(1.05, rel=0.01)
+    assert cells.loc["baseline", "latency_s"] > 1.2 * before.loc["baseline", "latency_s"]
+    kept = ["status", "stopped_by", "accuracy", "started_at", "rounds", "heat"]
+    assert cells.loc["bf16", kept].to_dict() == before.loc["bf16", kept].to_dict()
 
 
 def test_a_look_that_goes_wrong_costs_nothing(tmp_path: Path) -> None:
