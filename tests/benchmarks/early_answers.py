@@ -71,8 +71,8 @@ def main() -> None:
                 if turn < 0:
                     continue
                 times[way].append(took_s)
-                print(f"\n{way}: {took_s:.1f} s\n{cells.reindex(columns=TOLD).round(3).to_string()}",
-                      flush=True)  # fmt: skip
+                told = cells.reindex(columns=TOLD).round(3).to_string()
+                print(f"\n{way}: {took_s:.1f} s\n{told}", flush=True)
     print("\n", {stop: [round(one, 1) for one in found] for stop, found in times.items()})
 
 
