@@ -26,8 +26,8 @@ HALVINGS = 40
 """After so many a bound is known to a trillionth of where it may be."""
 FLAGGED = 0.01
 """The probability below which a difference counts as one: there the tails have to be right."""
-TURNS, NEAR = 12, 0.1
-"""A p-value is reckoned anew with the tails at itself, until it changes by less than a tenth."""
+NEAR = 0.1
+"""A p-value whose tails are to be those at itself is found as closely, as a logarithm."""
 FURTHEST_OUT = 1e-200
 """Tails are not looked at further out."""
 LEAST_FOR_ORDER = 12
@@ -146,17 +146,19 @@ def _find_p_value(sessions: Sequence[Floats], apart: Sequence[float], known: Kno
     Of few rounds the tails are long, and longer the further out: errors are those of a normal
     distribution that has as much outside as the p-value itself says.
     """
-    few = max(map(len, sessions)) < LEAST_FOR_ORDER
-    outside = FLAGGED
-    for _ in range(TURNS):
+
+    def reckon(outside: float) -> float:
         middles, errors = find_sessions(sessions, outside)
-        p_value = average_runs(middles, np.hypot(errors, apart), known).p_value()
-        if not few or (outside == FLAGGED and p_value > FLAGGED):
-            return p_value
-        if abs(log(p_value / outside)) < NEAR:
-            break
-        outside = max(sqrt(outside * p_value), FURTHEST_OUT)  # more errors, more outside: between
-    return outside
+        return average_runs(middles, np.hypot(errors, apart), known).p_value()
+
+    found = reckon(FLAGGED)
+    if found >= FLAGGED or max(map(len, sessions)) >= LEAST_FOR_ORDER:
+        return found
+    low, high = log(FURTHEST_OUT), log(FLAGGED)  # the p-value falls as its tails' place rises
+    while high - low > NEAR:
+        middle = (low + high) / 2
+        low, high = (middle, high) if reckon(exp(middle)) > exp(middle) else (low, middle)
+    return exp(high)
 
 
 def average(middles: Floats, errors: Floats, known: Known) -> Estimate:

@@ -163,11 +163,11 @@ def sum_squares(series: Iterable[Floats]) -> float:
 
     Outliers count less, where they can be told; a series of one value adds nothing.
     """
-    return sum((len(one) - 1) * _bounded_variance(one) for one in series if len(one) > 1)
+    return sum((len(one) - 1) * bounded_variance(one) for one in series if len(one) > 1)
 
 
-def _bounded_variance(values: Floats) -> float:
-    """The variance of values of which outliers, where they can be told, count less."""
+def bounded_variance(values: Floats) -> float:
+    """Return the variance of values of which outliers, where they can be told, count less."""
     if len(values) >= LEAST_FOR_INTERVAL:
         away, most = values - np.median(values), OUTLYING * robust_deviation(values)
         values = np.clip(away, -most, most)

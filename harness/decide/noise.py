@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 from harness.decide.sessions import find_doubt
 from harness.record import Metric
 from harness.rounds import ONE_PROCESS, find_deviation, take_apart
-from harness.stats import Z95, Floats, known_median
+from harness.stats import Z95, Floats, bounded_variance, known_median
 from harness.store import CONTROL_PREFIX
 
 DRAWS = 500
 RESAMPLED_FROM = 12
 """Of fewer rounds the resampled medians are too alike: of 6, two equal cells are told apart with
 95 % in 27 % of heats."""
+NOISIER = 0.99
+"""A cell has noise of its own where an equally noisy one would have less with this probability."""
 MOST_AT_ONCE = 100_000
 """Values that are resampled in one step: a loop over single draws takes several times as long."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
 """Metrics that follow from the rounds, and with which sign of their logarithm."""
+VARIANT, PLACE = ["model", "technique", "runtime"], ["run_id", "device", "threads", "batch"]
 BLOCK_COLUMNS = ["heat", "cell_id", "session", "round", "block", "cause", "median_s"]
 
 
@@ -90,8 +93,11 @@ class Noise:
             doubt = find_doubt(cells.iloc[rows])
             if doubt is not None:
                 errors = np.hypot(sessions.errors, spread[rows, None] * sqrt(len(sessions.levels)))
-                alike = np.random.default_rng([seed, 5, name_variants(cells.iloc[rows])])
-                off += doubt.draw_work(sessions.middles, errors, drawn.shape[1], alike)
+                order, name = order_variants(cells.iloc[rows])
+                alike = np.random.default_rng([seed, 5, name])
+                off[order] += doubt.of(order).draw_work(
+                    sessions.middles[order], errors[order], drawn.shape[1], alike
+                )
                 off += doubt.draw_speed(drawn.shape[1], generator)
             centre = np.nanmean(sessions.middles, 1) + sessions.levels.mean()
             told = sign * np.log(values[rows])
@@ -170,14 +176,17 @@ def find_spread(cells: pd.DataFrame) -> Floats:
     return spread
 
 
-def name_variants(cells: pd.DataFrame) -> int:
-    """Return a number that heats of the same variants have in common, whatever their seeds.
+def order_variants(cells: pd.DataFrame) -> tuple[NDArray[np.int64], int]:
+    """Return the order of variants, and a number that a run's heats of the same ones share.
 
-    They are timed in processes of the same servers: what these are off by, all seeds are off by,
-    and a mean over seeds is as doubtful.
+    Whatever their seeds: they are timed in processes of the same servers. What these are off by,
+    all seeds are off by, and a mean over seeds is as doubtful.
     """
-    named = cells.reindex(columns=["model", "technique"]).astype(object).fillna("")
-    return zlib.crc32("\n".join(named.agg(" ".join, axis=1)).encode())
+    named = cells.reindex(columns=[*VARIANT, *PLACE]).astype(object).fillna("").astype(str)
+    variants = named[VARIANT].agg(" ".join, axis=1).to_numpy()
+    order = np.argsort(variants, kind="stable")
+    place = named[PLACE].drop_duplicates().agg(" ".join, axis=1)
+    return order, zlib.crc32("\n".join([*variants[order], *place]).encode())
 
 
 def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -252,8 +261,7 @@ def _draw_sessions(
             continue
         middles[kept, number] = known_median(part, 1)
         counts = np.isfinite(part).sum(1)
-        deviation, _ = _find_deviations(part, known)
-        errors[kept, number] = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
+        errors[kept, number] = known[0] * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
         own = _draw_own(part, chosen, known, generator)
         off[kept] += own / there[kept].sum(1)[:, None]
     return DrawnSessions(middles, errors, levels, off)
@@ -269,7 +277,7 @@ def _draw_own(
     own = _median_over(table, chosen) - middles
     few = np.flatnonzero(counts < RESAMPLED_FROM)
     if few.size:
-        deviation, free = (found[few, None] for found in _find_deviations(table, known))
+        deviation, free = (found[:, None] for found in _find_deviations(table[few], known))
         one = deviation * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)[few, None]
         own[few] = one * generator.standard_t(free, (few.size, own.shape[1]))
     return own
@@ -278,14 +286,19 @@ def _draw_own(
 def _find_deviations(table: Floats, known: tuple[float, int]) -> tuple[Floats, Floats]:
     """Return the deviation of each row's values, and of how many free ones it is.
 
-    That of all cells together, as a few values tell little; or a row's own where that is more: a
-    cell that is noisier than the others is not as sure as they are.
+    That of all cells together, as a few values tell little; or a row's own where that is clearly
+    more (F test): a cell that is noisier than the others is not as sure as they are.
     """
-    counts = np.isfinite(table).sum(1)
-    rest = table - known_median(table, 1)[:, None]
-    own = np.sqrt(np.nansum(rest**2, 1) / np.maximum(1, counts - 1))
-    noisier = (counts > 2) & (own > known[0])
-    return np.where(noisier, own, known[0]), np.where(noisier, counts - 1, max(1, known[1]))
+    from scipy.special import fdtri  # late: few commands need it
+
+    deviation, free = np.full(len(table), known[0]), np.full(len(table), float(max(1, known[1])))
+    for row, values in enumerate(table):
+        there = values[np.isfinite(values)]
+        if there.size > 2:
+            own, count = bounded_variance(there), there.size - 1
+            if own > known[0] ** 2 * fdtri(count, free[row], NOISIER):
+                deviation[row], free[row] = np.sqrt(own), count
+    return deviation, free
 
 
 def _median_over(table: Floats, chosen: NDArray[np.int64]) -> Floats:

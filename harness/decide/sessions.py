@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.known import VARIANCES, Known, find_likelihoods, weigh
 from harness.likeness import find_likeness, read_work
@@ -24,6 +25,10 @@ class SessionDoubt:
     work: Known
     speed: Known
     likeness: Floats
+
+    def of(self, cells: NDArray[np.int64]) -> SessionDoubt:
+        """Return the doubt of some of the cells, in this order."""
+        return replace(self, likeness=self.likeness[np.ix_(cells, cells)])
 
     def draw_work(
         self, middles: Floats, errors: Floats, draws: int, generator: np.random.Generator

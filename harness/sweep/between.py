@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from math import log
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
@@ -78,12 +78,17 @@ class Company:
 
     def after(self, shown: Shown, pairs: Sequence[Pair], usual: Known) -> Company:
         """Return it after another heat."""
-        heats = [*self.heats, shown][-MOST_HEATS:]
+        heats = self.heats
+        if shown.free or shown.steps:  # the last ones of each kind: single sessions tell of steps
+            known = [*heats, shown]
+            last = [one for one in known if one.free][-MOST_HEATS:]
+            last += [one for one in known if one.steps][-MOST_HEATS:]
+            heats = [one for one in known if any(one is each for each in last)]
         told = dict(sorted((pair.name, pair.mean()) for pair in pairs)[:MOST_PAIRS])
         before = [(name, one) for name, one in self.latest.items() if name not in told]
         latest = dict([*before, *told.items()][-MOST_PAIRS:])
-        known = Company(heats).learn(usual)
-        return Company(heats, latest, known.variance, known.shared)
+        learnt = Company(heats).learn(usual)
+        return Company(heats, latest, learnt.variance, learnt.shared)
 
 
 def between_file(folder: Path, known_as: str, place: str, measure: Measure) -> Path:
@@ -113,11 +118,14 @@ def read_between(path: Path, company: str) -> Between:
     return Between(own.learn(kept.find_usual(company)), kept.find_speed())
 
 
-def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True) -> None:
-    """Add to a file how fast a heat was and, of its pairs, how far its sessions are apart."""
+def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True) -> bool:
+    """Add to a file how fast a heat was and, of its pairs, how far its sessions are apart.
+
+    Return whether it had several sessions that tell this.
+    """
     kept = _read(path)
     companies = dict(kept.companies)
-    told = list(find_pairs(timed)) if pairs else []
+    told, shown = list(find_pairs(timed)) if pairs else [], Shown()
     if told:
         usual, own = kept.find_usual(company), companies.pop(company, Company())
         shown = find_shown(told, own.latest, own.learn(usual))
@@ -126,6 +134,7 @@ def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True)
     levels = [*kept.levels, *([median(control)] if control else [])]
     if told or control:
         remember(path, Kept(levels, companies).to_json())
+    return shown.free > 0
 
 
 @dataclass(frozen=True)
@@ -142,12 +151,13 @@ class Kept:
     def find_usual(self, company: str) -> Known:
         """Return what is known of a company by others: the geometric mean, with what is usual."""
         others = [one for name, one in self.companies.items() if name != company][-OTHERS:]
-        if not others:
-            return USUAL.work
-        told = [(one.variance, one.shared) for one in others]
-        known = np.log([(USUAL.work.variance, USUAL.work.shared), *told])
-        variance, shared = map(float, np.exp(known.mean(0)))
-        return Known(variance, MOST_OF_OTHERS, shared, MOST_OF_OTHERS)
+        apart = [one.variance for one in others if any(heat.free for heat in one.heats)]
+        shared = [one.shared for one in others if any(heat.steps for heat in one.heats)]
+        usual = USUAL.work
+        return Known(
+            geometric_mean([usual.variance, *apart]), MOST_OF_OTHERS,
+            geometric_mean([usual.shared, *shared]), MOST_OF_OTHERS,
+        )  # fmt: skip
 
     def find_speed(self) -> Known:
         """Return how far heats are apart in the machine's speed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -90,7 +90,13 @@ def conclude_again(
             continue
         try:
             record = with_level(seat.record, timed, seat)
-            yield seat, with_explanation(with_ratio(record, timed, seat), seat, roofs)
+            if seat.member is not None:
+                record = with_sessions(record, seat.member, timed.between)
+            record = with_ratio(record, timed, seat).under(
+                process_spread=timed.process_spread,
+                stopped_by=seat.record.conditions.get("stopped_by"),
+            )
+            yield seat, with_explanation(record, seat, roofs)
         except Exception:  # ours: it keeps the record that it has
             continue
 
@@ -215,8 +221,9 @@ def with_level(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     record = with_latency(record, seat.member, latency, timed.slowness)
     if timed.control.problem is None and timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
+    if isfinite(timed.machine_speed):
+        record = record.under(machine_speed=timed.machine_speed)
     return with_time_to_target(record).under(
-        machine_speed=timed.machine_speed,
         latency_s_within_low=within.low,
         latency_s_within_high=within.high,
     )
@@ -245,6 +252,8 @@ def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     assert seat.member is not None
     known = timed.between.of_ratio(compare_work(seat.work, baseline.work))
     ratio = compare(seat.member, baseline.member, timed.process_spread, known)
+    if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
+        return record
     record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return record.under(
         latency_ratio_within_low=ratio.within.low, latency_ratio_within_high=ratio.within.high

@@ -76,8 +76,8 @@ class Hardware:
         Once in a run for each company: its heats share servers, and minutes.
         """
         path, company = self._between_file(seats[0].cell), name_company(seats)
-        note_between(path, company, timed, pairs=(path, company) not in self._noted)
-        self._noted.add((path, company))
+        if note_between(path, company, timed, pairs=(path, company) not in self._noted):
+            self._noted.add((path, company))
 
     def _between_file(self, cell: Cell) -> Path:
         known_as = fingerprint(self.environment(cell.device))

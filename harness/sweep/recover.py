@@ -85,43 +85,64 @@ def recover_heats(run: Run) -> dict[str, str]:
     return found
 
 
-def find_departed(run: Run, journal: Path, place: str, present: Collection[str]) -> list[Seat]:
-    """Return who has its last record of a heat that was interrupted, as seats that have left.
+def find_departed(
+    run: Run, journal: Path, place: str, seats: Sequence[Seat], others: Collection[str]
+) -> list[Seat]:
+    """Return who has its last record of the heat that seats go on with, as seats that have left.
 
-    place: as the journal has it. present: the cells that are timed there now.
+    place, others: as the journal has them. None where they begin a heat.
     """
-    notes = [note for note in find_notes(run) if note.parent == journal]
-    told = [json.loads(note.read_text()) for note in _latest(notes)]
-    here = [one for one in told if one["place"] == place]
-    return [seat for one in here for seat in _departed(run, one) if seat.cell.id not in present]
+    notes = find_notes_of(journal, place)
+    if not notes:
+        return []
+    members = [Member(seat.cell.id, never) for seat in seats]
+    variants = {seat.cell.id: seat.variant for seat in seats}
+    heat = restore(find_files(journal, place), "", members, variants, others).name
+    told = [one for note in notes if (one := json.loads(note.read_text()))["heat"] == heat]
+    if not told:
+        return []
+    rows = _measured_rows(run, heat)
+    there = (_seat(one, run.run_id) for one in told[-1]["seats"])
+    left = [seat for seat in there if seat.cell.id in rows and seat.cell.id not in variants]
+    for seat in left:
+        _leave(seat, rows[seat.cell.id])
+    return left
 
 
-def _departed(run: Run, told: Mapping[str, Any]) -> list[Seat]:
-    """Return those of a note's seats that were measured in its heat."""
-    rows = {row["cell_id"]: row for row in run.read("cells").to_pylist()
-            if row["status"] == "measured" and row["heat"] == told["heat"]}  # fmt: skip
-    seats = [_seat(one, run.run_id) for one in told["seats"]]
-    there = [seat for seat in seats if seat.cell.id in rows]
-    for seat in there:
-        seat.record, seat.kept = Record.from_row(rows[seat.cell.id]), False
-        seat.judged = seat.concluded = True
-        if seat.member is not None:
-            seat.member.stopped_by = str(rows[seat.cell.id]["stopped_by"])
-    return there
+def find_notes_of(journal: Path, place: str) -> list[Path]:
+    """Return the notes of a place in a machine's journal, in the order of its sessions."""
+    files = (path.with_suffix(ENDING) for path in find_files(journal, place))
+    return [note for note in files if note.exists()]
+
+
+def _measured_rows(run: Run, heat: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of the cells that have their last record of a heat, by cell."""
+    told = run.read("cells", ("cell_id", "status", "heat"))
+    if heat not in set(told["heat"].to_pylist()):
+        return {}
+    rows = run.read("cells").to_pylist()
+    return {row["cell_id"]: row for row in rows
+            if row["status"] == "measured" and row["heat"] == heat}  # fmt: skip
+
+
+def _leave(seat: Seat, row: Mapping[str, Any]) -> None:
+    """Let a seat have left with the record that its row is of."""
+    seat.record, seat.kept = Record.from_row(row), False
+    seat.judged = seat.concluded = True
 
 
 def _recover_heat(run: Run, note: Path) -> dict[str, str]:
     told, facts = json.loads(note.read_text()), run.facts()
-    departed = _departed(run, told)
-    left = {seat.cell.id for seat in departed}
-    seats = [seat for seat in (_seat(one, run.run_id) for one in told["seats"])
-             if seat.cell.id not in left]  # fmt: skip
-    seats += departed
+    seats = [_seat(one, run.run_id) for one in told["seats"]]
     control = Member(CONTROL, never, follows=True, stopped_by=INTERRUPTION)
     members = [seat.member for seat in seats if seat.member]
     variants = {seat.cell.id: seat.variant for seat in seats}
     known = find_files(note.parent, told["place"])
     restored = restore(known, told["heat"], [*members, control], variants)
+    rows = _measured_rows(run, restored.name)
+    departed = [seat for seat in seats if _adds_nothing(seat, rows.get(seat.cell.id))]
+    for seat in departed:
+        _leave(seat, rows[seat.cell.id])
     took_s = max((block.at_s for member in members for block in member.blocks), default=0.0)
     timed = TimedHeat(
         restored.name, seats, control, told["processes"], took_s, float("nan"),
@@ -165,6 +186,13 @@ def _roofs(facts: Mapping[str, Any], seats: Sequence[Seat]) -> Roofs | None:
     place = place_of(seats[0].cell.device, seats[0].cell.threads)
     known = facts.get("roofs", {}).get(place)
     return Roofs.from_json(known) if known else None
+
+
+def _adds_nothing(seat: Seat, row: Mapping[str, Any] | None) -> bool:
+    """Tell whether a seat's last record is of all its blocks; not if it was timed on for others."""
+    blocks = seat.member.blocks if seat.member else []
+    samples = sum(len(block.samples.seconds) for block in blocks)
+    return row is not None and 0 < samples <= (row["samples"] or 0)
 
 
 def _is_news(record: Record, heat: str, row: dict[str, Any] | None) -> bool:

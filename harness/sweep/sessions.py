@@ -100,8 +100,8 @@ class Sessions:
         """Time a heat for the first time; it is `open` where sessions are to come."""
         heat = OpenHeat(name, place, crew, list(seats), processes, roofs, self.count)
         if heat.wanted:  # not baselines alone, whose cells have all failed
-            present = {seat.cell.id for seat in seats}
-            heat.seats += find_departed(self._run, self._shop.journal, crew.place, present)
+            known = (self._run, self._shop.journal, crew.place)
+            heat.seats += find_departed(*known, seats, self._begun)
             self._time(heat, self._begun)
 
     def renew(self) -> list[OpenHeat]:

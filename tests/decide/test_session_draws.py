@@ -100,19 +100,23 @@ def test_whoever_was_there_in_whichever_session_is_drawn(data: st.DataObject) ->
     assert (np.isfinite(drawn).all(1) | (np.array(timed) & np.isnan(drawn).any(1))).all()
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_seeds_of_the_same_variants_are_off_together(same: bool) -> None:
-    """Their heats are timed by the same servers; those of other variants stand for themselves."""
+@pytest.mark.parametrize(("other", "threads"), [("bf16", 1), ("int8", 1), ("bf16", 2)])
+def test_seeds_of_the_same_variants_are_off_together(other: str, threads: int) -> None:
+    """They are timed by the same servers; other variants, and places, stand for themselves."""
     generator = np.random.default_rng(7)
     heats = [make_rounds(generator, 2, 3).assign(heat=name) for name in ("h", "i")]
-    heats[1]["cell_id"] = heats[1]["cell_id"].replace({"c0": "d0", "c1": "d1"})
-    tables = [make_cells((DENSE, OTHER)).assign(model="m", technique=["baseline", name])
-              for name in ("bf16", "bf16" if same else "int8")]  # fmt: skip
-    tables[1]["cell_id"] = ["d0", "d1"]
+    heats[1]["cell_id"] = heats[1]["cell_id"].replace({"c0": "d1", "c1": "d0"})
+    tables = [
+        make_cells((DENSE, OTHER)).assign(model="m", technique=["baseline", name], threads=count)
+        for name, count in (("bf16", 1), (other, threads))
+    ]
+    tables[1]["cell_id"] = ["d1", "d0"]  # as each seed has ids of its own, in another order
     cells = pd.concat(tables, ignore_index=True)
     drawn = np.log(Noise(pd.concat(heats)).draw(cells, LATENCY, draws=4 * DRAWS))
     one, other = drawn[1] - drawn[0], drawn[3] - drawn[2]
-    assert np.corrcoef(one, other)[0, 1] == pytest.approx(float(same), abs=0.1)
+    assert np.corrcoef(one, other)[0, 1] == pytest.approx(
+        float((other, threads) == ("bf16", 1)), abs=0.1
+    )
 
 
 def test_a_noisy_cell_is_not_as_sure_as_its_quiet_neighbours() -> None:

@@ -202,6 +202,21 @@ def test_companies_that_were_timed_long_ago_are_forgotten(tmp_path: Path) -> Non
     assert len(kept["levels"]) == MOST_LEVELS
 
 
+def test_heats_of_one_session_displace_nothing_of_what_is_known(tmp_path: Path) -> None:
+    """They end as soon as their answer is known, and there are many of them."""
+    path, generator = tmp_path / "known", np.random.default_rng(11)
+    learn(path, 0.005, 0.02, 15)
+    known = read_between(path, "a").work
+    for _ in range(2 * MOST_HEATS):
+        heat = make_heat(generator, 0.005, 0.02, sessions=1)
+        assert not note_between(path, "a", heat)
+        note_between(path, "nobody", heat)
+    after = read_between(path, "a").work
+    assert (after.variance, after.sessions) == pytest.approx((known.variance, known.sessions))
+    kept = json.loads(path.read_text())["companies"]
+    assert len(kept["a"][0]) <= 2 * MOST_HEATS
+
+
 def test_of_a_large_heat_the_same_pairs_are_known_in_the_next_run(tmp_path: Path) -> None:
     generator, path = np.random.default_rng(9), tmp_path / "known"
     for _ in range(MOST_HEATS + 2):
