@@ -154,6 +154,8 @@ class Kept:
         apart = [one.variance for one in others if any(heat.free for heat in one.heats)]
         shared = [one.shared for one in others if any(heat.steps for heat in one.heats)]
         usual = USUAL.work
+        if not (apart or shared):
+            return usual
         return Known(
             geometric_mean([usual.variance, *apart]), MOST_OF_OTHERS,
             geometric_mean([usual.shared, *shared]), MOST_OF_OTHERS,
