@@ -246,8 +246,8 @@ def test_a_run_that_ends_early_has_the_answer_of_the_whole_one(tmp_path: Path) -
                     covered.append(row["low"] <= truths[row["technique"]] <= row["high"])
     print(
         f"\nblocks: {np.median(shares):.0%} in the median, {np.mean(shares):.0%} in the mean; "
-        f"never the opposite in {sum(same)} of {len(same)}, {np.mean(exactly):.0%} of cells in the same "
-        f"word; {np.mean(covered):.1%} of {len(covered)} covered"
+        f"never the opposite in {sum(same)} of {len(same)}, {np.mean(exactly):.0%} of cells in "
+        f"the same word; {np.mean(covered):.1%} of {len(covered)} covered"
     )
     assert np.mean(same) >= 0.95
     assert np.median(shares) <= 1 / 3
