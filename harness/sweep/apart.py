@@ -12,7 +12,7 @@ from harness.known import Known
 from harness.likeness import compare_work
 from harness.repeats import find_sessions
 from harness.stats import Floats
-from harness.sweep.heat import pair_sessions
+from harness.sweep.compare import pair_sessions
 from harness.sweep.seat import TimedHeat, find_baseline
 
 WILDEST = 25.0

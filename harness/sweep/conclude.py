@@ -22,7 +22,9 @@ from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import TIMED, Record
 from harness.rounds import CAUSES
-from harness.sweep.heat import DECISION, Member, compare
+from harness.sweep.compare import compare
+from harness.sweep.drift import with_drift
+from harness.sweep.heat import DECISION, Member
 from harness.sweep.judge import doubt_answers, find_right, judge_answers
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.tables import examples_table
@@ -30,9 +32,6 @@ from harness.wording import counted
 
 HEADLINES = {"": "clean", "loaded": "loaded", "preempted": "all", "throttled": "all"}
 """What the headline is taken from, by the worst cause it had to admit."""
-DRIFT = 0.05
-DRIFT_P_VALUE = 0.01
-"""What changed by more than DRIFT from first round to last, surely, has not settled."""
 OVERSUBSCRIBED_SHARE = 0.1
 """Share of blocks with more running threads than processors that makes a cell oversubscribed."""
 
@@ -273,44 +272,6 @@ def with_time_to_target(record: Record) -> Record:
     low, high = (record.metrics[f"latency_s_{bound}"] for bound in ("low", "high"))
     total = stats.Estimate(updates * record.metrics["latency_s"], updates * low, updates * high)
     return record.measured(time_to_target_s=total)
-
-
-def with_drift(record: Record, member: Member, control: Member) -> Record:
-    """Return the record with how far the cell drifted, beyond what the machine did meanwhile.
-
-    The machine's drift is that of the control's latency; a cell's is that of its ratio to the
-    control in each round, or of its latency where the control was not timed, or not to the end.
-    Drift is within a session: each begins with fresh processes.
-    """
-    medians, beside = member.medians(), {} if control.problem else control.rounds()
-    sessions = {number: block.session for number, block in member.rounds().items()}
-    shared = [number for number in medians if number in beside]
-    if not shared:
-        trend, machine_drift = find_drift(medians, sessions), float("nan")
-    else:
-        trend = find_drift({n: medians[n] / beside[n].median_s for n in shared}, sessions)
-        machine_drift = find_drift({n: beside[n].median_s for n in shared}, sessions).change
-    return record.under(
-        drift=trend.change,
-        settled=not (trend.p_value < DRIFT_P_VALUE and abs(trend.change) > DRIFT),
-        machine_drift=machine_drift,
-    )
-
-
-def find_drift(values: Mapping[int, float], sessions: Mapping[int, int]) -> stats.Trend:
-    """Return the trend of values by round from the start of a session to its end.
-
-    Of several sessions it is that of the mean of those rounds that have the same place in each,
-    every session's values as multiples of their median.
-    """
-    series: dict[int, list[float]] = {}
-    for number, value in values.items():
-        series.setdefault(sessions[number], []).append(value)
-    parts = [np.array(one) / np.median(one) for one in series.values()]
-    table = np.full((len(parts), max(map(len, parts), default=0)), np.nan)
-    for row, part in zip(table, parts, strict=True):
-        row[: len(part)] = part
-    return stats.find_trend(np.nanmean(table, 0) if parts else [])
 
 
 def with_disturbance(record: Record, member: Member, processors: int) -> Record:

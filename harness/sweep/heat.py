@@ -9,22 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import log, sqrt
 from typing import Protocol
 
 import numpy as np
 
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.headlines import TimedRounds
-from harness.known import WITHIN, Known
 from harness.measure.disturbance import Disturbance
-from harness.repeats import Comparison, compare_sessions
 from harness.rounds import (
     CAUSES,
-    ONE_PROCESS,
     choose_rounds,
     find_latencies,
-    find_process_spread,
 )
 from harness.stats import LEAST_FOR_INTERVAL, Estimate, Floats
 
@@ -166,62 +160,6 @@ def never() -> Samples:
 def latencies(members: Sequence[Member]) -> dict[str, Estimate]:
     """Return the time of each member that was timed in the heat's median round."""
     return find_latencies({member.name: member.medians() for member in members})
-
-
-def tabulate_rounds(members: Sequence[Member], likeness: Floats) -> TimedRounds:
-    """Return what the statistics need of members that have so much of their work in common."""
-    return TimedRounds(
-        {member.name: member.medians() for member in members},
-        find_rounds_sessions(members),
-        {member.name: member.processes_by_session() for member in members},
-        process_spread(members),
-        likeness,
-    )
-
-
-def find_rounds_sessions(members: Sequence[Member]) -> dict[int, int]:
-    """Return the session of each round of a heat."""
-    return {n: one.session for member in members for n, one in member.rounds().items()}
-
-
-def process_spread(members: Sequence[Member]) -> float:
-    """Return how far processes with the same work were apart in this heat, relatively."""
-    return find_process_spread(
-        {member.name: member.medians() for member in members},
-        {m.name: {n: b.process for n, b in m.rounds().items()} for m in members},
-        find_rounds_sessions(members),
-    )
-
-
-def pair_sessions(
-    member: Member, reference: Member, spread: float = ONE_PROCESS
-) -> tuple[list[Floats], list[float]]:
-    """Return the log-ratios of two members by session, over the rounds that both had.
-
-    And how far each session is off by the processes that it was timed in: `spread` is the standard
-    deviation of what one process has of its own as long as it lives.
-    """
-    mine, theirs = member.rounds(), reference.rounds()
-    shared = mine.keys() & theirs.keys()
-    chosen, _ = choose_rounds({n: max(mine[n].level, theirs[n].level) for n in sorted(shared)})
-    sessions: dict[int, list[float]] = {}
-    for number in chosen:
-        top, bottom = mine[number].median_s, theirs[number].median_s
-        if min(top, bottom) > 0:
-            sessions.setdefault(mine[number].session, []).append(log(top / bottom))
-    counts = [one.processes_by_session() for one in (member, reference)]
-    apart = [spread * sqrt(sum(1 / count[session] for count in counts)) for session in sessions]
-    return [np.array(ratios) for ratios in sessions.values()], apart
-
-
-def compare(
-    member: Member, reference: Member, spread: float = ONE_PROCESS, known: Known = WITHIN.work
-) -> Comparison:
-    """Return the latency ratio of two members, paired over the rounds that both had.
-
-    `known` is what sessions differ by; without it, nothing.
-    """
-    return compare_sessions(*pair_sessions(member, reference, spread), known)
 
 
 def run_heat(

@@ -20,7 +20,8 @@ from harness.record import Record
 from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers
-from harness.sweep.heat import Member, tabulate_rounds
+from harness.sweep.compare import tabulate_rounds
+from harness.sweep.heat import Member
 from harness.sweep.journal import Journal
 
 

@@ -14,8 +14,9 @@ from harness import stats
 from harness.measure.speed import find_fastest, find_speed
 from harness.power import smallest_difference
 from harness.rounds import CAUSES
+from harness.sweep.compare import compare, process_spread
 from harness.sweep.grouping import FEWEST
-from harness.sweep.heat import Member, Stop, compare, process_spread, run_heat
+from harness.sweep.heat import Member, Stop, run_heat
 from harness.sweep.launcher import Launcher
 from harness.sweep.remote import alternate
 

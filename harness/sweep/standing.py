@@ -11,7 +11,8 @@ from harness.grid import Cell
 from harness.known import WITHIN, Between
 from harness.likeness import compare_work
 from harness.stats import Estimate, prepare_tests
-from harness.sweep.heat import Member, compare, latencies, process_spread
+from harness.sweep.compare import compare, process_spread
+from harness.sweep.heat import Member, latencies
 from harness.sweep.seat import Seat, find_baseline
 
 LOOK_EVERY_S = 1.0

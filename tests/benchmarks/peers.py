@@ -16,8 +16,9 @@ import torch
 from copies import time_copies
 from pair import ROWS, make
 
+from harness.sweep.compare import compare
 from harness.sweep.grouping import FEWEST
-from harness.sweep.heat import Stop, compare
+from harness.sweep.heat import Stop
 from harness.sweep.launcher import Launcher
 
 HERE = Path(__file__).parent

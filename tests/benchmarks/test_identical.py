@@ -10,8 +10,9 @@ import peers
 import pytest
 
 from harness.stats import Floats
+from harness.sweep.compare import compare, process_spread
 from harness.sweep.grouping import FEWEST
-from harness.sweep.heat import Stop, compare, process_spread
+from harness.sweep.heat import Stop
 from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.clock

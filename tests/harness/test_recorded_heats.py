@@ -16,7 +16,8 @@ from harness.known import WITHIN
 from harness.measure.disturbance import Disturbance
 from harness.repeats import Comparison, compare_sessions
 from harness.stats import PROCESS_SPREAD
-from harness.sweep.heat import Member, TimedBlock, compare
+from harness.sweep.compare import compare
+from harness.sweep.heat import Member, TimedBlock
 
 FOLDER = Path(__file__).parents[1] / "data"
 FIRST, SECOND = FOLDER / "same_cell_twice.parquet", FOLDER / "same_cell_again.parquet"

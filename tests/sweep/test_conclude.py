@@ -10,7 +10,8 @@ from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.scores import relative_fidelity
 from harness.stats import Estimate
-from harness.sweep.conclude import conclude, conclude_kept, with_drift, with_explanation
+from harness.sweep.conclude import conclude, conclude_kept, with_explanation
+from harness.sweep.drift import with_drift
 from harness.sweep.heat import Member, TimedBlock
 from harness.sweep.judge import doubt_answers
 from harness.sweep.seat import Seat, TimedHeat

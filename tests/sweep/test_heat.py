@@ -12,7 +12,8 @@ from harness.errors import WorkerFailure
 from harness.measure.disturbance import Disturbance
 from harness.rounds import choose_rounds
 from harness.stats import LEAST_FOR_INTERVAL
-from harness.sweep.heat import Member, Stop, compare, latencies, pair_sessions, run_heat
+from harness.sweep.compare import compare, pair_sessions
+from harness.sweep.heat import Member, Stop, latencies, run_heat
 
 TICK_S = 1 / 128  # exact in binary, so that budgets are spent to the tick
 
