@@ -63,7 +63,7 @@ def judge(cells: pd.DataFrame, column: str) -> pd.DataFrame:
             continue
         logs = np.log(rows[column])
         truth = np.exp(np.median(logs))
-        row = {"technique": technique, "median": truth, "sd": 100 * float(logs.std())}
+        row = {"technique": technique, "median": f"{truth:.4g}", "sd": 100 * float(logs.std())}
         for name, kind in (("repeat", column), ("within", f"{column}_within")):
             low, high = rows[f"{kind}_low"], rows[f"{kind}_high"]
             half = 50 * (np.log(high) - np.log(low))
