@@ -12,6 +12,12 @@ from harness.sweep.remote import alternate
 
 BLOCK_S = 0.01
 TIMEOUT_S = 120.0
+BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(100_000))
+"""
 
 
 def prepare(launcher: Launcher, model: str) -> str:
@@ -48,8 +54,11 @@ def time_copies(
 
 @contextmanager
 def busy_neighbour() -> Iterator[subprocess.Popen[bytes]]:
-    """Keep one processor busy with another process, which is given, in a `with` block."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+    """Keep one processor busy with another process, which is given, in a `with` block.
+
+    It ends with this one, though that be killed: it would be beside all that is measured later.
+    """
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as busy:
         try:
             yield busy
         finally:
