@@ -201,7 +201,8 @@ class Crew:
         with ExitStack() as visit:
             try:
                 loads = [
-                    self._load(seat, visit, cold=number == 0) for number in range(max(1, processes))
+                    self._load(seat, visit, cold=number == 0 and not seat.judged)
+                    for number in range(max(1, processes))
                 ]
                 seat.load_s = (time.monotonic() - begin) / len(loads)
                 first, loaded = loads[0]
@@ -212,8 +213,9 @@ class Crew:
                 seat.problem = problem
                 seat.member = _absent(seat) if seat.judged else None
                 return
-            seat.traffic, seat.pace_s = loaded["traffic"], loaded["pace_s"]
+            seat.pace_s = loaded["pace_s"]
             if not seat.judged:
+                seat.traffic = loaded["traffic"]
                 found = seat.record.measured(**loaded["metrics"])
                 seat.record = found.under(**loaded["conditions"])
             if processes:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from harness.sweep.pack import Need, need_of, pack
 from harness.sweep.seat import Seat, find_baseline
 
-FEWEST, MOST = 2, 8
+FEWEST, MOST = 2, 16
 """Processes of a cell: of a heat's first session, and of any session at the most."""
-LOAD_SHARE = 0.25
+LOAD_SHARE = 1 / 3
 """Of a session's timing, what loading more than the fewest processes may take."""
 
 
