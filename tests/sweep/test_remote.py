@@ -34,7 +34,9 @@ def start() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", WITH_HELPER]
         started.append(subprocess.Popen(command, start_new_session=True))
-        wait_for(lambda: psutil.Process(started[-1].pid).children() != [])
+        helpers = psutil.Process(started[-1].pid).children
+        # Until it is itself: between fork and exec of a helper its parent cannot be stopped.
+        wait_for(lambda: [one.name() for one in helpers()] == ["sleep"])
         return started[-1]
 
     yield start
