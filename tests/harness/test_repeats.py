@@ -67,6 +67,7 @@ def test_intervals_cover_another_run_as_often_as_they_say(shared: float, runs: f
     assert flagged / TRIALS <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sessions", "rounds"), [(1, 3), (1, 6), (3, 6), (2, 2)])
 def test_small_p_values_of_few_rounds_are_as_rare_as_they_say(sessions: int, rounds: int) -> None:
     """Also far out, where tables of many cells look for what is one of a thousand."""
