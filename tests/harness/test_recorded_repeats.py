@@ -140,6 +140,7 @@ def test_there_are_at_least_300_heats_of_three_workloads() -> None:
     assert all(one["loaded"].mean() == 0.5 for one in heats)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["ratio", "latency"])
 @pytest.mark.parametrize("sessions", SESSIONS)
 def test_an_interval_holds_for_the_other_sessions_as_often_as_it_says(

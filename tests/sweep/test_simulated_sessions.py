@@ -91,6 +91,7 @@ def test_a_baseline_that_failed_in_one_heat_is_timed_in_the_others(tmp_path: Pat
     assert others["latency_ratio"].notna().all()
 
 
+@pytest.mark.slow
 def test_where_there_is_time_for_all_sessions_each_has_its_share(tmp_path: Path) -> None:
     budget = {"max_seconds": 20.0, "max_seconds_per_cell": 3.0, "relative_ci": 1e-9}
     launcher = ScriptedLauncher(block_s=0.02)
@@ -101,6 +102,7 @@ def test_where_there_is_time_for_all_sessions_each_has_its_share(tmp_path: Path)
     assert rounds.max() < 1.5 * rounds.min()
 
 
+@pytest.mark.slow
 def test_a_time_is_kept_and_no_session_starves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_mistake_of_ours_in_a_later_session_is_told_and_counted(
     assert set(again.cells["status"]) == {"measured"}
 
 
+@pytest.mark.slow
 def test_cells_of_slow_calls_have_their_rounds_over_all_sessions(tmp_path: Path) -> None:
     budget = {"max_seconds_per_cell": 3.0, "relative_ci": 1e-9}
     launcher = ScriptedLauncher(block_s=0.8)
