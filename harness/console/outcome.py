@@ -35,9 +35,10 @@ def tell_saved(cells: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     if early.empty:
         return ""
     spent_s = float(early["timed_s"].sum())
-    told = f"Left early, in place or in a tie: {len(early)} of {counted(len(cells), 'cell')}"
+    of_all = f"{len(early)} of {counted(len(cells), 'cell')}"
+    told = f"Timed until their place, or a tie, was known: {of_all}"
     budget = facts["plan"]["grid"]["budget"]
     if budget.get("max_seconds") is not None:
-        return f"{told}, after {spent_s:.1f} s"
+        return f"{told}, for {spent_s:.1f} s"
     whole_s = len(early) * budget["max_seconds_per_cell"]
-    return f"{told}, after {spent_s:.1f} s of {whole_s:.1f} s that they might have taken"
+    return f"{told}, for {spent_s:.1f} s of {whole_s:.1f} s that they might have taken"
