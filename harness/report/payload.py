@@ -119,7 +119,7 @@ def tell_target(row: pd.Series) -> str | None:
     if row["interval_reached"] is None or pd.isna(row["interval_reached"]):
         return None
     if not row["interval_reached"] and row["stopped_by"] == "decision":
-        return "not needed: its place was known"
+        return "not needed: its place, or a tie, was known"
     return "reached" if row["interval_reached"] else f"not reached ({row['stopped_by']})"
 
 
