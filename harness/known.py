@@ -23,13 +23,15 @@ class Known:
     """What earlier sessions showed: the variance between sessions, and as how many it counts.
 
     shared: the variance of what all sessions of a run have in common, and another run has not;
-    as how many `runs` that counts.
+    as how many `runs` that counts. at_reference: how much of a ratio's variance is its reference's
+    doing, and is gone where two other cells are compared.
     """
 
     variance: float
     sessions: float
     shared: float = 0.0
     runs: float = 1.0
+    at_reference: float = 0.5
 
     def times(self, share: float) -> Known:
         """Return the same of cells that wander by this share of the variance."""

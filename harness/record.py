@@ -117,6 +117,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("known_heats", pa.float64()),
     ("run_spread", pa.float64()),
     ("known_runs", pa.float64()),
+    ("reference_share", pa.float64()),
     ("operators", pa.string()),
     ("rounds", pa.int64()),
     ("samples", pa.int64()),

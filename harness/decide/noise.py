@@ -99,10 +99,7 @@ class Noise:
                     sessions.middles[order], errors[order], drawn.shape[1], alike
                 )
                 off += doubt.draw_speed(drawn.shape[1], generator)
-            centre = np.nanmean(sessions.middles, 1) + sessions.levels.mean()
-            told = sign * np.log(values[rows])
-            level = np.nanmedian(told - centre)  # the headlines' own level, the same for all
-            drawn[rows] = np.exp(sign * ((centre + level)[:, None] + off))
+            drawn[rows] = values[rows, None] * np.exp(sign * off)
 
     def _draw_examples(self, cells: pd.DataFrame, drawn: Floats, seed: int) -> None:
         """Put what the test examples tell in the places of the cells whose answers were kept.

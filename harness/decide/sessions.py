@@ -8,19 +8,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.grid import BASELINE
 from harness.known import VARIANCES, Known, find_likelihoods, weigh
 from harness.likeness import find_likeness, read_work
 from harness.stats import Floats
 
 ALIKE = 1e-9
 """Cells with less of their work apart than this tell nothing."""
-OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6}
+OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6, "reference_share": 0.5}
 """What was taken to be known of runs before it was learnt: results that do not say are of then."""
 
 
 @dataclass(frozen=True)
 class SessionDoubt:
-    """What sessions of a heat differ by, and how much of their work its cells have in common."""
+    """What sessions of a heat differ by, and how much of their work its cells have in common.
+
+    likeness: cells × cells; on its diagonal, how much of what they differ by is each cell's doing.
+    """
 
     work: Known
     speed: Known
@@ -93,11 +97,25 @@ def find_doubt(cells: pd.DataFrame) -> SessionDoubt | None:
     if known.empty:
         return None
     known = known.fillna({**OF_RUNS, "known_heats": known["known_sessions"]})
-    work, speed, sessions, run, runs, heats = known.iloc[0]
+    work, speed, sessions, run, runs, at_reference, heats = known.iloc[0]
     asked = cells.reindex(columns=["operators", "runtime"])
     works = [read_work(text, runtime) for text, runtime in asked.itertuples(index=False)]
-    of_work = Known(work**2, sessions, run**2 if work else 0.0, runs)
-    return SessionDoubt(of_work, Known(speed**2, heats), find_likeness(works))
+    of_work = Known(work**2, sessions, run**2 if work else 0.0, runs, at_reference)
+    references = (cells["technique"] == BASELINE).to_numpy()
+    likeness = weigh_likeness(find_likeness(works), references, at_reference)
+    return SessionDoubt(of_work, Known(speed**2, heats), likeness)
+
+
+def weigh_likeness(likeness: Floats, references: NDArray[np.bool_], at_reference: float) -> Floats:
+    """Return the likeness of cells that wander by what is their own share of it.
+
+    A pair of a reference and another cell has as much as is known of ratios, and of that the
+    reference has its share; so has who does the same work.
+    """
+    alike = likeness[:, references].max(1) if references.any() else np.zeros(len(likeness))
+    own = 2 * (1 - at_reference) + (4 * at_reference - 2) * alike
+    weighed: Floats = likeness * np.sqrt(np.outer(own, own))
+    return weighed
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from harness.likeness import compare_work
 from harness.repeats import find_sessions
 from harness.stats import Floats
 from harness.sweep.compare import pair_sessions
-from harness.sweep.seat import TimedHeat, find_baseline
+from harness.sweep.seat import Seat, TimedHeat, find_baseline
 
 WILDEST = 25.0
 """Squares count as no larger than so many times what was to be expected."""
@@ -33,6 +34,7 @@ class Shown:
     explain `error` of each. step: the square of the difference to the last run of the same cells,
     halved, of which rounds and processes explain `step_error`, and sessions `step_sessions` times
     the variance between them; there are `steps` of these: 1, or 0 where there was no such run.
+    others, others_error, others_free: as the first three, of cells that are no baselines.
     """
 
     squares: float = 0.0
@@ -42,11 +44,14 @@ class Shown:
     step_error: float = 0.0
     step_sessions: float = 0.0
     steps: float = 0.0
+    others: float = 0.0
+    others_error: float = 0.0
+    others_free: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell and its baseline: the log-ratio of each session, and the error of that.
+    """A cell and its reference: the log-ratio of each session, and the error of that.
 
     apart: how much of their work they have not in common.
     """
@@ -67,35 +72,56 @@ class Pair:
 
 
 def find_pairs(timed: TimedHeat) -> Iterator[Pair]:
-    """Yield the pairs of a heat that tell something, those of unlike cells."""
+    """Yield the pairs of a heat that tell something: unlike cells and their baselines."""
     for seat in timed.seats:
         baseline = find_baseline(timed.seats, seat.cell)
-        if baseline is None or baseline is seat or not (seat.member and baseline.member):
-            continue
-        apart = 1 - compare_work(seat.work, baseline.work)
-        if apart < UNLIKE:
-            continue
-        sessions, errors = pair_sessions(seat.member, baseline.member, timed.process_spread)
-        values, own = find_sessions(sessions, ONE_DEVIATION)
-        if values.size and np.isfinite(own).all():
-            named = " ".join([seat.cell.id, seat.variant, baseline.variant])
-            name = hashlib.sha256(named.encode()).hexdigest()[:16]
-            yield Pair(name, apart, values, np.hypot(own, errors))
+        if baseline is not None and baseline is not seat:
+            yield from _find_pair(timed, seat, baseline)
 
 
-def find_shown(pairs: Sequence[Pair], latest: Mapping[str, Sequence[float]], known: Known) -> Shown:
+def find_others(timed: TimedHeat) -> Iterator[Pair]:
+    """Yield the pairs of unlike cells that follow each other, none of them a baseline."""
+    cells = [one for one in timed.seats if find_baseline(timed.seats, one.cell) not in (None, one)]
+    for seat, reference in pairwise(cells):
+        yield from _find_pair(timed, seat, reference)
+
+
+def _find_pair(timed: TimedHeat, seat: Seat, reference: Seat) -> Iterator[Pair]:
+    apart = 1 - compare_work(seat.work, reference.work)
+    if apart < UNLIKE or not (seat.member and reference.member):
+        return
+    sessions, errors = pair_sessions(seat.member, reference.member, timed.process_spread)
+    values, own = find_sessions(sessions, ONE_DEVIATION)
+    if values.size and np.isfinite(own).all():
+        named = " ".join([seat.cell.id, seat.variant, reference.variant])
+        name = hashlib.sha256(named.encode()).hexdigest()[:16]
+        yield Pair(name, apart, values, np.hypot(own, errors))
+
+
+def find_shown(
+    pairs: Sequence[Pair], latest: Mapping[str, Sequence[float]], known: Known,
+    others: Sequence[Pair] = (),
+) -> Shown:  # fmt: skip
     """Return what a heat shows beside what its pairs told in their `latest` run.
 
     All pairs together as much as one of them: it may be their baseline that wanders. `known`: what
     was known before.
     """
-    apart = [one for pair in pairs if (one := _find_squares(pair, known))]
     steps = [
         _find_step(pair.mean(), latest[pair.name], known) for pair in pairs if pair.name in latest
     ]
-    sessions = map(float, np.mean(apart, axis=0)) if apart else (0.0, 0.0, 0.0)
-    step = (*map(float, np.mean(steps, axis=0)), 1.0) if steps else ()
-    return Shown(*sessions, *step)
+    step, error, share = map(float, np.mean(steps, axis=0)) if steps else (0.0, 0.0, 0.0)
+    return Shown(
+        *_add_squares(pairs, known), step, error, share, float(bool(steps)),
+        *_add_squares(others, known),
+    )  # fmt: skip
+
+
+def _add_squares(pairs: Sequence[Pair], known: Known) -> tuple[float, float, float]:
+    """Return the squares, the error of one, and how many are free, in the mean over pairs."""
+    apart = [one for pair in pairs if (one := _find_squares(pair, known))]
+    squares, error, free = map(float, np.mean(apart, axis=0)) if apart else (0.0, 0.0, 0.0)
+    return squares, error, free
 
 
 def _find_squares(pair: Pair, known: Known) -> tuple[float, float, float] | None:

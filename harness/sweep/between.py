@@ -22,10 +22,10 @@ from harness.durable import remember
 from harness.grid import BASELINE, Measure
 from harness.known import Between, Known, learn_variance
 from harness.stats import robust_deviation
-from harness.sweep.apart import Pair, Shown, find_pairs, find_shown
+from harness.sweep.apart import Pair, Shown, find_others, find_pairs, find_shown
 from harness.sweep.seat import Seat, TimedHeat
 
-VERSION = 3
+VERSION = 4
 USUAL = Between(Known(0.02**2, 4.0, 0.004**2, 4.0), Known(0.05**2, 4.0))
 """What is taken to be known of a machine on which nothing was timed yet, and how little it counts:
 what sessions and runs differed by on two processors of a shared host (docs/instrument.md)."""
@@ -45,6 +45,8 @@ MOST_PAIRS = 30
 """Of so many pairs of a company it is known what their last run told."""
 MOST_LEVELS = 100
 """Of so many heats it is known how fast the machine was."""
+AT_REFERENCE = 0.05, 0.95
+"""The least and the largest share of a ratio's variance that is the reference's doing."""
 FURTHEST_LEVEL = 5.0
 """A heat's speed counts as no further from the others' than so many deviations."""
 
@@ -67,13 +69,16 @@ class Company:
         if not self.heats:
             return known
         told = np.array([astuple(one) for one in self.heats])
-        squares, error, free, step, step_error, step_sessions, steps = told.T
+        squares, error, free, step, step_error, step_sessions, steps, *others = told.T
         variance, sessions = learn_variance(known.variance, known.sessions, squares, error, free)
         explained = step_error + step_sessions * variance
         shared, runs = learn_variance(known.shared, known.runs, step, explained, steps)
+        # Of two cells that are not the reference; each of these has half of what both have.
+        both, _ = learn_variance(variance, known.sessions, *others)
+        at_reference = float(np.clip(1 - both / 2 / variance, *AT_REFERENCE))
         return Known(
             max(LEAST, variance), min(sessions, MOST_SESSIONS),
-            max(LEAST, shared), min(runs, MOST_SESSIONS),
+            max(LEAST, shared), min(runs, MOST_SESSIONS), at_reference,
         )  # fmt: skip
 
     def after(self, shown: Shown, pairs: Sequence[Pair], usual: Known) -> Company:
@@ -128,7 +133,7 @@ def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True)
     told, shown = list(find_pairs(timed)) if pairs else [], Shown()
     if told:
         usual, own = kept.find_usual(company), companies.pop(company, Company())
-        shown = find_shown(told, own.latest, own.learn(usual))
+        shown = find_shown(told, own.latest, own.learn(usual), list(find_others(timed)))
         companies[company] = own.after(shown, told, usual)
     control = [log(one) for one in timed.control.medians().values()]
     levels = [*kept.levels, *([median(control)] if control else [])]

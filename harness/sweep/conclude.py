@@ -17,12 +17,10 @@ from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.known import Between
-from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import TIMED, Record
 from harness.rounds import CAUSES
-from harness.sweep.compare import compare
 from harness.sweep.drift import with_drift
 from harness.sweep.heat import DECISION, Member
 from harness.sweep.judge import doubt_answers, find_right, judge_answers
@@ -240,18 +238,15 @@ def with_sessions(record: Record, member: Member, between: Between) -> Record:
         known_heats=between.speed.sessions,
         run_spread=sqrt(between.work.shared),
         known_runs=between.work.runs,
+        reference_share=between.work.at_reference,
     )
 
 
 def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
-    baseline = find_baseline(timed.seats, seat.cell)
-    if baseline is None or baseline.member is None or not baseline.member.blocks:
-        return record
     assert seat.member is not None
-    known = timed.between.of_ratio(compare_work(seat.work, baseline.work))
-    ratio = compare(seat.member, baseline.member, timed.process_spread, known)
-    if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
+    ratio = timed.ratios.get(seat.member.name)
+    if ratio is None:  # no baseline, or no round in common: what is known of it stays
         return record
     record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return record.under(

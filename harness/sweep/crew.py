@@ -76,14 +76,14 @@ class Crew:
 
     def run(
         self, name: str, seats: Sequence[Seat], processes: int, seed: int,
-        allow: Callable[[float], float], others: Collection[str] | None = (),
+        allow: Callable[[float, float], float], others: Collection[str] | None = (),
         enough_rounds: int = LEAST_FOR_INTERVAL,
     ) -> TimedHeat:  # fmt: skip
         """Time the seats in a heat, or in another session of it, in fresh processes.
 
         A seat that cannot be loaded has the problem then, and takes no part.
-        `allow` tells how long each may be timed, once they are loaded, by what a block takes beside
-        its timing, as a multiple of it. `others`: as a journal has it; `enough_rounds`: as a stop
+        `allow` tells how long each may be timed, once they are loaded, by how long each was before,
+        and by what a block takes beside its timing, as a multiple of it. `others`: as a journal has it; `enough_rounds`: as a stop
         has it.
         """
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
@@ -95,7 +95,6 @@ class Crew:
                 self.shop.progress.standings(name, find_standings(seats))
             load_s = (time.monotonic() - begin) / len(seats)
             judge_seats(seats)
-            allowed_s = allow(0.0 if processes else load_s / ADJACENT_BLOCK_S)
             control = self._control(seats[0].cell, stack, processes)
             members = [seat.member for seat in seats if seat.member]
             variants = {seat.member.name: seat.variant for seat in seats if seat.member}
@@ -103,7 +102,9 @@ class Crew:
                 self.shop.journal, self.place, name, [*members, control], variants, others=others
             )
             stack.enter_context(journal)
-            seconds_per_cell = min(find_whole_s(budget), find_spent_s(seats) + allowed_s)
+            spent_s = find_spent_s(seats)
+            allowed_s = allow(spent_s, 0.0 if processes else load_s / ADJACENT_BLOCK_S)
+            seconds_per_cell = min(find_whole_s(budget), spent_s + allowed_s)
             relative_ci = 0.0 if budget.stop == "budget" else budget.relative_ci
             stop = Stop(
                 relative_ci, seconds_per_cell, measure.least_rounds, enough_rounds=enough_rounds

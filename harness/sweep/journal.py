@@ -78,7 +78,6 @@ class Journal:
         restored = restore(known, name, members, variants, others)
         self.name, self.left, self._files = restored.name, restored.left, restored.files
         self.changed, self._held = restored.changed, restored.held
-        self.resumed = bool(self._files)
         self._kept = {member.name: len(member.blocks) for member in members}
         self._torn = False
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,28 +85,37 @@ def recover_heats(run: Run) -> dict[str, str]:
     return found
 
 
-def find_departed(
-    run: Run, journal: Path, place: str, seats: Sequence[Seat], others: Collection[str]
-) -> list[Seat]:
-    """Return who has its last record of the heat that seats go on with, as seats that have left.
+@dataclass(frozen=True)
+class Begun:
+    """What was timed of a heat before: in how many sessions, and who has left it for good."""
 
-    place, others: as the journal has them. None where they begin a heat.
+    sessions: int = 0
+    departed: Sequence[Seat] = ()
+
+
+def find_begun(
+    run: Run, journal: Path, place: str, seats: Sequence[Seat], others: Collection[str]
+) -> Begun:
+    """Return what was timed of the heat that seats go on with; nothing where they begin one.
+
+    place, others: as the journal has them.
     """
     notes = find_notes_of(journal, place)
     if not notes:
-        return []
+        return Begun()
     members = [Member(seat.cell.id, never) for seat in seats]
     variants = {seat.cell.id: seat.variant for seat in seats}
     heat = restore(find_files(journal, place), "", members, variants, others).name
+    sessions = len({block.session for member in members for block in member.blocks})
     told = [one for note in notes if (one := json.loads(note.read_text()))["heat"] == heat]
     if not told:
-        return []
+        return Begun(sessions)
     rows = _measured_rows(run, heat)
     there = (_seat(one, run.run_id) for one in told[-1]["seats"])
     left = [seat for seat in there if seat.cell.id in rows and seat.cell.id not in variants]
     for seat in left:
         _leave(seat, rows[seat.cell.id])
-    return left
+    return Begun(sessions, left)
 
 
 def find_notes_of(journal: Path, place: str) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, Cell
 from harness.headlines import TimedRounds, find_headlines
 from harness.known import WITHIN, Between
-from harness.likeness import find_likeness, read_work
+from harness.likeness import compare_work, find_likeness, read_work
 from harness.measure.roofline import Traffic
 from harness.record import Record
+from harness.repeats import Comparison
 from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers
-from harness.sweep.compare import tabulate_rounds
+from harness.sweep.compare import compare, tabulate_rounds
 from harness.sweep.heat import Member
 from harness.sweep.journal import Journal
 
@@ -106,14 +108,33 @@ class TimedHeat:
         return tabulate_rounds(self.members, find_likeness([*works, {}]))
 
     @cached_property
+    def ratios(self) -> dict[str, Comparison]:
+        """The ratio of each cell's latency to its baseline's, by the member's name.
+
+        That of a baseline is 1; a cell that has no round with its baseline is left out.
+        """
+        found = {}
+        for seat in self.seats:
+            baseline = find_baseline(self.seats, seat.cell)
+            if not (seat.member and baseline and baseline.member):
+                continue
+            known = self.between.of_ratio(compare_work(seat.work, baseline.work))
+            ratio = compare(seat.member, baseline.member, self.process_spread, known)
+            if isfinite(ratio.estimate.value):
+                found[seat.member.name] = ratio
+        return found
+
+    @cached_property
     def latencies(self) -> dict[str, Estimate]:
         """The latency of each member that was timed, by name, for a repeat."""
-        return find_headlines(self.rounds, self.between)
+        ratios = {name: ratio.estimate.value for name, ratio in self.ratios.items()}
+        return self._find_latencies(self.between, ratios)
 
     @cached_property
     def within(self) -> dict[str, Estimate]:
         """The latency of each member that was timed in the heat's sessions."""
-        return find_headlines(self.rounds, WITHIN)
+        ratios = {name: ratio.within.value for name, ratio in self.ratios.items()}
+        return self._find_latencies(WITHIN, ratios)
 
     @cached_property
     def slowness(self) -> dict[int, float]:
@@ -124,6 +145,19 @@ class TimedHeat:
     def process_spread(self) -> float:
         """How far processes with the same work were apart, relatively."""
         return self.rounds.spread
+
+    def _find_latencies(self, between: Between, ratios: Mapping[str, float]) -> dict[str, Estimate]:
+        """Return headlines; those of cells are their baseline's times their ratio, as is said."""
+        found = find_headlines(self.rounds, between)
+        for seat in self.seats:
+            baseline = find_baseline(self.seats, seat.cell)
+            if seat is baseline or not (seat.member and baseline and baseline.member):
+                continue
+            name, reference = seat.member.name, found.get(baseline.member.name)
+            if name in ratios and name in found and reference is not None:
+                wanted = reference.value * ratios[name]
+                found[name] = found[name].times(wanted / found[name].value)
+        return found
 
 
 def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
+from math import ceil, isfinite
 
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
@@ -22,7 +22,7 @@ from harness.sweep.crew import Crew, find_whole_s
 from harness.sweep.heat import OVERDRAFT
 from harness.sweep.outcomes import Outcomes
 from harness.sweep.plan import imports_of, shuffle_seed
-from harness.sweep.recover import find_departed
+from harness.sweep.recover import find_begun
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.tables import samples_table
@@ -101,7 +101,10 @@ class Sessions:
         heat = OpenHeat(name, place, crew, list(seats), processes, roofs, self.count)
         if heat.wanted:  # not baselines alone, whose cells have all failed
             known = (self._run, self._shop.journal, crew.place)
-            heat.seats += find_departed(*known, seats, self._begun)
+            begun = find_begun(*known, seats, self._begun)
+            heat.seats += begun.departed
+            heat.left = max(1, self.count - begun.sessions)
+            heat.resumed = begun.sessions > 0
             self._time(heat, self._begun)
 
     def renew(self) -> list[OpenHeat]:
@@ -146,15 +149,14 @@ class Sessions:
         number = self.count - heat.left + 1
         again = f", session {number} of {self.count}" if self.count > 1 else ""
         shop.progress.phase(f"{heat.place}: timing {counted(len(heat.going), 'cell')}{again}")
-        allow = partial(self._allow, wanted, len(heat.going) + 1)
+        allow = partial(self._allow, wanted, len(heat.going) + 1, heat.left)
         seed = shuffle_seed(self._run.run_id, heat.name)
         processes = heat.processes
-        if number > 1:
+        if isfinite(heat.session_s):
             processes = heat.crew.choose_processes(heat.going, processes, heat.session_s)
         enough_rounds = ceil(LEAST_FOR_INTERVAL * number / self.count)
         timed = heat.crew.run(heat.name, heat.seats, processes, seed, allow, others, enough_rounds)
         heat.name = timed.name
-        heat.resumed |= timed.journal is not None and number == 1 and timed.journal.resumed
         heat.left -= 1
         heat.session_s = timed.took_s / (len(heat.going) + 1)
         spared = heat.left
@@ -226,9 +228,11 @@ class Sessions:
             journal.remove()  # all that it holds has become results
         return concluded
 
-    def _allow(self, cells: int, members: int, loading: float) -> float:
+    def _allow(
+        self, cells: int, members: int, sessions: int, spent_s: float, loading: float
+    ) -> float:
         """Return how long each cell may be timed in a session; say so where it is too short."""
-        own_s = self._shop.grid.budget.max_seconds_per_cell / self.count
+        own_s = max(0.0, self._shop.grid.budget.max_seconds_per_cell - spent_s) / sessions
         seconds = self._allowance.seconds_per_cell(cells, members, own_s, loading)
         if self._allowance.overrun_s > 1 and not self._told:
             self._told = True

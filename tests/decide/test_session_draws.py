@@ -22,6 +22,7 @@ def make_cells(operators: tuple[str | None, ...], **known: float) -> pd.DataFram
              "run_spread": RUNS, "known_runs": 1e6, **known}  # fmt: skip
     return pd.DataFrame([
         {"cell_id": f"c{number}", "latency_s": 1.0, "operators": text, "runtime": "eager",
+         "technique": f"t{number}" if number else "baseline",
          "processes": 1e9, "process_spread": 0.0, **facts}
         for number, text in enumerate(operators)
     ])  # fmt: skip
@@ -67,6 +68,20 @@ def test_cells_with_the_same_work_are_drawn_together() -> None:
     assert latency > 0.03
     unknown, _ = spreads(make_cells((None, None)), rounds)
     assert unknown == pytest.approx(0.02 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_cells_that_are_no_baselines_differ_by_what_is_not_the_baselines_doing(
+    share: float,
+) -> None:
+    """A cell with the baseline's work moves with it, as far as it."""
+    works = (DENSE, OTHER, json.dumps({"mm int8": 1.0}), DENSE)
+    cells = make_cells(works, reference_share=share, run_spread=0.0, speed_spread=1e-9)
+    rounds = make_rounds(np.random.default_rng(2), 4, 1)
+    drawn = np.log(Noise(rounds).draw(cells, LATENCY, draws=4 * DRAWS))
+    off = [(drawn[one] - drawn[other]).std() for one, other in ((1, 0), (2, 1), (3, 0), (2, 3))]
+    others = 0.02 * np.sqrt(2 * (1 - share))
+    assert off == pytest.approx([0.02, others, 0.0, 0.02], rel=0.1, abs=1e-4)
 
 
 def test_what_sessions_show_counts_beside_what_was_known() -> None:

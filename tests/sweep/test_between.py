@@ -94,6 +94,31 @@ def test_what_another_run_has_of_its_own_is_learnt(run: float, tmp_path: Path) -
     assert read_between(path, "b").work.runs == MOST_OF_OTHERS
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_how_much_of_what_ratios_differ_by_is_the_baselines_doing_is_learnt(
+    share: float, tmp_path: Path
+) -> None:
+    """Cells of three kinds beside a baseline that wanders more than they, as much, or less."""
+    generator, path = np.random.default_rng(11), tmp_path / "known"
+    deviations = 0.02 * np.sqrt([share, *[1 - share] * 3])
+    for _ in range(60):
+        seats = [seat(name, f'{{"{name}": 1.0}}') for name in ("baseline", "a", "b", "c")]
+        for session in range(3):
+            own = deviations * generator.standard_normal(4)
+            for number in range(session * ROUNDS, (session + 1) * ROUNDS):
+                for place, one in enumerate(seats):
+                    seconds = 1e-3 * np.exp([own[place] + 0.001 * generator.standard_normal()])
+                    samples = Samples(seconds, process=place)
+                    assert one.member is not None
+                    at = 4 * number + place
+                    one.member.blocks.append(TimedBlock(number, at, place, at, samples, session))
+        note_between(path, "a", TimedHeat("h", seats, Member("control", never), 1, 1.0, 0.0))
+    known = read_between(path, "a").work
+    assert known.at_reference == pytest.approx(share, abs=0.1)
+    assert np.sqrt(known.variance) == pytest.approx(0.02, rel=0.3)
+    assert read_between(path, "b").work.at_reference == 0.5
+
+
 def test_a_cell_that_was_changed_once_is_no_wandering_one(tmp_path: Path) -> None:
     """By a factor of two, after half of the runs."""
     generator, path = np.random.default_rng(7), tmp_path / "known"
