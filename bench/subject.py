@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -98,10 +99,19 @@ def as_subject(made: Any, name: str) -> Subject:
     if not isinstance(module, torch.nn.Module):
         raise SpecError(f"Model {name!r} returned {type(module).__name__} as its module. {wanted}")
     inputs = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
+    if isinstance(inputs, Mapping):
+        wanted = (
+            "It must return them as a tuple in the order of forward; where forward wants them by "
+            f"name, wrap the module: forward(self, {', '.join(map(str, inputs))})."
+        )
     if not isinstance(inputs, tuple | list) or not inputs:
         raise SpecError(f"Model {name!r} returned {type(inputs).__name__} as its inputs. {wanted}")
-    if not all(isinstance(value, torch.Tensor) for value in inputs):
-        raise SpecError(f"Model {name!r}: every example input must be a tensor.")
+    for number, value in enumerate(inputs, 1):
+        if not isinstance(value, torch.Tensor):
+            raise SpecError(
+                f"Model {name!r}: every example input must be a tensor, and input {number} is "
+                f"{type(value).__name__}. Wrap the module in one that passes it on by itself."
+            )
     if any(value.dim() == 0 or value.shape[0] != inputs[0].shape[0] for value in inputs):
         shapes = [tuple(value.shape) for value in inputs]
         raise SpecError(

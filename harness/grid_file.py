@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ def _explain(error: ValidationError, where: str) -> str:
     limits = first.get("ctx", {})
     wanted = WANTED.get(first["type"], first["msg"]).format(**limits)
     value, expected = first["input"], str(limits.get("expected", ""))
+    if isinstance(value, float) and isnan(value):
+        wanted = f"a number, {wanted}"
     hint = suggest(value, re.findall(r"'(.*?)'", expected)) if isinstance(value, str) else ""
     return f"{place} in {where} must be {wanted}, got {_show(value)}.{hint} {example}"
 
@@ -172,12 +175,19 @@ EXAMPLES = {
     "grid.seeds": "seeds = [0]",
     "grid.plugins": 'plugins = ["my_plugin.py"]',
     "exclude": '[[exclude]] with device = "cuda"',
+    "exclude.model": 'model = "mnist1d-cnn"',
+    "exclude.technique": 'technique = "int8-dynamic"',
+    "exclude.device": 'device = "cuda"',
     "exclude.threads": "threads = 2",
     "exclude.batch": "batch = 64",
+    "exclude.runtime": 'runtime = "compiled"',
     "exclude.seed": "seed = 0",
     "budget": "[budget] with relative_ci = 0.01",
+    "budget.stop": 'stop = "decision"',
+    "budget.smallest_effect": "smallest_effect = 0.01",
     "budget.relative_ci": "relative_ci = 0.01",
     "budget.max_seconds_per_cell": "max_seconds_per_cell = 20",
+    "budget.max_seconds": "max_seconds = 600",
     "budget.timeout_s": "timeout_s = 300",
     "budget.prepare_timeout_s": "prepare_timeout_s = 3600",
     "budget.max_memory_bytes": "max_memory_bytes = 4_000_000_000",

@@ -118,7 +118,7 @@ def report(
     reports: ReportsOption = REPORTS,
 ) -> None:
     """Write a run's report again; of several runs, one report of all their machines."""
-    out.print(str(write_report(_open(runs, results, prices), reports)))
+    out.print(str(write_report(_open(runs, results, prices, reports), reports)))
 
 
 def query(
@@ -145,7 +145,9 @@ def write_report(source: Source, reports: Path) -> Path:
     return write(source, reports)
 
 
-def _open(names: list[str] | None, results: str | None, prices: Path | None) -> Source:
+def _open(
+    names: list[str] | None, results: str | None, prices: Path | None, reports: Path = REPORTS
+) -> Source:
     root = results_folder(results)
     wanted: list[str | None] = [*names] if names else [None]
     runs = [open_run(root, name) for name in wanted]
@@ -156,7 +158,7 @@ def _open(names: list[str] | None, results: str | None, prices: Path | None) -> 
             err.print(f"What {run.run_id} had timed when it was killed is left out: {mistake}")
             continue
         if found:
-            how = how_to("resume", name_run(run, results), results)
+            how = how_to("resume", name_run(run, results), results, reports)
             err.print(
                 f"{run.run_id} was ended while cells were timed: {counted(found, 'cell')} with "
                 f"results of what was timed until then. `{how}` goes on."

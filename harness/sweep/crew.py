@@ -83,8 +83,8 @@ class Crew:
 
         A seat that cannot be loaded has the problem then, and takes no part.
         `allow` tells how long each may be timed, once they are loaded, by how long each was before,
-        and by what a block takes beside its timing, as a multiple of it. `others`: as a journal has it; `enough_rounds`: as a stop
-        has it.
+        and by what a block takes beside its timing, as a multiple of it. `others`: as a journal has
+        it; `enough_rounds`: as a stop has it.
         """
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
         self._order.seed(seed)

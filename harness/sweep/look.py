@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import control_id
 from harness.sweep.conclude import with_sessions
 from harness.sweep.heat import CONTROL, DECISION, INTERRUPTION, Member
@@ -108,12 +109,15 @@ class Looks:
         self._next = self._rounds + ceil(more)
 
     def look(self) -> None:
-        """Let those leave whose place is known."""
+        """Let those leave whose place is known, by rounds enough for an interval."""
         there = [member for member in self._members if member.stopped_by not in ENDED]
-        if not there:
+        few = {one.name for one in there if len(one.rounds()) < LEAST_FOR_INTERVAL}
+        if len(few) == len(there):  # a time that was too short: nothing is known by them
             return
         decided = self._decide()
-        places = {member.name: decided.get(member.name, OPEN) for member in there}
+        places = {
+            one.name: OPEN if one.name in few else decided.get(one.name, OPEN) for one in there
+        }
         known = OPEN not in places.values()
         for member in there:
             if known or (places[member.name] != OPEN and not member.follows):

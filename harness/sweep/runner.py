@@ -37,6 +37,7 @@ from harness.sweep.progress import Progress, without_fail
 from harness.sweep.reach import Reach
 from harness.sweep.recover import recover_heats
 from harness.sweep.seat import Seat
+from harness.sweep.sessions import LEAST_S as SESSION_S
 from harness.sweep.sessions import Sessions, count_sessions
 from harness.sweep.shop import Shop
 from harness.sweep.variants import (
@@ -95,6 +96,9 @@ class Sweep:
         self.progress.begin(cells)
         variants = {variant_of(cell) for heats in tasks for heat in heats for cell in heat.cells}
         count = count_sessions(self.plan.grid, cells)
+        if cells and count < (asked := self.plan.grid.measure.sessions):
+            told = f"each cell is timed in {counted(count, 'session')} of the {asked} asked for"
+            self.progress.phase(f"{told}: a session takes {SESSION_S:g} s of each, at least")
         self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells * count, len(variants))
         self.sessions = Sessions(
             count, self.shop, self.run, self.outcomes, self.allowance, self._find_key
@@ -232,7 +236,10 @@ class Sweep:
         roofs = self.reach.roofs(first.device, first.threads)
         self.allowance.note_begun(len(heat.cells))
         crew = Crew(self.shop, heat.place, known_answers, seats)
-        self.progress.phase(f"{place}: memory of {counted(len(heat.cells), 'cell')}")
+        wanted = sum(seat.kept for seat in seats)
+        if not wanted:
+            return
+        self.progress.phase(f"{place}: memory of {counted(wanted, 'cell')}")
         crew.measure_memory()
         for seat in seats:
             if seat.problem is not None and seat.kept:

@@ -248,7 +248,8 @@ def test_a_module_with_example_inputs_is_a_subject() -> None:
         (("net", torch.zeros(1)), "returned str as its module"),
         ((nn.Linear(4, 2), "x"), "returned str as its inputs"),
         ((nn.Linear(4, 2), ()), "returned tuple as its inputs"),
-        ((nn.Linear(4, 2), [1.0]), "every example input must be a tensor"),
+        ((nn.Linear(4, 2), {"x": torch.zeros(1, 4), "mask": None}), "forward(self, x, mask)"),
+        ((nn.Linear(4, 2), [1.0]), "every example input must be a tensor, and input 1 is float"),
         ((nn.Linear(4, 2), torch.tensor(1.0)), "the first dimension of each must be the same"),
         (
             (nn.Linear(4, 2), (torch.zeros(3, 4), torch.zeros(2, 4))),

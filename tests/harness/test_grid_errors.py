@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from harness import cli
 from harness.errors import UserError
-from harness.grid_file import read_grid
+from harness.grid import Axes, Budget, Exclude, Measure, Prepare, Training
+from harness.grid_file import EXAMPLES, read_grid
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 
@@ -167,7 +169,7 @@ SHAPES = {
     ),
     "an interval that is no number": (
         GOOD + "[budget]\nrelative_ci = nan\n",
-        r"^budget\.relative_ci in g\.toml must be less than 1, got nan\. For example: relative_ci",
+        r"^budget\.relative_ci in g\.toml must be a number, less than 1, got nan\. For example: re",
     ),
     "an endless timeout": (
         GOOD + "[budget]\ntimeout_s = inf\n",
@@ -377,6 +379,27 @@ def workplace(tmp_path_factory):
         (folder / name).write_text(content)
     with Launcher(cwd=folder) as launcher:
         yield folder, launcher
+
+
+TABLES = {"grid": Axes, "exclude": Exclude, "budget": Budget, "measure": Measure,
+          "prepare": Prepare, "training": Training}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_example_of_each_key_is_of_that_key_and_good(table):
+    """Whoever got a value wrong is shown one that is right, and not another key."""
+    for key in TABLES[table].model_fields:
+        example = EXAMPLES[f"{table}.{key}"]
+        assert example.startswith(f"{key} = ")
+        given = {"models": ["digits-cnn"]} if table == "grid" else {}
+        TABLES[table].model_validate(given | tomllib.loads(example))
+
+
+@pytest.mark.parametrize("key", ["smallest_effect", "relative_ci", "max_seconds", "timeout_s"])
+def test_a_number_that_is_none_is_said_to_be_none(key, refuse):
+    Path("g.toml").write_text(f"{GOOD}[budget]\n{key} = nan\n")
+    message = refuse("run", "g.toml")
+    assert re.search(rf"budget\.{key} in g\.toml must be a number, .*got nan", message)
 
 
 @pytest.mark.parametrize("case", sorted(NAMES.keys() - ALL_THE_WAY))

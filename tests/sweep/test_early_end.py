@@ -194,6 +194,32 @@ def test_what_has_left_is_not_timed_again_after_an_interruption(tmp_path: Path) 
     assert found.cells.loc["int8-dynamic", "sessions"] > found.cells.loc["bf16", "sessions"]
 
 
+@pytest.mark.parametrize("blocks", [1, 40, 130, 200, 320])
+def test_a_resumed_heat_has_the_sessions_and_the_time_that_are_left(
+    tmp_path: Path, blocks: int
+) -> None:
+    """Wherever it was interrupted; some 340 blocks are all of it."""
+    budget, interruption, taken = BUDGET | {"stop": "budget"}, Interruption(), 0
+
+    def interrupt(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        nonlocal taken
+        taken += 1
+        interruption.asked |= taken == blocks
+
+    launcher = ScriptedLauncher({"block": interrupt})
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, budget, decide_as(), interruption)
+    (made,) = (tmp_path / "results").iterdir()
+    before = read_cells(Run(made))["sessions"].max()
+    found = sweep(tmp_path, ScriptedLauncher(), TECHNIQUES, Run(made), MEASURE, budget, decide_as())
+    assert set(found.cells["status"]) == {"measured"}
+    assert found.cells["sessions"].tolist() == [before + max(1, 3 - before)] * 3
+    told = [phase for phase in found.phases if ", session " in phase]
+    assert told[0].endswith(f"session {min(3, before + 1):.0f} of 3")
+    assert (found.cells["timed_s"] >= 0.29).all()
+    assert (found.cells["timed_s"] <= 0.4).all(), "no more than a round beyond the time"
+
+
 def test_what_a_kill_leaves_is_told_at_one_level(tmp_path: Path) -> None:
     """In the second session, after one has left."""
 
