@@ -115,7 +115,7 @@ def _explain(error: ValidationError, where: str) -> str:
     limits = first.get("ctx", {})
     wanted = WANTED.get(first["type"], first["msg"]).format(**limits)
     value, expected = first["input"], str(limits.get("expected", ""))
-    if isinstance(value, float) and isnan(value):
+    if "than" in first["type"] and isnan(value):
         wanted = f"a number, {wanted}"
     hint = suggest(value, re.findall(r"'(.*?)'", expected)) if isinstance(value, str) else ""
     return f"{place} in {where} must be {wanted}, got {_show(value)}.{hint} {example}"
@@ -180,7 +180,7 @@ EXAMPLES = {
     "exclude.device": 'device = "cuda"',
     "exclude.threads": "threads = 2",
     "exclude.batch": "batch = 64",
-    "exclude.runtime": 'runtime = "compiled"',
+    "exclude.runtime": 'runtime = "eager"',
     "exclude.seed": "seed = 0",
     "budget": "[budget] with relative_ci = 0.01",
     "budget.stop": 'stop = "decision"',

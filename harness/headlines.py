@@ -72,6 +72,15 @@ class SplitSessions:
     shared: Floats
     turns: NDArray[np.int64]
 
+    @cached_property
+    def middles(self) -> dict[str, dict[int, float]]:
+        """What is each cell's own in each session that it has rounds in."""
+        found = {}
+        for name in self.names:
+            sessions, middles, _ = self.own_sessions(name)
+            found[name] = dict(zip(sessions, middles.tolist(), strict=True))
+        return found
+
     def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
         """Return the sessions that a cell has rounds in, their middles and standard errors."""
         row = self.own[self.names.index(name)]

@@ -24,7 +24,7 @@ class Known:
 
     shared: the variance of what all sessions of a run have in common, and another run has not;
     as how many `runs` that counts. at_reference: how much of a ratio's variance is its reference's
-    doing, and is gone where two other cells are compared.
+    doing; the other cell has the rest, and two other cells have twice the rest.
     """
 
     variance: float

@@ -118,6 +118,7 @@ CONDITIONS: tuple[tuple[str, pa.DataType], ...] = (
     ("run_spread", pa.float64()),
     ("known_runs", pa.float64()),
     ("reference_share", pa.float64()),
+    ("reference_likeness", pa.float64()),
     ("operators", pa.string()),
     ("rounds", pa.int64()),
     ("samples", pa.int64()),

@@ -122,25 +122,29 @@ class Comparison:
 
 
 def compare_sessions(
-    sessions: Sequence[Floats], apart: Sequence[float], known: Known
+    sessions: Sequence[Floats], apart: Sequence[float], known: Known, told: ArrayLike | None = None
 ) -> Comparison:
     """Return the ratio that log-ratios of rounds tell, session by session.
 
-    apart: the deviation of what each session's processes have of their own. Without an interval
-    and a p-value where no session has two rounds.
+    apart: the deviation of what each session's processes have of their own. told: what each session
+    tells; without it, the median of its rounds. Without an interval and a p-value where no session
+    has two rounds.
     """
     middles, errors = find_sessions(sessions)
+    middles = middles if told is None else np.asarray(told, dtype=np.float64)
     if not middles.size or np.isnan(errors).any():
         alone = Estimate(exp(float(middles.mean())) if middles.size else nan)
         return Comparison(alone, nan, alone)
-    told = np.hypot(errors, apart)
-    repeat = average_runs(middles, told, known).interval()
-    within = average_sessions(middles, told, WITHIN.work).interval()
-    p_value = _find_p_value(sessions, apart, known)
+    errors = np.hypot(errors, apart)
+    repeat = average_runs(middles, errors, known).interval()
+    within = average_sessions(middles, errors, WITHIN.work).interval()
+    p_value = _find_p_value(sessions, middles, apart, known)
     return Comparison(as_factor(repeat), p_value, as_factor(within))
 
 
-def _find_p_value(sessions: Sequence[Floats], apart: Sequence[float], known: Known) -> float:
+def _find_p_value(
+    sessions: Sequence[Floats], middles: Floats, apart: Sequence[float], known: Known
+) -> float:
     """Return how probable a ratio as far from 1 is, if there is none.
 
     Of few rounds the tails are long, and longer the further out: errors are those of a normal
@@ -148,7 +152,7 @@ def _find_p_value(sessions: Sequence[Floats], apart: Sequence[float], known: Kno
     """
 
     def reckon(outside: float) -> float:
-        middles, errors = find_sessions(sessions, outside)
+        _, errors = find_sessions(sessions, outside)
         return average_runs(middles, np.hypot(errors, apart), known).p_value()
 
     found = reckon(FLAGGED)

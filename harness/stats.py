@@ -46,10 +46,6 @@ class Estimate:
         """Half the interval's width over the value; NaN without an interval."""
         return (self.high - self.low) / 2 / abs(self.value) if self.value else float("nan")
 
-    def times(self, factor: float) -> Estimate:
-        """Return it as many times as large, its interval too."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
-
 
 def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """Return the median with its interval, from order statistics that are interpolated.

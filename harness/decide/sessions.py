@@ -100,22 +100,33 @@ def find_doubt(cells: pd.DataFrame) -> SessionDoubt | None:
     work, speed, sessions, run, runs, at_reference, heats = known.iloc[0]
     asked = cells.reindex(columns=["operators", "runtime"])
     works = [read_work(text, runtime) for text, runtime in asked.itertuples(index=False)]
-    of_work = Known(work**2, sessions, run**2 if work else 0.0, runs, at_reference)
-    references = (cells["technique"] == BASELINE).to_numpy()
-    likeness = weigh_likeness(find_likeness(works), references, at_reference)
+    of_work = Known(work**2, sessions, run**2 if work else 0.0, runs)
+    likeness = weigh_likeness(find_likeness(works), find_alike(cells), at_reference)
     return SessionDoubt(of_work, Known(speed**2, heats), likeness)
 
 
-def weigh_likeness(likeness: Floats, references: NDArray[np.bool_], at_reference: float) -> Floats:
-    """Return the likeness of cells that wander by what is their own share of it.
+def find_alike(cells: pd.DataFrame) -> Floats:
+    """Return how much two cells have in common of what each has in common with its baseline.
 
-    A pair of a reference and another cell has as much as is known of ratios, and of that the
-    reference has its share; so has who does the same work.
+    Whether that is among them or not. Of whom no baseline is known, as if half of it.
     """
-    alike = likeness[:, references].max(1) if references.any() else np.zeros(len(likeness))
-    own = 2 * (1 - at_reference) + (4 * at_reference - 2) * alike
-    weighed: Floats = likeness * np.sqrt(np.outer(own, own))
-    return weighed
+    told = cells.reindex(columns=["model", "runtime", "technique", "reference_likeness"])
+    alike = told["reference_likeness"].astype(float).fillna(0.5).to_numpy()
+    alike = np.where(told["technique"] == BASELINE, 1.0, alike)
+    family = told[["model", "runtime"]].astype(object).fillna("").agg(tuple, axis=1)
+    same = np.equal.outer(*[pd.factorize(family)[0]] * 2)
+    found: Floats = np.minimum.outer(alike, alike) * same
+    return found
+
+
+def weigh_likeness(likeness: Floats, alike: Floats, at_reference: float) -> Floats:
+    """Return the likeness of cells of which some wander more than others: their baseline's share.
+
+    A cell and its baseline differ by what is known of ratios: `at_reference` of it is the
+    baseline's, and of who does the same work; of two cells that have nothing in common with it,
+    each has the rest. alike: as `find_alike` has it.
+    """
+    return 2 * (1 - at_reference) * likeness + (4 * at_reference - 2) * alike
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

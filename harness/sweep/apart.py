@@ -80,10 +80,21 @@ def find_pairs(timed: TimedHeat) -> Iterator[Pair]:
 
 
 def find_others(timed: TimedHeat) -> Iterator[Pair]:
-    """Yield the pairs of unlike cells that follow each other, none of them a baseline."""
-    cells = [one for one in timed.seats if find_baseline(timed.seats, one.cell) not in (None, one)]
-    for seat, reference in pairwise(cells):
-        yield from _find_pair(timed, seat, reference)
+    """Yield pairs of unlike cells that have no more in common with their baseline than each other.
+
+    What these differ by is not their baseline's doing.
+    """
+    found: dict[int, list[tuple[float, int]]] = {}
+    for number, seat in enumerate(timed.seats):
+        baseline = find_baseline(timed.seats, seat.cell)
+        if baseline is not None and baseline is not seat:
+            alike = compare_work(seat.work, baseline.work)
+            if 1 - alike >= UNLIKE:
+                found.setdefault(id(baseline), []).append((alike, number))
+    for cells in found.values():
+        for (less, one), (more, other) in pairwise(sorted(cells)):
+            if more - less <= UNLIKE:
+                yield from _find_pair(timed, timed.seats[one], timed.seats[other])
 
 
 def _find_pair(timed: TimedHeat, seat: Seat, reference: Seat) -> Iterator[Pair]:
@@ -91,7 +102,7 @@ def _find_pair(timed: TimedHeat, seat: Seat, reference: Seat) -> Iterator[Pair]:
     if apart < UNLIKE or not (seat.member and reference.member):
         return
     sessions, errors = pair_sessions(seat.member, reference.member, timed.process_spread)
-    values, own = find_sessions(sessions, ONE_DEVIATION)
+    values, own = find_sessions([*sessions.values()], ONE_DEVIATION)
     if values.size and np.isfinite(own).all():
         named = " ".join([seat.cell.id, seat.variant, reference.variant])
         name = hashlib.sha256(named.encode()).hexdigest()[:16]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log, sqrt
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def process_spread(members: Sequence[Member]) -> float:
 
 def pair_sessions(
     member: Member, reference: Member, spread: float = ONE_PROCESS
-) -> tuple[list[Floats], list[float]]:
+) -> tuple[dict[int, Floats], list[float]]:
     """Return the log-ratios of two members by session, over the rounds that both had.
 
     And how far each session is off by the processes that it was timed in: `spread` is the standard
@@ -58,14 +59,23 @@ def pair_sessions(
             sessions.setdefault(mine[number].session, []).append(log(top / bottom))
     counts = [one.processes_by_session() for one in (member, reference)]
     apart = [spread * sqrt(sum(1 / count[session] for count in counts)) for session in sessions]
-    return [np.array(ratios) for ratios in sessions.values()], apart
+    return {session: np.array(ratios) for session, ratios in sessions.items()}, apart
 
 
 def compare(
-    member: Member, reference: Member, spread: float = ONE_PROCESS, known: Known = WITHIN.work
-) -> Comparison:
+    member: Member, reference: Member, spread: float = ONE_PROCESS, known: Known = WITHIN.work,
+    own: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+) -> Comparison:  # fmt: skip
     """Return the latency ratio of two members, paired over the rounds that both had.
 
-    `known` is what sessions differ by; without it, nothing.
+    `known` is what sessions differ by; without it, nothing. `own` has what is each member's own in
+    each session, by name: the ratio is that of these, as the headlines' is, and the paired rounds
+    tell how sure it is. Without it, it is the median of the pairs.
     """
-    return compare_sessions(*pair_sessions(member, reference, spread), known)
+    sessions, apart = pair_sessions(member, reference, spread)
+    mine, theirs = own.get(member.name, {}), own.get(reference.name, {})
+    middles = [
+        mine[one] - theirs[one] if one in mine and one in theirs else float(np.median(paired))
+        for one, paired in sessions.items()
+    ]
+    return compare_sessions([*sessions.values()], apart, known, middles)

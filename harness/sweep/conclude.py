@@ -17,6 +17,7 @@ from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.known import Between
+from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.measure.roofline import Roofs, explain
 from harness.record import TIMED, Record
@@ -244,9 +245,12 @@ def with_sessions(record: Record, member: Member, between: Between) -> Record:
 
 def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
-    assert seat.member is not None
-    ratio = timed.ratios.get(seat.member.name)
-    if ratio is None:  # no baseline, or no round in common: what is known of it stays
+    baseline = find_baseline(timed.seats, seat.cell)
+    if baseline is None or baseline.member is None or not baseline.member.blocks:
+        return record
+    record = record.under(reference_likeness=compare_work(seat.work, baseline.work))
+    ratio = timed.compare(seat, baseline)
+    if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
         return record
     record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
     return record.under(

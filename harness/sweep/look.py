@@ -109,15 +109,12 @@ class Looks:
         self._next = self._rounds + ceil(more)
 
     def look(self) -> None:
-        """Let those leave whose place is known, by rounds enough for an interval."""
+        """Let those leave whose place is known, once all have rounds enough for an interval."""
         there = [member for member in self._members if member.stopped_by not in ENDED]
-        few = {one.name for one in there if len(one.rounds()) < LEAST_FOR_INTERVAL}
-        if len(few) == len(there):  # a time that was too short: nothing is known by them
-            return
+        if not there or min(len(one.rounds()) for one in there) < LEAST_FOR_INTERVAL:
+            return  # they have left, or the time was too short to know any of them
         decided = self._decide()
-        places = {
-            one.name: OPEN if one.name in few else decided.get(one.name, OPEN) for one in there
-        }
+        places = {member.name: decided.get(member.name, OPEN) for member in there}
         known = OPEN not in places.values()
         for member in there:
             if known or (places[member.name] != OPEN and not member.follows):

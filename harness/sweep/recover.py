@@ -87,9 +87,10 @@ def recover_heats(run: Run) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Begun:
-    """What was timed of a heat before: in how many sessions, and who has left it for good."""
+    """What was timed of a heat before: in how many sessions each cell at least; who has left it."""
 
     sessions: int = 0
+    resumed: bool = False
     departed: Sequence[Seat] = ()
 
 
@@ -106,16 +107,20 @@ def find_begun(
     members = [Member(seat.cell.id, never) for seat in seats]
     variants = {seat.cell.id: seat.variant for seat in seats}
     heat = restore(find_files(journal, place), "", members, variants, others).name
-    sessions = len({block.session for member in members for block in member.blocks})
+    timed = [
+        len({block.session for block in member.blocks})
+        for seat, member in zip(seats, members, strict=True) if seat.kept
+    ]  # fmt: skip
+    sessions = min(timed, default=0)
     told = [one for note in notes if (one := json.loads(note.read_text()))["heat"] == heat]
     if not told:
-        return Begun(sessions)
+        return Begun(sessions, any(member.blocks for member in members))
     rows = _measured_rows(run, heat)
     there = (_seat(one, run.run_id) for one in told[-1]["seats"])
     left = [seat for seat in there if seat.cell.id in rows and seat.cell.id not in variants]
     for seat in left:
         _leave(seat, rows[seat.cell.id])
-    return Begun(sessions, left)
+    return Begun(sessions, True, left)
 
 
 def find_notes_of(journal: Path, place: str) -> list[Path]:

@@ -97,8 +97,8 @@ class Sweep:
         variants = {variant_of(cell) for heats in tasks for heat in heats for cell in heat.cells}
         count = count_sessions(self.plan.grid, cells)
         if cells and count < (asked := self.plan.grid.measure.sessions):
-            told = f"each cell is timed in {counted(count, 'session')} of the {asked} asked for"
-            self.progress.phase(f"{told}: a session takes {SESSION_S:g} s of each, at least")
+            told = f"there is time for {counted(count, 'session')} of {asked}"
+            self.progress.phase(f"{told}: each takes {SESSION_S:g} s a cell, at least")
         self.allowance = Allowance(self.plan.grid.budget.max_seconds, cells * count, len(variants))
         self.sessions = Sessions(
             count, self.shop, self.run, self.outcomes, self.allowance, self._find_key

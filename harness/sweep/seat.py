@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -108,33 +107,21 @@ class TimedHeat:
         return tabulate_rounds(self.members, find_likeness([*works, {}]))
 
     @cached_property
-    def ratios(self) -> dict[str, Comparison]:
-        """The ratio of each cell's latency to its baseline's, by the member's name.
-
-        That of a baseline is 1; a cell that has no round with its baseline is left out.
-        """
-        found = {}
-        for seat in self.seats:
-            baseline = find_baseline(self.seats, seat.cell)
-            if not (seat.member and baseline and baseline.member):
-                continue
-            known = self.between.of_ratio(compare_work(seat.work, baseline.work))
-            ratio = compare(seat.member, baseline.member, self.process_spread, known)
-            if isfinite(ratio.estimate.value):
-                found[seat.member.name] = ratio
-        return found
-
-    @cached_property
     def latencies(self) -> dict[str, Estimate]:
         """The latency of each member that was timed, by name, for a repeat."""
-        ratios = {name: ratio.estimate.value for name, ratio in self.ratios.items()}
-        return self._find_latencies(self.between, ratios)
+        return find_headlines(self.rounds, self.between)
 
     @cached_property
     def within(self) -> dict[str, Estimate]:
         """The latency of each member that was timed in the heat's sessions."""
-        ratios = {name: ratio.within.value for name, ratio in self.ratios.items()}
-        return self._find_latencies(WITHIN, ratios)
+        return find_headlines(self.rounds, WITHIN)
+
+    def compare(self, seat: Seat, reference: Seat) -> Comparison:
+        """Return the ratio of two seats' latencies, as their headlines have it."""
+        assert seat.member is not None and reference.member is not None
+        known = self.between.of_ratio(compare_work(seat.work, reference.work))
+        pair = seat.member, reference.member
+        return compare(*pair, self.process_spread, known, self.rounds.split.middles)
 
     @cached_property
     def slowness(self) -> dict[int, float]:
@@ -145,19 +132,6 @@ class TimedHeat:
     def process_spread(self) -> float:
         """How far processes with the same work were apart, relatively."""
         return self.rounds.spread
-
-    def _find_latencies(self, between: Between, ratios: Mapping[str, float]) -> dict[str, Estimate]:
-        """Return headlines; those of cells are their baseline's times their ratio, as is said."""
-        found = find_headlines(self.rounds, between)
-        for seat in self.seats:
-            baseline = find_baseline(self.seats, seat.cell)
-            if seat is baseline or not (seat.member and baseline and baseline.member):
-                continue
-            name, reference = seat.member.name, found.get(baseline.member.name)
-            if name in ratios and name in found and reference is not None:
-                wanted = reference.value * ratios[name]
-                found[name] = found[name].times(wanted / found[name].value)
-        return found
 
 
 def find_baseline(seats: Sequence[Seat], cell: Cell) -> Seat | None:

@@ -104,7 +104,8 @@ class Sessions:
             begun = find_begun(*known, seats, self._begun)
             heat.seats += begun.departed
             heat.left = max(1, self.count - begun.sessions)
-            heat.resumed = begun.sessions > 0
+            heat.resumed = begun.resumed
+            self._allowance.note_done(heat.wanted * (self.count - heat.left))
             self._time(heat, self._begun)
 
     def renew(self) -> list[OpenHeat]:

@@ -121,7 +121,7 @@ def pytest_benchmark(folder: Path) -> Told:
 
 
 def paretogrid(launcher: Launcher, variant: str, folder: Path) -> Told:
-    """paretogrid: a heat of both, as long each; the median of the rounds' ratios."""
+    """paretogrid: a heat of both, as long each."""
     members = time_copies(
         launcher, variant, ROWS, Stop(0.0, SECONDS, 10), seed=time.time_ns(),
         processes=FEWEST,

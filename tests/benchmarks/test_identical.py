@@ -10,7 +10,7 @@ import peers
 import pytest
 
 from harness.stats import Floats
-from harness.sweep.compare import compare, process_spread
+from harness.sweep.compare import compare, process_spread, tabulate_rounds
 from harness.sweep.grouping import FEWEST
 from harness.sweep.heat import Stop
 from harness.sweep.launcher import Launcher
@@ -31,7 +31,8 @@ def repeat(launcher: Launcher, variant: str, heats: int) -> Floats:
         members = copies.time_copies(launcher, variant, peers.ROWS, stop, seed=time.time_ns(),
                                      processes=FEWEST, names="abc")  # fmt: skip
         spread = process_spread(members)
-        found = [compare(member, members[0], spread) for member in members[1:]]
+        own = tabulate_rounds(members, np.eye(len(members))).split.middles
+        found = [compare(one, members[0], spread, own=own) for one in members[1:]]
         told += [(np.log(one.estimate.value), one.p_value) for one in found]
     return np.array(told)
 

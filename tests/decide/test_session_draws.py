@@ -71,17 +71,32 @@ def test_cells_with_the_same_work_are_drawn_together() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("left_out", [False, True])
 def test_cells_that_are_no_baselines_differ_by_what_is_not_the_baselines_doing(
-    share: float,
+    share: float, left_out: bool
 ) -> None:
-    """A cell with the baseline's work moves with it, as far as it."""
-    works = (DENSE, OTHER, json.dumps({"mm int8": 1.0}), DENSE)
+    """A cell with the baseline's work moves with it as far, whether that is there or not."""
+    half = json.dumps({"mm float32": 2 / 3, "mm int4": 1 / 3})  # has half in common
+    works = (DENSE, OTHER, json.dumps({"mm int8": 1.0}), DENSE, half)
     cells = make_cells(works, reference_share=share, run_spread=0.0, speed_spread=1e-9)
-    rounds = make_rounds(np.random.default_rng(2), 4, 1)
-    drawn = np.log(Noise(rounds).draw(cells, LATENCY, draws=4 * DRAWS))
-    off = [(drawn[one] - drawn[other]).std() for one, other in ((1, 0), (2, 1), (3, 0), (2, 3))]
-    others = 0.02 * np.sqrt(2 * (1 - share))
-    assert off == pytest.approx([0.02, others, 0.0, 0.02], rel=0.1, abs=1e-4)
+    cells["reference_likeness"] = [np.nan, 0.0, 0.0, 1.0, 0.5]
+    rounds = make_rounds(np.random.default_rng(2), 5, 1)
+    drawn = np.full((5, 4 * DRAWS), np.nan)
+    there = cells[1:] if left_out else cells
+    drawn[there.index] = np.log(Noise(rounds).draw(there, LATENCY, draws=4 * DRAWS))
+    pairs = ((2, 1), (2, 3), (3, 4), (1, 0), (3, 0), (4, 0))[: 3 if left_out else None]
+    off = [(drawn[one] - drawn[other]).std() for one, other in pairs]
+    ratios = np.sqrt([2 * (1 - share), 1, 0.5, 1, 0, 0.5])
+    assert off == pytest.approx(list(0.02 * ratios[: len(off)]), rel=0.1, abs=1e-4)
+
+
+@given(st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=6, max_size=6))
+def test_cells_of_any_likeness_are_drawn(share: float, alike: list[float]) -> None:
+    cells = make_cells((DENSE, OTHER, DENSE, None, OTHER, None), reference_share=share)
+    cells["reference_likeness"] = alike
+    cells["model"] = [*"aabbcc"]
+    drawn = Noise(make_rounds(np.random.default_rng(2), 6, 2)).draw(cells, LATENCY, draws=20)
+    assert np.isfinite(drawn).all()
 
 
 def test_what_sessions_show_counts_beside_what_was_known() -> None:

@@ -21,11 +21,10 @@ from harness.commands.carry_out import decide_look
 from harness.decide.early import decide_cells
 from harness.decide.noise import Noise
 from harness.grid import BASELINE, Cell
-from harness.likeness import compare_work
 from harness.measure.disturbance import Disturbance
 from harness.record import METRICS, Record
 from harness.sweep.between import name_company, note_between, read_between
-from harness.sweep.compare import compare, find_rounds_sessions
+from harness.sweep.compare import find_rounds_sessions
 from harness.sweep.heat import CONTROL, Member, TimedBlock, never
 from harness.sweep.look import GROWTH, look_at
 from harness.sweep.seat import Seat, TimedHeat
@@ -96,8 +95,7 @@ def tell(timed: TimedHeat) -> Iterator[dict[str, object]]:
                 "sessions": len(seat.member.processes_by_session())}  # fmt: skip
         yield told | {"what": "latency", **vars(latency), "p_value": float("nan")}
         if seat is not baseline:
-            known = timed.between.of_ratio(compare_work(seat.work, baseline.work))
-            found = compare(seat.member, baseline.member, timed.process_spread, known)
+            found = timed.compare(seat, baseline)
             yield told | {"what": "ratio", **vars(found.estimate), "p_value": found.p_value}
 
 

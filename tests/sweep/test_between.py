@@ -20,6 +20,7 @@ from harness.sweep.between import (
     MOST_PAIRS,
     MOST_SESSIONS,
     USUAL,
+    VERSION,
     between_file,
     name_company,
     note_between,
@@ -98,19 +99,24 @@ def test_what_another_run_has_of_its_own_is_learnt(run: float, tmp_path: Path) -
 def test_how_much_of_what_ratios_differ_by_is_the_baselines_doing_is_learnt(
     share: float, tmp_path: Path
 ) -> None:
-    """Cells of three kinds beside a baseline that wanders more than they, as much, or less."""
+    """Cells of three kinds beside a baseline that wanders more than they, as much, or less.
+
+    A fourth does the baseline's work, and wanders with it.
+    """
     generator, path = np.random.default_rng(11), tmp_path / "known"
     deviations = 0.02 * np.sqrt([share, *[1 - share] * 3])
+    works = {"baseline": "baseline", "a": "a", "twin": "baseline", "b": "b", "c": "c"}
     for _ in range(60):
-        seats = [seat(name, f'{{"{name}": 1.0}}') for name in ("baseline", "a", "b", "c")]
+        seats = [seat(name, f'{{"{work}": 1.0}}') for name, work in works.items()]
         for session in range(3):
-            own = deviations * generator.standard_normal(4)
+            baseline, *others = deviations * generator.standard_normal(4)
+            own = [baseline, others[0], baseline, *others[1:]]
             for number in range(session * ROUNDS, (session + 1) * ROUNDS):
                 for place, one in enumerate(seats):
                     seconds = 1e-3 * np.exp([own[place] + 0.001 * generator.standard_normal()])
                     samples = Samples(seconds, process=place)
                     assert one.member is not None
-                    at = 4 * number + place
+                    at = 5 * number + place
                     one.member.blocks.append(TimedBlock(number, at, place, at, samples, session))
         note_between(path, "a", TimedHeat("h", seats, Member("control", never), 1, 1.0, 0.0))
     known = read_between(path, "a").work
@@ -186,7 +192,9 @@ def test_heats_of_which_little_is_known_leave_what_is_usual(tmp_path: Path) -> N
     assert known.shared > 10 * LEAST
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 0}', '{"version": 3, "work": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 0}', f'{{"version": {VERSION}, "work": 3}}']
+)
 def test_a_file_that_cannot_be_read_is_as_good_as_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "known").write_text(text)
     assert read_between(tmp_path / "known", "a") == USUAL

@@ -169,6 +169,29 @@ def test_a_heat_whose_cells_are_of_unknown_quality_goes_on(tmp_path: Path) -> No
     assert set(found.cells["stopped_by"]) == {"budget"}
 
 
+@pytest.mark.parametrize("seconds", [0.002, 0.01, 0.04])
+def test_nothing_is_known_of_a_few_rounds(tmp_path: Path, seconds: float) -> None:
+    """A time that was too short for an interval has told no cell's place."""
+    decide = decide_as(**dict.fromkeys([BASELINE, *TECHNIQUES], "dominated"))
+    budget = {"max_seconds_per_cell": seconds, "relative_ci": 1e-9}
+    found = sweep(tmp_path, ScriptedLauncher(), TECHNIQUES, None, {"sessions": 1}, budget, decide)
+    enough = (found.cells["rounds"] >= 6).all()
+    assert set(found.cells["stopped_by"]) == {"decision" if enough else "budget"}
+
+
+@pytest.mark.parametrize(("count", "off"), [(1, 1e-9), (3, 2e-3)])
+def test_ratios_are_those_of_the_latencies_that_are_told(
+    tmp_path: Path, count: int, off: float
+) -> None:
+    """To what sessions are weighted by, where there are several; one of the cells has left."""
+    pace_s = {f"{MODEL} + bf16": 2e-3, f"{MODEL} + int8-dynamic": 0.5e-3}
+    launcher = ScriptedLauncher(pace_s=pace_s, slowness={1: 1.5, 2: 0.7})
+    decide, measure = decide_as(bf16="dominated"), {"sessions": count, "processes": 1}
+    cells = sweep(tmp_path, launcher, TECHNIQUES, None, measure, BUDGET, decide).cells
+    told = cells["latency_s"] / cells.loc["baseline", "latency_s"]
+    assert cells["latency_ratio"].to_numpy() == pytest.approx(told.to_numpy(), rel=off)
+
+
 def test_what_has_left_is_not_timed_again_after_an_interruption(tmp_path: Path) -> None:
     decide, interruption = decide_as(bf16="dominated"), Interruption()
 

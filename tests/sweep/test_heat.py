@@ -238,7 +238,7 @@ def test_the_ratio_is_of_rounds_that_were_clean_for_both() -> None:
     other = disturbing(scripted(clock, "b", 1e-3), dict.fromkeys(range(1, 99, 3), "loaded"), 5.0)
     run_heat([one, other], replace(STOP, relative_ci=1e-9, most_rounds=30), seed=1, clock=clock)
     ratio = compare(one, other)
-    assert sum(map(len, pair_sessions(one, other)[0])) == 10
+    assert sum(map(len, pair_sessions(one, other)[0].values())) == 10
     assert ratio.estimate.value == pytest.approx(1.0, rel=0.01)
 
 
