@@ -6,7 +6,6 @@ they share moves them together, and only what tells them apart makes their order
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.decide.sessions import find_doubt
+from harness.decide.sessions import find_doubt, find_spread, order_variants
 from harness.record import Metric
-from harness.rounds import ONE_PROCESS, find_deviation, take_apart
+from harness.rounds import find_deviation, take_apart
 from harness.stats import Z95, Floats, bounded_variance, known_median
 from harness.store import CONTROL_PREFIX
 
@@ -32,7 +31,6 @@ MOST_AT_ONCE = 100_000
 """Values that are resampled in one step: a loop over single draws takes several times as long."""
 TIMED = {"latency_s": 1.0, "throughput_per_s": -1.0}
 """Metrics that follow from the rounds, and with which sign of their logarithm."""
-VARIANT, PLACE = ["model", "technique", "runtime"], ["run_id", "device", "threads", "batch"]
 BLOCK_COLUMNS = ["heat", "cell_id", "session", "round", "block", "cause", "median_s"]
 
 
@@ -161,29 +159,6 @@ def split_rounds(heat: pd.DataFrame) -> SplitRounds:
     cells = [number for number, name in enumerate(names) if not name.startswith(CONTROL_PREFIX)]
     own = pd.DataFrame(apart[cells], names[cells], numbers)
     return SplitRounds(own, common, turns, *find_deviation(apart))
-
-
-def find_spread(cells: pd.DataFrame) -> Floats:
-    """Return how far each cell is off by the processes it was timed in, relatively (deviation)."""
-    columns = ["process_spread", "processes", "effective_processes"]
-    known = cells.reindex(columns=columns).astype(float)
-    alone = known["process_spread"].fillna(ONE_PROCESS).to_numpy(float)
-    processes = known["effective_processes"].fillna(known["processes"]).fillna(1)
-    spread: Floats = alone / np.sqrt(processes.to_numpy(float))
-    return spread
-
-
-def order_variants(cells: pd.DataFrame) -> tuple[NDArray[np.int64], int]:
-    """Return the order of variants, and a number that a run's heats of the same ones share.
-
-    Whatever their seeds: they are timed in processes of the same servers. What these are off by,
-    all seeds are off by, and a mean over seeds is as doubtful.
-    """
-    named = cells.reindex(columns=[*VARIANT, *PLACE]).astype(object).fillna("").astype(str)
-    variants = named[VARIANT].agg(" ".join, axis=1).to_numpy()
-    order = np.argsort(variants, kind="stable")
-    place = named[PLACE].drop_duplicates().agg(" ".join, axis=1)
-    return order, zlib.crc32("\n".join([*variants[order], *place]).encode())
 
 
 def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:

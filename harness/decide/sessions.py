@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from harness.grid import BASELINE
 from harness.known import VARIANCES, Known, find_likelihoods, weigh
 from harness.likeness import find_likeness, read_work
+from harness.rounds import ONE_PROCESS
 from harness.stats import Floats
 
 ALIKE = 1e-9
 """Cells with less of their work apart than this tell nothing."""
+VARIANT, PLACE = ["model", "technique", "runtime"], ["run_id", "device", "threads", "batch"]
 OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6, "reference_share": 0.5}
 """What was taken to be known of runs before it was learnt: results that do not say are of then."""
 
@@ -127,6 +130,29 @@ def weigh_likeness(likeness: Floats, alike: Floats, at_reference: float) -> Floa
     each has the rest. alike: as `find_alike` has it.
     """
     return 2 * (1 - at_reference) * likeness + (4 * at_reference - 2) * alike
+
+
+def find_spread(cells: pd.DataFrame) -> Floats:
+    """Return how far each cell is off by the processes it was timed in, relatively (deviation)."""
+    columns = ["process_spread", "processes", "effective_processes"]
+    known = cells.reindex(columns=columns).astype(float)
+    alone = known["process_spread"].fillna(ONE_PROCESS).to_numpy(float)
+    processes = known["effective_processes"].fillna(known["processes"]).fillna(1)
+    spread: Floats = alone / np.sqrt(processes.to_numpy(float))
+    return spread
+
+
+def order_variants(cells: pd.DataFrame) -> tuple[NDArray[np.int64], int]:
+    """Return the order of variants, and a number that a run's heats of the same ones share.
+
+    Whatever their seeds: they are timed in processes of the same servers. What these are off by,
+    all seeds are off by, and a mean over seeds is as doubtful.
+    """
+    named = cells.reindex(columns=[*VARIANT, *PLACE]).astype(object).fillna("").astype(str)
+    variants = named[VARIANT].agg(" ".join, axis=1).to_numpy()
+    order = np.argsort(variants, kind="stable")
+    place = named[PLACE].drop_duplicates().agg(" ".join, axis=1)
+    return order, zlib.crc32("\n".join([*variants[order], *place]).encode())
 
 
 def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.decide.devices import (
+    PAYS,
     Duel,
     Row,
     Scaling,
@@ -23,6 +24,10 @@ from harness.report import text
 from harness.wording import counted
 
 MOST_ROWS = 30
+THREADS_RULE = (
+    f"More threads pay where a call is surely (95 %) {PAYS:g} times as fast with them as with the "
+    "next fewer that were measured."
+)
 
 
 def tell_duels(frame: Frame) -> tuple[list[str], list[dict[str, str]]]:

@@ -21,7 +21,7 @@ from harness.report import text
 from harness.report.advice import describe_hypervolume, name_cell, tell_verdicts
 from harness.report.claims import find_claims
 from harness.report.doubts import find_doubts
-from harness.report.duels import tell_duels, tell_scalings
+from harness.report.duels import THREADS_RULE, tell_duels, tell_scalings
 from harness.report.payload import make_payload, tell_target, write_payload
 from harness.report.pictures import Picture, draw_pictures
 from harness.wording import counted
@@ -103,6 +103,7 @@ def gather(source: Source, answers: list[Answer], pictures: list[Picture]) -> di
         "claims": find_claims(frame),
         "duels": tell_duels(frame),
         "scalings": list(tell_scalings(frame)),
+        "threads_rule": THREADS_RULE,
         "bounds": [_bound_row(row) for _, row in explained(frame).iterrows()],
         "bound_columns": BOUND_COLUMNS,
         "duel_columns": DUEL_COLUMNS,

@@ -53,14 +53,6 @@ class Crew:
         self._order = random.Random()
         self._told = False
 
-    def measure_memory(self) -> None:
-        """Measure each cell's memory in a process of its own."""
-        for seat in self.seats:
-            try:
-                seat.record = seat.record.measured(**self._ask_alone(seat, "measure_memory"))
-            except (WorkerFailure, WorkerRefusal) as problem:
-                seat.problem = problem
-
     def groups(self) -> list[tuple[list[Seat], int]]:
         """Return the seats of each heat and how many processes each has; baselines in each heat."""
         ready = [seat for seat in self.seats if seat.problem is None]
@@ -173,22 +165,6 @@ class Crew:
     def forget_answers(self) -> None:
         """Let go of known answers: all seats have been judged."""
         self._known_answers = KnownAnswers()
-
-    def measure_energy(self, seat: Seat, source: str) -> None:
-        """Measure a cell's energy in a process of its own, by the device's counter."""
-        try:
-            near = self.shop.hardware.node(seat.cell.device)
-            energy = self._ask_alone(seat, "energy", pin=self.shop.grid.measure.pin, near=near)
-            seat.record = seat.record.measured(energy_j=energy).under(energy_source=source)
-        except (WorkerFailure, WorkerRefusal) as problem:  # the other figures hold
-            seat.record = seat.record.under(energy_source=f"none: {problem}")
-
-    def _ask_alone(self, seat: Seat, operation: str, **arguments: Any) -> Any:
-        """Ask a worker that is hired for this question only."""
-        with ExitStack() as stack:
-            worker = self.shop.hire(stack, seat.cell.device, seat.cell)
-            timeout_s = self.shop.grid.budget.timeout_s
-            return worker.call(operation, timeout_s, **seat.request, **arguments)
 
     def _seat(self, seat: Seat, stack: ExitStack, processes: int) -> None:
         """Load a seat's cell and make it a member; without processes it loads for each block.

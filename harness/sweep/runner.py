@@ -23,6 +23,7 @@ from harness.measure.machine import (
 from harness.record import Record
 from harness.store import Run
 from harness.sweep.allowance import Allowance
+from harness.sweep.alone import measure_memory
 from harness.sweep.answers import KnownAnswers
 from harness.sweep.conclude import own_mistake, with_problem
 from harness.sweep.crew import Crew
@@ -240,7 +241,7 @@ class Sweep:
         if not wanted:
             return
         self.progress.phase(f"{place}: memory of {counted(wanted, 'cell')}")
-        crew.measure_memory()
+        measure_memory(self.shop, seats)
         for seat in seats:
             if seat.problem is not None and seat.kept:
                 self._keep(with_problem(seat.record, seat.problem))

@@ -17,6 +17,7 @@ from harness.measure.roofline import Roofs
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import Run, control_id
 from harness.sweep.allowance import Allowance
+from harness.sweep.alone import measure_energy
 from harness.sweep.conclude import conclude_again, conclude_kept, has_place
 from harness.sweep.crew import Crew, find_whole_s
 from harness.sweep.heat import OVERDRAFT
@@ -249,5 +250,5 @@ class Sessions:
         for number, seat in enumerate(timed, 1):
             cells = counted(len(timed), "cell")
             self._shop.progress.phase(f"{heat.place}: energy of {number} of {cells}")
-            heat.crew.measure_energy(seat, source)
+            measure_energy(self._shop, seat, source)
             self._run.add_row(seat.record)

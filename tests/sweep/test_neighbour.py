@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.sweep.conclude import with_disturbance
+from harness.sweep.disturbed import with_disturbance
 from harness.sweep.heat import Member, Stop, latencies, run_heat
 from harness.sweep.launcher import Imports, Launcher
 
