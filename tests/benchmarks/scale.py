@@ -32,6 +32,10 @@ from harness.store import Run, control_id  # noqa: E402
 
 KNOWN = "techniques-20261122-221020"
 SAMPLES_A_ROUND = 100
+SESSIONS = {"sessions": 3, "processes": 6, "effective_processes": 6.0, "process_spread": 0.004,
+            "work_spread": 0.02, "known_sessions": 4.0, "run_spread": 0.004, "known_runs": 4.0,
+            "speed_spread": 0.05, "known_heats": 4.0, "reference_share": 0.5}  # fmt: skip
+"""What records say of sessions, which the known run was not timed in."""
 AXES = ("model", "technique", "device", "threads", "batch", "runtime", "seed")
 
 
@@ -55,6 +59,7 @@ def draw_samples(name: str, heat: str, latency_s: float, samples: int, seed: int
     columns: dict[str, Any] = {
         "cell_id": pa.array(np.full(samples, name)),
         "heat": pa.array(np.full(samples, heat)),
+        "session": rounds * SESSIONS["sessions"] // (rounds.max() + 1),
         "round": rounds, "block": rounds, "position": np.zeros(samples, int),
         "at_s": rounds * 0.1, "seconds": seconds,
         "loops": np.ones(samples, int), "disturbed": np.zeros(samples, bool),
@@ -84,7 +89,7 @@ def write(folder: Path, cells: int, samples: int) -> None:
         record = Record(
             run.run_id, cell, "measured", task=row["task"], started_at=row["started_at"],
             realization=row["realization"], metrics=pick(row, metrics),
-            conditions=pick(row, conditions),
+            conditions=pick(row, conditions) | SESSIONS,
         )  # fmt: skip
         drawn = draw_samples(cell.id, row["heat"], row["latency_s"], samples, number)
         run.add(record, drawn)
