@@ -97,24 +97,22 @@ def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
 
     Numbers beyond ±MASKED stand for "not allowed", as infinity and NaN do: where both have the same
     there, the place is left out; where they differ, the error is infinite. NaN where the shapes
-    differ, no place is left, or the reference has no number but zero and the outputs have.
+    differ, no place is left (unless both are the same, and numbers), or the reference has no number
+    but zero and the outputs have.
     """
     values, wanted = (_mark_masked(one) for one in (outputs, reference))
     if values.shape != wanted.shape or values.size == 0:
         return float("nan")
+    if np.array_equal(values, wanted):  # infinities, too; NaN is no number, and equals none
+        return 1.0
     finite = np.isfinite(wanted)
     if not np.array_equal(values[~finite], wanted[~finite], equal_nan=True):
         return 0.0 if finite.any() else float("nan")
-    values, wanted = values[finite], wanted[finite]
-    if values.size == 0:
-        return float("nan")
-    if np.array_equal(values, wanted):
-        return 1.0
-    norm = float(np.linalg.norm(wanted))
+    norm = float(np.linalg.norm(wanted[finite]))
+    error = float(np.linalg.norm(values[finite] - wanted[finite]))
     if norm == 0:
-        return float("nan")
-    error = float(np.linalg.norm(values - wanted)) / norm
-    return max(0.0, 1.0 - error) if np.isfinite(error) else 0.0
+        return 1.0 if error == 0 and finite.any() else float("nan")
+    return max(0.0, 1.0 - error / norm) if np.isfinite(error / norm) else 0.0
 
 
 def _resample(parts: Floats) -> Floats:

@@ -50,9 +50,9 @@ def try_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> Behaviour:
     if any(value.layout is not torch.strided for value in given):
         return Behaviour()
     for behaviour in (Behaviour(), Behaviour(takes_gradients=True)):
-        fresh = tuple(like_strides(value.clone(), value) for value in given)
         try:
-            with behaviour.mode():
+            with behaviour.mode():  # in which inputs are made when it is timed, too
+                fresh = tuple(like_strides(value.clone(), value) for value in given)
                 evaluating(module)(*fresh)
             written = not all(is_same(one, other) for one, other in zip(fresh, given, strict=True))
         except Exception:

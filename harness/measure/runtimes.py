@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -74,21 +74,27 @@ def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) ->
     return device.finish(partial(program, *inputs))
 
 
+MOST_WITH_GAPS = 2**30
+"""More memory than this no inputs take for the sake of their gaps."""
+
+
 def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     """Return example inputs of exactly `batch` rows, the given rows repeated in order.
 
-    Each keeps the order in which its memory is laid out: a transposed or channels-last input stays
-    one, whatever the batch.
+    Each keeps how its memory is laid out: a transposed, channels-last or sliced input stays one,
+    whatever the batch.
     """
     rows = torch.arange(batch) % len(inputs[0])
     return tuple(like_strides(value.detach()[rows], value) for value in inputs)
 
 
 def like_strides(value: Tensor, model: Tensor) -> Tensor:
-    """Return a tensor with its dimensions in the order of the model's memory, without gaps.
+    """Return a tensor that lies in memory as the model does: in its order, with its gaps.
 
-    Where the model repeats one value along a dimension (expanded, stride 0), a value that does so
-    too is stored once. Only strided tensors have such an order; others are returned as they are.
+    Gaps (a slice of something larger) are as large a part as the model's; where they would take
+    more than MOST_WITH_GAPS bytes, there are none. Where the model repeats one value along a
+    dimension (expanded, stride 0), a value that does so too is stored once. Only strided tensors
+    have such an order; others are returned as they are.
     """
     if model.layout is not torch.strided or value.dim() != model.dim():
         return value
@@ -103,5 +109,30 @@ def like_strides(value: Tensor, model: Tensor) -> Tensor:
         return (axis > 0 or model.shape[0] > 1, -steps[axis])
 
     order = sorted(range(model.dim()), key=outermost_first)
+    wanted = _find_strides(laid.shape, model, order)
+    needed = 1 + sum((size - 1) * step for size, step in zip(laid.shape, wanted, strict=True))
+    if laid.numel() < needed <= MOST_WITH_GAPS / laid.element_size() and not laid.is_quantized:
+        made = torch.empty_strided(laid.shape, wanted, dtype=laid.dtype, device=laid.device)
+        return made.copy_(laid).expand(value.shape)
     back = sorted(range(model.dim()), key=order.__getitem__)
     return laid.permute(order).contiguous().permute(back).expand(value.shape)
+
+
+def _find_strides(shape: Sequence[int], model: Tensor, order: Sequence[int]) -> list[int]:
+    """Return strides of a shape in the order of a model, with gaps as large a part as its are.
+
+    order: the dimensions, outermost first. Windows that overlap are laid out beside each other.
+    """
+    strides = [1] * len(shape)
+    theirs = ours = after = 1  # the reach of the dimensions further in; where the next may begin
+    for axis in reversed(order):
+        size, step = model.shape[axis], model.stride(axis)
+        if size > 1 and step > 0:
+            same = ours == theirs and step >= theirs
+            strides[axis] = step if same else ceil(ours * max(1.0, step / theirs))
+            theirs += (size - 1) * max(step, theirs)
+        else:  # of one value nothing is told
+            strides[axis] = after
+        ours += max(0, shape[axis] - 1) * strides[axis]
+        after = max(ours, strides[axis] * shape[axis])
+    return strides

@@ -32,12 +32,13 @@ from harness.prepare.content import Unkeyable
 from harness.prepare.evict import MAKING
 from harness.prepare.footprint import ENVIRONMENT, Footprint
 from harness.prepare.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
+from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
 from harness.prepare.users import is_users
 
-FORMAT = 4
+FORMAT = 5
 """Of a variant's folder; raise it when what is stored changes."""
 
 
@@ -125,6 +126,19 @@ def prepare_step(base: str, step: str, seed: int, token: str) -> dict[str, Any]:
     return _keep(making, make)
 
 
+def key_by_reads(key: str) -> str:
+    """Return the key of a variant by what the files hold now that were read while it was made.
+
+    Which these are is known once it was made: its folder says so.
+    """
+    while (variant_folder(key) / "facts.json").is_file():
+        reads = read_facts(key)["reads"]
+        if not has_changed(reads):
+            break
+        key = digest(key, digest_files(reads))
+    return key
+
+
 def step_key(base: str, step: str, seed: int, token: str) -> str:
     """Return the key of a variant with one more technique applied."""
     sources = digest_sources([factory_module("technique", step)])
@@ -169,10 +183,12 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
 
     `make` gives the subject and the key of its data.
     """
+    making.key = key_by_reads(making.key)
     folder = variant_folder(making.key)
     if (folder / "facts.json").is_file():
         return read_facts(making.key)
-    subject, data = make()
+    with watch_reads() as reads:
+        subject, data = make()
     way = making.way
     facts = {
         "variant": making.key,
@@ -188,6 +204,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         "trained": subject.data is not None and subject.recipe is not None,
         "settings": read_global_settings(),
         "changed": making.changed,
+        "reads": reads,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))

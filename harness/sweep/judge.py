@@ -62,13 +62,15 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         wanted = baseline.get("outputs", outputs)
         alike = wanted.shape == outputs.shape
         lost = np.isinf(outputs) | np.isnan(outputs)
-        alone = lost & np.isfinite(wanted) if alike else lost
+        same = (wanted == outputs) | (np.isnan(wanted) & np.isnan(outputs)) if alike else ~lost
+        alone = lost & ~same
         broken = np.isnan(outputs) | (outputs == np.inf)
         if alone.any() and alike:
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
-                         "are not: fidelity is 0")  # fmt: skip
+                         "are not, or are another: fidelity is 0")  # fmt: skip
         elif lost.all():
-            found.append("none of the outputs is a finite number: there is no fidelity")
+            found.append("none of the outputs is a finite number of 32 bits: fidelity tells no "
+                         "more than whether they are the same")  # fmt: skip
         elif broken.any():
             found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
                          "out where the baseline's are too")  # fmt: skip

@@ -118,9 +118,10 @@ class Workbench:
     ) -> str:  # fmt: skip
         """Return the key of a variant, built and not made."""
         torch.set_num_threads(threads)
-        key = make.build_keyed(model, recipes, seed, token, batch, device).key
+        built = make.build_keyed(model, recipes, seed, token, batch, device)
+        key = make.key_by_reads(built.key)
         for step in steps:
-            key = make.step_key(key, step, seed, token)
+            key = make.key_by_reads(make.step_key(key, step, seed, token))
         return key
 
     def limit_memory(self, limit_bytes: int) -> None:

@@ -136,10 +136,12 @@ def test_masked_outputs_are_left_out_of_fidelity_where_both_have_them(mask: floa
     assert relative_fidelity(wanted, np.array([[0.0, 3.0, 4.0]] * 2)) == 0
 
 
-def test_equal_outputs_have_fidelity_one_if_there_is_a_number_among_them() -> None:
+def test_equal_outputs_have_fidelity_one_unless_they_are_no_numbers() -> None:
     for same in (np.zeros(4), np.full(4, 1e25), [5.0], [np.nan, 5.0], [-np.inf, 0.0]):
         assert relative_fidelity(same, same) == 1
-    for none in ([], np.full(4, np.nan), np.full(4, -np.inf), [np.nan, np.inf]):
+    for same in (np.full(4, -np.inf), [np.inf, -np.inf]):
+        assert relative_fidelity(same, same) == 1, "as told, though no number is among them"
+    for none in ([], np.full(4, np.nan), [np.nan, np.inf]):
         assert isnan(relative_fidelity(none, none))
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.measure import runtimes
 from harness.measure.runtimes import like_strides, take_batch
 
 LAYOUTS = {
@@ -53,6 +54,60 @@ def test_a_single_picture_that_was_made_channels_last_stays_so_in_a_batch() -> N
     picture = torch.rand(64, 48, 3).permute(2, 0, 1)[None]
     (made,) = take_batch((picture,), 8)
     assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+GAPS = {
+    "every other column": torch.rand(2, 4, 32)[:, :, ::2],
+    "every sixteenth": torch.rand(1, 8, 64)[:, :, ::16],
+    "a crop": torch.rand(3, 1, 20, 30)[:, :, 4:10, 5:12],
+    "padded rows": torch.rand(2, 128)[:, :70],
+    "every other row": torch.rand(8, 5)[::2],
+    "a crop, channels last": torch.rand(2, 20, 30, 3)[:, 4:9, 5:12].permute(0, 3, 1, 2),
+}
+
+
+@pytest.mark.parametrize("layout", GAPS)
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+def test_the_gaps_of_a_slice_are_kept_for_every_batch(layout: str, batch: int) -> None:
+    """A read of each second number takes as long as one of all."""
+    sliced = GAPS[layout]
+    (made,) = take_batch((sliced,), batch)
+    assert torch.equal(made, sliced[torch.arange(batch) % len(sliced)])
+    told = [axis for axis in range(1, sliced.dim()) if sliced.shape[axis] > 1]
+    assert [made.stride(axis) for axis in told] == [sliced.stride(axis) for axis in told]
+    if len(sliced) > 1 and batch > 1:
+        assert made.stride(0) == sliced.stride(0)
+    if batch > 1:
+        assert like_strides(made.clone(), made).stride() == made.stride()
+
+
+def test_gaps_that_would_fill_the_memory_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "MOST_WITH_GAPS", 4096)
+    column = torch.rand(4, 1000)[:, :1]
+    (made,) = take_batch((column,), 8)
+    assert made.is_contiguous()
+    assert torch.equal(made, column[torch.arange(8) % 4])
+
+
+def test_windows_that_overlap_are_laid_beside_each_other() -> None:
+    windows = torch.rand(2, 10).unfold(1, 3, 1)
+    (made,) = take_batch((windows,), 4)
+    assert torch.equal(made, windows[torch.arange(4) % 2])
+    assert made.is_contiguous()
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_slice_of_any_permutation_keeps_its_strides_and_values(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    axes = data.draw(st.permutations(range(len(shape))))
+    steps = [slice(None, None, data.draw(st.integers(1, 3))) for _ in shape]
+    sliced = torch.rand(shape).permute(axes)[tuple(steps)]
+    (made,) = take_batch((sliced,), len(sliced))
+    assert torch.equal(made, sliced)
+    told = [axis for axis in range(1, sliced.dim()) if sliced.shape[axis] > 1]
+    if len(sliced) > 1:
+        assert [made.stride(axis) for axis in told] == [sliced.stride(axis) for axis in told]
 
 
 def test_sparse_inputs_are_left_as_they_are() -> None:

@@ -528,7 +528,7 @@ def net():
 @pytest.mark.parametrize(
     "expression",
     ["self.scale", "CONFIG.scale", "by_default()", "LOCKED.scale", "beside.kept()",
-     "F.hardtanh(torch.ones(()))", "SCALES.one.value"],
+     "F.hardtanh(torch.ones(()))", "SCALES.one.value", "read()"],
 )  # fmt: skip
 def test_training_is_repeated_when_what_it_depends_on_has_changed_and_only_then(
     launcher: Launcher, tmp_path: Path, expression: str
@@ -545,8 +545,11 @@ def test_training_is_repeated_when_what_it_depends_on_has_changed_and_only_then(
             f"import functools\n@functools.cache\ndef kept():\n    return {scale}\n",
         )
         with launcher.worker(imports) as worker:
-            facts = worker.call("prepare_base", 60, model=f"{file}:net", recipes=[], seed=0,
-                                token="a test", threads=1)  # fmt: skip
+            asked = {"model": f"{file}:net", "recipes": [], "seed": 0, "token": "a test",
+                     "threads": 1}  # fmt: skip
+            facts = worker.call("prepare_base", 60, **asked)
+        with launcher.worker(imports) as worker:
+            assert worker.call("find_key", 60, steps=[], **asked) == facts["variant"]
         launcher.close_templates()
         found.append(facts["variant"])
     assert found[0] == found[1] != found[2]
