@@ -36,15 +36,16 @@ def look_up_technique(text: str) -> dict[str, Any]:
 def look_up_model(text: str, techniques: Sequence[str] = ()) -> dict[str, Any]:
     """Return a model's canonical name and its task; built once, to find mistakes early.
 
-    `refusals` and `mistakes` say, by pipeline, which of them do not suit it and why.
+    `wrong` says why it is no model, where it is none; `refusals` and `mistakes`, by pipeline, which
+    of them do not suit it and why.
     """
     entry, call = registry.find("model", text)
-    found: dict[str, Any] = {"text": str(call), "task": str(call)}
+    found: dict[str, Any] = {"text": str(call), "task": str(call), "wrong": ""}
     reasons: dict[str, dict[str, str]] = {"refusals": {}, "mistakes": {}}
     try:
         subject = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
-    except SpecError:
-        raise
+    except SpecError as mistake:
+        return found | reasons | {"wrong": str(mistake)}
     except Exception:  # a model that cannot be built becomes failed cells, with its message
         return found | reasons
     for technique in techniques:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
             text: ask("model", text, f"models[{number}]", techniques=names)
             for number, text in enumerate(axes.models)
         }
+        _check_models({text: facts["wrong"] for text, facts in models.items()}, where)
         rules = [rule.rule() for rule in grid.exclude]
         for number, rule in enumerate(rules):
             for kind in ("model", "technique"):
@@ -136,7 +137,8 @@ def resolve(grid: Grid, launcher: Launcher, where: str) -> Plan:
     check_exclusions(resolved, where)
     if grid.task == TRAINING:
         _check_recipes(names, techniques, where)
-    _check_mistakes(names, [facts["mistakes"] for facts in models.values()], where)
+    right = [facts["mistakes"] for facts in models.values() if not facts["wrong"]]
+    _check_mistakes(names, right, where)
     refusals = {facts["text"]: facts["refusals"] | facts["mistakes"] for facts in models.values()}
     return Plan(resolved, techniques, tasks, refusals)
 
@@ -157,6 +159,14 @@ def _check_recipes(names: Sequence[str], techniques: dict[str, Technique], where
                 'task = "training" measures how models are trained. Name recipes, such as '
                 "optimizer('sgd'), or leave the task out."
             )
+
+
+def _check_models(wrong: Mapping[str, str], where: str) -> None:
+    """Raise UserError where no model is one; beside others, one that is none has failed cells."""
+    if all(wrong.values()):
+        text, why = next(iter(wrong.items()))
+        why = why if text in why else f"{text}: {why}"
+        raise UserError(_with_place(why, where, "models[0]"))
 
 
 def _check_mistakes(
