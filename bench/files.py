@@ -13,9 +13,21 @@ from bench.errors import SpecError
 OUR_PACKAGES = ("bench", "harness")
 
 
+def expand_home(text: str) -> Path:
+    """Return a path with `~` at its beginning as the home folder; in `./~x` it is a name.
+
+    As it is written where nobody knows that folder.
+    """
+    path = Path(text)
+    try:
+        return path.expanduser() if text.startswith("~") else path
+    except RuntimeError:
+        return path
+
+
 def load_file(file: str) -> ModuleType:
     """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
-    path = Path(file).expanduser().resolve()
+    path = expand_home(file).resolve()
     if not path.is_file():
         raise SpecError(f"No such file: {file}.")
     name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -56,7 +68,7 @@ def _explain(file: str, error: BaseException) -> str:
         )
     elif isinstance(error, ImportError) and error.name:
         top = error.name.partition(".")[0]
-        folders = (Path(file).expanduser().resolve().parent, Path.cwd())
+        folders = (expand_home(file).resolve().parent, Path.cwd())
         own = [folder / name for folder in folders for name in (top, f"{top}.py")]
         if top in OUR_PACKAGES and any(path.exists() for path in own):
             hint = f" {top} is a package of paretogrid's own; give yours another name."

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -28,7 +27,7 @@ from typing import (
 )
 
 from bench.errors import Refusal, SpecError, suggest
-from bench.files import load_file
+from bench.files import expand_home, load_file
 from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def _read_call(kind: Kind, text: str) -> Call:
     prefix, colon, path = text.strip().partition(":")
     if kind != "dataset" or not colon or "(" in prefix or prefix.endswith(".py"):
         return parse_call(text)
-    if Path(path).expanduser().exists():
+    if expand_home(path).exists():
         return Call(prefix, (path,))
     call = parse_call(text)
     prefix, _, path = call.name.partition(":")

@@ -12,10 +12,10 @@ from harness.errors import UserError
 def read_path(text: str | Path) -> Path:
     """Return a path with `~` as the home folder; raise UserError where nobody knows that folder.
 
-    A shell leaves `--results=~/x` and a quoted `'~/x'` as they are.
+    A shell leaves `--results=~/x` and a quoted `'~/x'` as they are. In `./~x` it is a name.
     """
     try:
-        return Path(text).expanduser()
+        return Path(text).expanduser() if str(text).startswith("~") else Path(text)
     except RuntimeError:
         raise UserError(
             f"{text}: there is no home folder here. Write the whole path instead of ~."

@@ -30,7 +30,11 @@ class Split:
         if self.inputs.dim() == 0 or self.labels.dim() == 0:
             raise SpecError("Inputs and labels need a first dimension: the examples.")
         if len(self.inputs) != len(self.labels):
-            raise SpecError(f"{len(self.inputs)} inputs but {len(self.labels)} labels.")
+            shapes = f"inputs {tuple(self.inputs.shape)}, labels {tuple(self.labels.shape)}"
+            raise SpecError(
+                f"{len(self.inputs)} inputs but {len(self.labels)} of labels ({shapes}): the first "
+                "dimension of both is the examples, and as long."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

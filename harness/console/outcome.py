@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from harness.store import Run
 from harness.sweep.heat import DECISION
 from harness.wording import counted
 
+MOST_WARNINGS = 3
+
 
 def print_outcome(frame: Frame, made: Run, page: str) -> None:
     """Print how many cells were measured, why others were not, and where everything is."""
@@ -23,10 +26,20 @@ def print_outcome(frame: Frame, made: Run, page: str) -> None:
         reasons = frame.cells[frame.cells["status"] == kind].groupby("message", sort=False).size()
         for message, count in reasons.items():
             out.print(f"  {kind} ({count}): {message}")
+    for warning, count in count_warnings(frame.cells).items():
+        out.print(f"  warning ({count}): {warning}")
     if saved := tell_saved(frame.cells, made.facts()):
         out.print(saved)
     out.print(f"Results: {made.folder / 'cells.parquet'}")
     out.print(f"Report:  {page}")
+
+
+def count_warnings(cells: pd.DataFrame) -> dict[str, int]:
+    """Return the commonest warnings of cells, with how many have each; the rest in one line."""
+    told = Counter(text for warnings in cells["warnings"].dropna() for text in warnings)
+    found = dict(told.most_common(MOST_WARNINGS))
+    rest = sum(told.values()) - sum(found.values())
+    return found | ({"others, in the report": rest} if rest else {})
 
 
 def tell_saved(cells: pd.DataFrame, facts: Mapping[str, Any]) -> str:

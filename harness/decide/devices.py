@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import exp, hypot, log
 from typing import Any
@@ -166,7 +166,14 @@ def energy_of_inference(cell: Row) -> float:
 
 
 def find_scalings(frame: Frame) -> Iterator[Scaling]:
-    """Yield how each variant on each device with each batch speeds up with threads."""
+    """Yield how each variant on each device with each batch speeds up with threads.
+
+    Cells that had fewer threads than they were given tell nothing of it.
+    """
+    measured = frame.measured
+    if "threads_in_effect" in measured:
+        fewer = measured["threads_in_effect"] < measured["threads"]
+        frame = replace(frame, cells=measured[~fewer.fillna(False).astype(bool)])
     cells = average_seeds(frame)
     cells = cells[cells["latency_s"].notna() & cells["threads"].notna()]
     by = [*SAME, "runtime", "device", "batch"]

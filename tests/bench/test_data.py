@@ -163,7 +163,7 @@ def test_the_three_parts_of_a_division_do_not_meet() -> None:
 
 
 def test_inputs_and_labels_of_different_length_are_refused() -> None:
-    with pytest.raises(SpecError, match="3 inputs but 2 labels"):
+    with pytest.raises(SpecError, match="3 inputs but 2 of labels"):
         Split(torch.zeros(3, 1), torch.zeros(2))
 
 

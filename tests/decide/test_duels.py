@@ -151,3 +151,12 @@ def test_a_price_table_names_its_date_and_source(gone: str) -> None:
     data = {name: value for name, value in PRICES.items() if name != gone}
     with pytest.raises(UserError, match=f"the test, {gone}"):
         parse_prices(data, "the test")
+
+
+def test_threads_that_never_worked_say_nothing_of_threads() -> None:
+    """As where the environment takes them away: the record has how many there were."""
+    rows = [timed(1.0, threads=count, threads_in_effect=1) for count in (1, 2)]
+    assert not [*find_scalings(make_frame(rows))]
+    rows[1]["threads_in_effect"] = 2
+    (found,) = find_scalings(make_frame(rows))
+    assert found.threads == (1, 2)

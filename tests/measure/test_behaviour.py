@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -97,3 +98,20 @@ def test_a_batch_of_any_size_is_tried_with_two_examples(rows: int) -> None:
     behaviour = try_out(Does(lambda x, y: seen.append(len(x))), given)
     assert behaviour == Behaviour()
     assert set(seen) <= {2}
+
+
+class Threaded(nn.Module):
+    """A model that calls a layer in a thread, where no mode of the caller's holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.layer, x).result()
+
+
+def test_a_layer_in_a_thread_is_called_as_it_can_be() -> None:
+    """It would keep what it read for its gradients, and inference mode's tensors forbid that."""
+    assert try_out(Threaded(), inputs()[:1]) == Behaviour(takes_gradients=True)

@@ -55,6 +55,16 @@ def test_a_mistake_of_ours_about_a_cell_is_told_and_the_others_go_on(
     assert list(rows.loc[["baseline", "int8-dynamic"], "status"]) == ["measured"] * 2
 
 
+def test_a_model_that_is_none_costs_its_own_cells_only(measure: Measure, tmp_path: Path) -> None:
+    none = "def none():\n    return nn.Linear(8, 8), {'x': torch.randn(2, 8)}\n"
+    (tmp_path / "nets.py").write_text(NETS + none)
+    cells = measure(models=[f"{tmp_path}/nets.py:none", f"{tmp_path}/nets.py:small"],
+                    techniques=["bf16"])  # fmt: skip
+    assert cells["status"].value_counts().to_dict() == {"failed": 2, "measured": 2}
+    failed = cells[cells["status"] == "failed"]
+    assert failed["message"].str.contains("as a tuple in the order of forward").all()
+
+
 def test_a_mistake_of_ours_about_answers_is_each_cell_s_that_has_them(
     measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
