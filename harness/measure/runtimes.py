@@ -85,7 +85,21 @@ def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     whatever the batch.
     """
     rows = torch.arange(batch) % len(inputs[0])
-    return tuple(like_strides(value.detach()[rows], value) for value in inputs)
+    return tuple(like_strides(_take_rows(value.detach(), rows), value) for value in inputs)
+
+
+def _take_rows(value: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of an input; raise WorkerRefusal where its layout has none to be taken."""
+    if value.layout is torch.strided and not value.is_nested:
+        return value[rows]
+    try:
+        return value.index_select(0, rows)
+    except RuntimeError:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise WorkerRefusal(
+            f"An example input is {kind}, of which no batch can be made. Give a dense one, and "
+            "convert it in the model's forward."
+        ) from None
 
 
 def like_strides(value: Tensor, model: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.errors import WorkerRefusal
 from harness.measure import runtimes
 from harness.measure.runtimes import like_strides, take_batch
 
@@ -108,6 +109,17 @@ def test_any_slice_of_any_permutation_keeps_its_strides_and_values(data: st.Data
     told = [axis for axis in range(1, sliced.dim()) if sliced.shape[axis] > 1]
     if len(sliced) > 1:
         assert [made.stride(axis) for axis in told] == [sliced.stride(axis) for axis in told]
+
+
+def test_a_sparse_input_has_a_batch_or_a_reason() -> None:
+    eye = torch.eye(2)
+    (made,) = take_batch((eye.to_sparse(),), 3)
+    assert torch.equal(made.to_dense(), eye[[0, 1, 0]])
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    for value, kind in ((eye.to_sparse_bsr(1), "sparse_bsr"), (eye.to_mkldnn(), "_mkldnn"),
+                        (nested, "nested")):  # fmt: skip
+        with pytest.raises(WorkerRefusal, match=f"{kind}.*Give a dense one"):
+            runtimes._take_rows(value, torch.arange(3) % 2)
 
 
 def test_sparse_inputs_are_left_as_they_are() -> None:
