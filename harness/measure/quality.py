@@ -12,7 +12,7 @@ import torch
 from bench.subject import Subject
 from bench.tasks import first_tensor, predict
 from harness.measure.devices import Device
-from harness.measure.runtimes import Program, like_strides, take_batch
+from harness.measure.runtimes import Program, like_strides, take_batch, take_rows
 from harness.scores import relative_fidelity
 
 Mode = Callable[[], AbstractContextManager[Any]]
@@ -81,7 +81,8 @@ def _run_in_batches(
     parts = []
     with mode():
         for start in range(0, count, batch):
-            rows = tuple(value[start : start + batch] for value in inputs)
+            chosen = torch.arange(start, min(count, start + batch))
+            rows = tuple(take_rows(value, chosen) for value in inputs)
             filled = tuple(
                 device.place(like_strides(value, model))
                 for value, model in zip(take_batch(rows, batch), like, strict=True)

@@ -85,10 +85,10 @@ def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     whatever the batch.
     """
     rows = torch.arange(batch) % len(inputs[0])
-    return tuple(like_strides(_take_rows(value.detach(), rows), value) for value in inputs)
+    return tuple(like_strides(take_rows(value.detach(), rows), value) for value in inputs)
 
 
-def _take_rows(value: Tensor, rows: Tensor) -> Tensor:
+def take_rows(value: Tensor, rows: Tensor) -> Tensor:
     """Return rows of an input; raise WorkerRefusal where its layout has none to be taken."""
     if value.layout is torch.strided and not value.is_nested:
         return value[rows]

@@ -119,7 +119,7 @@ def test_a_sparse_input_has_a_batch_or_a_reason() -> None:
     for value, kind in ((eye.to_sparse_bsr(1), "sparse_bsr"), (eye.to_mkldnn(), "_mkldnn"),
                         (nested, "nested")):  # fmt: skip
         with pytest.raises(WorkerRefusal, match=f"{kind}.*Give a dense one"):
-            runtimes._take_rows(value, torch.arange(3) % 2)
+            runtimes.take_rows(value, torch.arange(3) % 2)
 
 
 def test_sparse_inputs_are_left_as_they_are() -> None:

@@ -699,6 +699,51 @@ def test_a_model_that_writes_into_its_inputs_gets_fresh_ones_for_every_call(
         assert rows[name]["latency_s"] > 0.5 * rows["copying"]["latency_s"]
 
 
+LAYOUTS = """
+import torch
+from torch import nn
+
+class Reads(nn.Module):
+    def __init__(self, strides):
+        super().__init__()
+        self.strides = strides
+    def forward(self, x):
+        assert x.stride()[1:] == self.strides[1:], x.stride()
+        return x.square()
+
+class Sums(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 3))
+    def forward(self, x):
+        assert x.layout == torch.sparse_coo
+        return x @ self.weight
+
+def sliced():
+    x = torch.rand(1, 64, 2048)[:, :, ::16]
+    return Reads(x.stride()), x
+def dense():
+    x = torch.rand(1, 64, 128)
+    return Reads(x.stride()), x
+def sparse(): return Sums(), torch.eye(4, 8).to_sparse()
+def jagged(): return Sums(), torch.eye(4, 8).to_sparse_csr()
+"""
+
+
+def test_inputs_lie_in_memory_as_the_users_do_or_are_refused(
+    measure: Measure, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "layouts.py", LAYOUTS)
+    names = ("sliced", "dense", "sparse", "jagged")
+    cells = measure(models=[f"{file}:{name}" for name in names], batch=[4]).set_index("model")
+    told = {name: cells.loc[f"{file}:{name}", "status"] for name in names}
+    assert told == dict.fromkeys(names[:3], "measured") | {"jagged": "skipped"}
+    assert "Give a dense one" in cells.loc[f"{file}:jagged", "message"]
+    # A line of the cache for each number, where the dense input has one for sixteen.
+    sliced, dense = (cells.loc[f"{file}:{name}", "latency_s"] for name in names[:2])
+    assert sliced > 1.5 * dense
+
+
 CHILD = """
 import subprocess, sys
 import torch
