@@ -17,8 +17,9 @@ from harness.measure.topology import choose_processors, describe_choice
 from harness.wording import counted
 
 DENORMAL = 1e-40
-LARGE, REPEATS = 2**20, 8
-"""Numbers of an operator that every thread takes part in, and how often it runs."""
+LARGE, LOOKS = 2**20, (8, 16, 32, 64, 128)
+"""Numbers of an operator that every thread takes part in, and how often it runs until each look:
+the kernel tells what a thread has worked by the tick, which may be after several runs."""
 WORKING_SHARE = 0.05
 """Of the busiest thread's time, from which on another one is said to work."""
 LIMITS = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DYNAMIC")
@@ -85,11 +86,15 @@ def count_working_threads() -> int:
     numbers = torch.zeros(LARGE)
     numbers.exp()  # starts the threads
     before = read_worked_ns()
-    for _ in range(REPEATS):
-        numbers.exp()
-    took_ns = {thread: end - before.get(thread, 0) for thread, end in read_worked_ns().items()}
-    most_ns = max(took_ns.values(), default=0)
-    working = sum(took > WORKING_SHARE * most_ns for took in took_ns.values())
+    working = 1
+    for repeats in LOOKS:
+        for _ in range(repeats):
+            numbers.exp()
+        took_ns = [end - before.get(thread, 0) for thread, end in read_worked_ns().items()]
+        most_ns = max(took_ns, default=0)
+        working = sum(took > WORKING_SHARE * most_ns for took in took_ns)
+        if working >= torch.get_num_threads():
+            break
     return max(1, min(working, torch.get_num_threads()))
 
 

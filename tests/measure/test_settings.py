@@ -112,3 +112,14 @@ def test_one_thread_is_left_where_it_is() -> None:
     before = os.sched_getaffinity(threading.get_native_id())
     settings.pin_pool(1)
     assert os.sched_getaffinity(threading.get_native_id()) == before
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="threads share the one processor")
+def test_threads_that_work_are_always_seen() -> None:
+    """By the tick of the kernel, at which it says what each has worked."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert {settings.count_working_threads() for _ in range(50)} == {2}
+    finally:
+        torch.set_num_threads(before)
