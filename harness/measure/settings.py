@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from harness.measure.allocator import describe_allocator
-from harness.measure.processor import usable_processors
+from harness.measure.processor import container_limits
 from harness.measure.topology import choose_processors, describe_choice
 from harness.wording import counted
 
@@ -181,15 +181,16 @@ def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
         warnings.append(
             f"{counted(threads, 'thread')} asked for, {found['threads_in_effect']} in effect{why}"
         )
-    cores, usable = len(found["affinity_in_effect"]), usable_processors()
+    cores = len(found["affinity_in_effect"])
+    quota = container_limits(Path("/"))["cpus"]  # the caller is pinned: its own set tells nothing
     if threads > cores:
         warnings.append(
             f"oversubscribed: {counted(threads, 'thread')} on {counted(cores, 'processor')}"
         )
-    elif threads > usable:
+    elif quota is not None and threads > quota:
         warnings.append(
             f"oversubscribed: {counted(threads, 'thread')}, and the container allows the "
-            f"time of {counted(usable, 'processor')}"
+            f"time of {counted(quota, 'processor')}"
         )
     elif wanted["pin"] and cores != threads:
         warnings.append(f"pinning to {counted(threads, 'processor')} asked for, {cores} in effect")

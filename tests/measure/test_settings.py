@@ -123,3 +123,21 @@ def test_threads_that_work_are_always_seen() -> None:
         assert {settings.count_working_threads() for _ in range(50)} == {2}
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("quota", [None, 0.5, 1, 2])
+def test_a_thread_for_each_processor_is_too_many_for_a_smaller_quota_only(
+    quota: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the thread that asks is pinned to, which is one of the processors."""
+    monkeypatch.setattr(settings, "container_limits", lambda _: {"cpus": quota})
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        told = settings.compare_settings(
+            WANTED | {"threads": 2}, FOUND | {"threads_in_effect": 2, "affinity_in_effect": [0, 1]}
+        )
+    finally:
+        os.sched_setaffinity(0, before)
+    assert len(told) == (quota is not None and quota < 2)
+    assert not told or told[0].startswith("oversubscribed: 2 threads, and the container allows")
