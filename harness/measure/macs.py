@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from bench.tasks import find_tensors
 from harness.measure.dispatch import OperatorMode
@@ -28,6 +29,8 @@ OUTSIDE = "outside PyTorch"
 class MacCounter(OperatorMode):
     """Adds up the multiply-accumulates of what runs, and remembers which operators ran.
 
+    Elementwise products count where they are summed: `(x * w).sum(-1)` is a matrix product. Those
+    of a tensor with itself do not, as of a norm's.
     seen: operators, and whether each only made a view. unknown: those that may multiply and have no
     formula. shares, unknown_in: by whose name was the last of `owners` then.
     """
@@ -35,6 +38,7 @@ class MacCounter(OperatorMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs = 0.0
+        self._products = WeakTensorKeyDictionary()
         self._places: Counter[int] = Counter()
         self._lifted: set[int] = set()
         self.watching = False
@@ -84,6 +88,10 @@ class MacCounter(OperatorMode):
         if any(_place_of(tensor) in self._lifted for tensor in find_tensors(outputs)):
             self.note_unknown(f"{OUTSIDE} (outputs that no operator made)")
 
+    def _add(self, macs: float) -> None:
+        self.macs += macs
+        self.shares[self.owner] = self.shares.get(self.owner, 0.0) + macs
+
     def note_unknown(self, what: str) -> None:
         """Remember something that may multiply and is not counted."""
         self.unknown.add(what)
@@ -106,17 +114,28 @@ class MacCounter(OperatorMode):
         if self.watching:
             self.know(out)
             self._note_lifted(out, packet is aten.lift_fresh, view)
+            if packet is aten.mul and _are_two(args):
+                self._products[out] = True
         if formula is not None:
             try:
                 found = formula(out, *args, **kwargs)
             except Exception:  # shapes that no formula expects
                 self.note_unknown(str(packet))
                 return out
-            self.macs += found
-            self.shares[self.owner] = self.shares.get(self.owner, 0.0) + found
+            self._add(found)
+        elif self.watching and packet is aten.sum and args[0] in self._products:
+            self._add(float(args[0].numel()))
         elif not is_harmless(func, args):
             self.note_unknown(str(packet))
         return out
+
+
+def _are_two(factors: Sequence[Any]) -> bool:
+    """Tell whether these are two tensors of several numbers, and not the same one twice."""
+    one, other = factors[:2]
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return False
+    return min(one.numel(), other.numel()) > 1 and _place_of(one) != _place_of(other)
 
 
 LEAVING = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage")

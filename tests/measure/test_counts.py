@@ -308,3 +308,34 @@ def test_a_copy_that_pytorch_makes_leaves_nothing() -> None:
             return self.layer(copy.deepcopy(inputs))
 
     assert count_macs(Copying(), (torch.randn(1, 4),)) == (16, [])
+
+
+class Weighs(nn.Module):
+    """A model that multiplies elements, with weights of a row and of a matrix."""
+
+    def __init__(self, how: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.how = how
+        self.row, self.matrix = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(16, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(x, self.row, self.matrix)
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        (lambda x, row, matrix: (x[:, :, None] * matrix).sum(1), 16 * 8),
+        (lambda x, row, matrix: x @ matrix, 16 * 8),
+        (lambda x, row, matrix: (x * row).sum(-1), 16),
+        (lambda x, row, matrix: x @ row, 16),
+        (lambda x, row, matrix: (x[:, :, None] * matrix).relu().sum(1), 0),  # no product of both
+        (lambda x, row, matrix: x * row, 0),
+        (lambda x, row, matrix: (x * 3).sum(-1), 0),
+        (lambda x, row, matrix: x * (x * x).sum(-1, keepdim=True), 0),
+    ],
+)
+def test_products_that_are_summed_count_as_the_matrix_product_that_they_are(
+    how: Callable[[Tensor, Tensor, Tensor], Tensor], wanted: int
+) -> None:
+    assert count_macs(Weighs(how), (torch.randn(5, 16),)) == (wanted, [])
