@@ -13,6 +13,7 @@ import typer
 from harness.commands.options import FILE, ResultsOption
 from harness.console.streams import out
 from harness.decide.prices import read_prices
+from harness.errors import UserError
 from harness.published.columns import read_csv, read_map
 from harness.published.table import Published, make_cells
 from harness.published.timm import read_timm
@@ -60,9 +61,11 @@ def _keep(published: Published, kind: str, price: Path | None, results: str | No
         "cwd": str(Path.cwd()), **prices,
     }  # fmt: skip
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    for line in published.told:
+        out.print(line)
+    if published.cells.empty:
+        raise UserError("No row is a cell, and no run was made: the lines above say why.")
     rows = make_cells(published.cells, now)  # first: a mistake leaves no run behind
     made = Run.create(results_folder(results), kind, facts)
     made.write_cells(rows)
-    for line in published.told:
-        out.print(line)
     out.print(f"{counted(len(published.cells), 'cell')}: {made.folder / 'cells.parquet'}")

@@ -115,10 +115,10 @@ def _read_file(path: Path, columns: ColumnMap, told: list[str]) -> pd.DataFrame:
             continue
         base = name.removesuffix("_low").removesuffix("_high")
         numbers = read_numbers(plain[source.column], source.unit, base)
-        unread = int((numbers.isna() & (text != "")).sum())
-        if unread:
-            some = counted(unread, "value")
-            told.append(f"{path.name}: {some} of {source.column} not numeric: left empty")
+        unread = text[numbers.isna() & (text != "")]
+        if len(unread):
+            some = f"{counted(len(unread), 'value')} of {source.column} not numeric"
+            told.append(f"{path.name}: {some}, left empty: {name_some(unread)}")
         if source.per is not None:
             parts = read_numbers(plain[source.per])
             no_part = (parts <= 0) | (parts.isna() & numbers.notna())

@@ -150,6 +150,16 @@ def test_the_same_measurement_twice_is_refused_and_leaves_no_run(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_table_of_which_no_row_is_kept_makes_no_run(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "map.toml").write_text(TABLE_MAP)
+    (tmp_path / "t.csv").write_text("name,top1,ms\na,70,-1\nb,70,0\n")
+    done = command("import", "csv", "t.csv", "--map", "map.toml")
+    assert done.returncode == 2
+    assert "2 rows left out, ms is not positive: a, b" in done.stdout
+    assert "No row is a cell" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_imported_run_has_a_report_and_nothing_to_resume(
     imported: Command, tmp_path: Path
 ) -> None:
@@ -181,7 +191,7 @@ def test_any_table_is_imported_by_a_map_of_its_columns(tmp_path: Path) -> None:
     assert cells["accuracy"].tolist()[0] == pytest.approx(0.8)
     assert np.isnan(cells["accuracy"].tolist()[1])
     told = " ".join(published.told)
-    assert "1 value of top1 not numeric" in told
+    assert "1 value of top1 not numeric, left empty: none" in told
     assert "columns not used: extra" in told
     assert "1 row without a model left out" in told
     table = make_cells(cells, "now").to_pandas()
