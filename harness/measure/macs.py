@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from bench.tasks import find_tensors
 from harness.measure.dispatch import OperatorMode
 from harness.measure.formulas import aten, find_formulas, is_harmless
+from harness.measure.products import SummedProducts, place_of
 
 OUTSIDE = "outside PyTorch"
 
@@ -29,8 +29,7 @@ OUTSIDE = "outside PyTorch"
 class MacCounter(OperatorMode):
     """Adds up the multiply-accumulates of what runs, and remembers which operators ran.
 
-    Elementwise products count where they are summed: `(x * w).sum(-1)` is a matrix product. Those
-    of a tensor with itself do not, as of a norm's.
+    Elementwise products count where they are summed: `(x * w).sum(-1)` is a matrix product.
     seen: operators, and whether each only made a view. unknown: those that may multiply and have no
     formula. shares, unknown_in: by whose name was the last of `owners` then.
     """
@@ -38,7 +37,7 @@ class MacCounter(OperatorMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs = 0.0
-        self._products = WeakTensorKeyDictionary()
+        self._products = SummedProducts()
         self._places: Counter[int] = Counter()
         self._lifted: set[int] = set()
         self.watching = False
@@ -57,7 +56,7 @@ class MacCounter(OperatorMode):
     def know(self, values: Any) -> None:
         """Remember where tensors lie as long as they live: what comes from there is no stranger."""
         for tensor in find_tensors(values):
-            place = _place_of(tensor)
+            place = place_of(tensor)
             self._places[place] += 1
             weakref.finalize(tensor, self._forget, place).atexit = False
 
@@ -69,14 +68,14 @@ class MacCounter(OperatorMode):
         if not self.watching:
             return
         for tensor in find_tensors(values):
-            place = _place_of(tensor)
+            place = place_of(tensor)
             if place and self._places[place] <= 0:
                 self.note_unknown(f"{OUTSIDE} (a tensor that no operator made)")
                 self.know(tensor)
 
     def _note_lifted(self, out: Any, lifted: bool, view: bool) -> None:
         """Keep in mind which tensors are numbers from Python, until their memory is another's."""
-        places = {_place_of(tensor) for tensor in find_tensors(out)}
+        places = {place_of(tensor) for tensor in find_tensors(out)}
         if lifted:
             self._lifted |= places
         elif not view:
@@ -85,7 +84,7 @@ class MacCounter(OperatorMode):
     def finish(self, outputs: Any) -> None:
         """Look at what the whole call returned: an operator's result, not numbers from Python."""
         self._look_for_strangers(outputs)
-        if any(_place_of(tensor) in self._lifted for tensor in find_tensors(outputs)):
+        if any(place_of(tensor) in self._lifted for tensor in find_tensors(outputs)):
             self.note_unknown(f"{OUTSIDE} (outputs that no operator made)")
 
     def _add(self, macs: float) -> None:
@@ -114,8 +113,6 @@ class MacCounter(OperatorMode):
         if self.watching:
             self.know(out)
             self._note_lifted(out, packet is aten.lift_fresh, view)
-            if packet is aten.mul and _are_two(args):
-                self._products[out] = True
         if formula is not None:
             try:
                 found = formula(out, *args, **kwargs)
@@ -123,24 +120,16 @@ class MacCounter(OperatorMode):
                 self.note_unknown(str(packet))
                 return out
             self._add(found)
-        elif self.watching and packet is aten.sum and args[0] in self._products:
-            self._add(float(args[0].numel()))
-        elif not is_harmless(func, args):
+            return out
+        changes = getattr(getattr(func, "_schema", None), "is_mutable", False)
+        self._add(self._products.count(packet, args, out, view, changes))
+        if not is_harmless(func, args):
             self.note_unknown(str(packet))
         return out
 
 
-def _are_two(factors: Sequence[Any]) -> bool:
-    """Tell whether these are two tensors of several numbers, and not the same one twice."""
-    one, other = factors[:2]
-    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
-        return False
-    return min(one.numel(), other.numel()) > 1 and _place_of(one) != _place_of(other)
-
-
 LEAVING = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage")
 """Methods of tensors that hand memory over to something that is not PyTorch."""
-_storage_of = Tensor.untyped_storage
 
 
 @contextlib.contextmanager
@@ -202,13 +191,6 @@ def count_call(counter: MacCounter, program: Callable[..., Any], inputs: Sequenc
     with unfused_attention(), counter, watching_departures(counter):
         outputs = program(*inputs)
     counter.finish(outputs)
-
-
-def _place_of(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; 0 where it has none of its own."""
-    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
-        return 0
-    return _storage_of(tensor).data_ptr()
 
 
 @contextlib.contextmanager

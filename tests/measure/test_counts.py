@@ -323,6 +323,29 @@ class Weighs(nn.Module):
 
 
 @pytest.mark.parametrize(
+    "how",
+    [
+        lambda x, row, matrix: x @ matrix,
+        lambda x, row, matrix: (x[:, :, None] * matrix).sum(1),
+        lambda x, row, matrix: (matrix.T * x[:, None]).mean(-1),
+    ],
+)
+def test_products_of_a_training_step_count_forward_and_backward(
+    how: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    step = TrainingStep(Weighs(how), Recipe(epochs=1), torch.arange(4) % 8)
+    assert count_macs(step, (torch.randn(4, 16),)) == (2 * 16 * 8, [])
+
+
+def sum_halves(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(-1)
+
+
+def sum_twice(products: Tensor) -> Tensor:
+    return products / products.sum() * products.sum() + products.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize(
     ("how", "wanted"),
     [
         (lambda x, row, matrix: (x[:, :, None] * matrix).sum(1), 16 * 8),
@@ -333,8 +356,31 @@ class Weighs(nn.Module):
         (lambda x, row, matrix: x * row, 0),
         (lambda x, row, matrix: (x * 3).sum(-1), 0),
         (lambda x, row, matrix: x * (x * x).sum(-1, keepdim=True), 0),
+        (lambda x, row, matrix: (x.view(-1, 1, 4, 4) * x.view(-1, 4, 1, 4)).sum(-1), 64),
+        (lambda x, row, matrix: sum_halves(*x.chunk(2, -1)), 8),
+        (lambda x, row, matrix: (x * row).mean(-1), 16),
+        (lambda x, row, matrix: (x.bfloat16() * row.bfloat16()).float().sum(-1), 16),
+        (lambda x, row, matrix: (x * row).view(-1, 4, 4).transpose(1, 2).sum((1, 2)), 16),
+        (lambda x, row, matrix: x.clone().mul_(row).nansum(-1), 16),
+        (lambda x, row, matrix: (x * row).cumsum(-1)[:, -1], 16),
+        (lambda x, row, matrix: (x * row + 1).neg().div(2).sum(-1), 16),
+        (lambda x, row, matrix: (x.expand(1, 5, 16) * row).masked_fill(x > 9, 0).sum(-1), 80),
+        (lambda x, row, matrix: sum(x[:, n] * row[n : n + 2].sum() for n in range(16)), 0),
+        (lambda x, row, matrix: sum(x[:, n : n + 2] * row[n : n + 2] for n in (0, 2, 4, 6)), 8),
+        (lambda x, row, matrix: x * row + x * matrix[:, 0], 0),  # as a gate mixes
+        (lambda x, row, matrix: (x * row + x * matrix[:, 0]).sum(-1), 32),
+        (lambda x, row, matrix: torch.stack([x * row, x * matrix[:, 0]]).sum(0), 32),
+        (lambda x, row, matrix: (x * row).addcmul_(x, matrix[:, 0]).addcmul(x, row), 48),
+        (lambda x, row, matrix: torch.addcmul(x, x, row).sum(-1), 16),
+        (lambda x, row, matrix: x[:, :2].index_add(1, torch.arange(16) % 2, x * row), 16),
+        (lambda x, row, matrix: x + x * row, 0),  # a scale and what goes past it
+        (lambda x, row, matrix: sum_twice(x * row), 16),
+        (lambda x, row, matrix: (x * row).sum(-1, keepdim=True) + (x * row)[:, :1].sum(), 17),
+        (lambda x, row, matrix: (x * row).zero_().add(1).sum(-1), 0),
+        (lambda x, row, matrix: (1 / (x * row)).sum(-1), 0),
+        (lambda x, row, matrix: (x[:0] * row).sum(-1), 0),
     ],
-)
+)  # fmt: skip
 def test_products_that_are_summed_count_as_the_matrix_product_that_they_are(
     how: Callable[[Tensor, Tensor, Tensor], Tensor], wanted: int
 ) -> None:
