@@ -16,15 +16,14 @@ def cache_folder() -> Path:
     Raises SpecError where neither is known.
     """
     given = os.environ.get("PARETOGRID_CACHE")
-    if given:
-        return Path(given).expanduser().resolve()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        return Path(home).expanduser() / "paretogrid"
+        folder = Path(given) if given else Path(home) / "paretogrid"
+        return (folder.expanduser() if str(given or home).startswith("~") else folder).resolve()
     except RuntimeError:
         raise SpecError(
-            "Nobody knows this user's home folder, where prepared variants are kept. Name a folder "
-            "in the environment variable PARETOGRID_CACHE."
+            f"Nobody knows the home folder of {given or home}, where prepared variants are kept. "
+            "Name a folder in the environment variable PARETOGRID_CACHE."
         ) from None
 
 

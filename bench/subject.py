@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -90,12 +90,11 @@ def as_subject(made: Any, name: str) -> Subject:
     """
     import torch
 
-    if isinstance(made, Subject):
-        return made
     wanted = "It must return a torch.nn.Module and example inputs, or a bench.Subject."
-    if not isinstance(made, tuple | list) or len(made) != 2:
+    pair = (made.module, made.inputs) if isinstance(made, Subject) else made
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise SpecError(f"Model {name!r} returned {type(made).__name__}. {wanted}")
-    module, inputs = made
+    module, inputs = pair
     if not isinstance(module, torch.nn.Module):
         raise SpecError(f"Model {name!r} returned {type(module).__name__} as its module. {wanted}")
     inputs = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
@@ -106,6 +105,16 @@ def as_subject(made: Any, name: str) -> Subject:
         )
     if not isinstance(inputs, tuple | list) or not inputs:
         raise SpecError(f"Model {name!r} returned {type(inputs).__name__} as its inputs. {wanted}")
+    _check_inputs(inputs, name)
+    if not isinstance(made, Subject):
+        return Subject(module, tuple(inputs))
+    return made if inputs is made.inputs else dataclasses.replace(made, inputs=inputs)
+
+
+def _check_inputs(inputs: Sequence[Any], name: str) -> None:
+    """Raise SpecError for example inputs that are no tensors with the same batch."""
+    import torch
+
     for number, value in enumerate(inputs, 1):
         if not isinstance(value, torch.Tensor):
             raise SpecError(
@@ -118,4 +127,7 @@ def as_subject(made: Any, name: str) -> Subject:
             f"Model {name!r}: example inputs have the shapes {shapes}; "
             "the first dimension of each must be the same batch."
         )
-    return Subject(module, tuple(inputs))
+    if not len(inputs[0]):
+        raise SpecError(
+            f"Model {name!r}: its example inputs have no row. Give one example or more."
+        )

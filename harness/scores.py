@@ -100,7 +100,7 @@ def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
     differ, no place is left (unless both are the same, and numbers), or the reference has no number
     but zero and the outputs have.
     """
-    values, wanted = (_mark_masked(one) for one in (outputs, reference))
+    values, wanted = (mark_masked(one) for one in (outputs, reference))
     if values.shape != wanted.shape or values.size == 0:
         return float("nan")
     if np.array_equal(values, wanted):  # infinities, too; NaN is no number, and equals none
@@ -123,6 +123,7 @@ def _resample(parts: Floats) -> Floats:
     return np.array(drawn, dtype=np.float64)
 
 
-def _mark_masked(numbers: ArrayLike) -> Floats:
+def mark_masked(numbers: ArrayLike) -> Floats:
+    """Return numbers with those beyond ±MASKED, which stand for "not allowed", as infinities."""
     values = np.asarray(numbers, np.float64)
     return np.where(np.abs(values) > MASKED, np.copysign(np.inf, values), values)

@@ -38,7 +38,7 @@ KEEPING = {
 and whose products its result has."""
 _storage_of = Tensor.untyped_storage  # what others put in its place is not asked
 FEW = 2
-"""A sum of so many is a gate's mixture or a rotation, which nobody counts: not in an LSTM either."""
+"""A sum of so many is a gate's mixture or a rotation, which nobody counts, of an LSTM either."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ def place_of(tensor: Tensor) -> int:
 def _are_numbers(factors: Sequence[Any]) -> bool:
     """Tell whether these are two tensors of several numbers each."""
     tensors = [one for one in factors if isinstance(one, Tensor)]
-    return len(tensors) == 2 and min(one.numel() for one in tensors) > 1  # noqa: PLR2004
+    return len(tensors) == 2 and min(one.numel() for one in tensors) > 1
 
 
 def _are_same(one: Tensor, other: Tensor) -> bool:

@@ -76,6 +76,8 @@ def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) ->
 
 MOST_WITH_GAPS = 2**30
 """More memory than this no inputs take for the sake of their gaps."""
+PAGE_BYTES = 4096
+"""What lies further apart is on another page in any case."""
 
 
 def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
@@ -105,17 +107,18 @@ def take_rows(value: Tensor, rows: Tensor) -> Tensor:
 def like_strides(value: Tensor, model: Tensor) -> Tensor:
     """Return a tensor that lies in memory as the model does: in its order, with its gaps.
 
-    Gaps (a slice of something larger) are as large a part as the model's; where they would take
-    more than MOST_WITH_GAPS bytes, there are none. Where the model repeats one value along a
-    dimension (expanded, stride 0), a value that does so too is stored once. Only strided tensors
-    have such an order; others are returned as they are.
+    Gaps (a slice of something larger) are as large a part as the model's, and hold zeros; of one
+    that is larger than two pages, less than two are kept, by which it ends at the same place of a
+    page. Where gaps would take more than MOST_WITH_GAPS bytes, there are none. Where the model
+    repeats one value along a dimension (expanded, stride 0), a value that does so too is stored
+    once. Only strided tensors have such an order; others are returned as they are.
     """
     if model.layout is not torch.strided or value.dim() != model.dim():
         return value
     laid, steps = value, model.stride()
     for axis in range(model.dim()):
         first = laid.narrow(axis, 0, min(1, laid.shape[axis]))
-        if steps[axis] == 0 and model.shape[axis] > 1 and torch.equal(first.expand_as(laid), laid):
+        if steps[axis] == 0 and model.shape[axis] > 1 and _are_equal(first, laid):
             laid = first
 
     def outermost_first(axis: int) -> tuple[bool, int]:
@@ -123,19 +126,31 @@ def like_strides(value: Tensor, model: Tensor) -> Tensor:
         return (axis > 0 or model.shape[0] > 1, -steps[axis])
 
     order = sorted(range(model.dim()), key=outermost_first)
-    wanted = _find_strides(laid.shape, model, order)
+    wanted = _find_strides(laid.shape, model, order, PAGE_BYTES // laid.element_size())
     needed = 1 + sum((size - 1) * step for size, step in zip(laid.shape, wanted, strict=True))
     if laid.numel() < needed <= MOST_WITH_GAPS / laid.element_size() and not laid.is_quantized:
-        made = torch.empty_strided(laid.shape, wanted, dtype=laid.dtype, device=laid.device)
-        return made.copy_(laid).expand(value.shape)
+        made = torch.zeros(needed, dtype=laid.dtype, device=laid.device)
+        return made.as_strided(laid.shape, wanted).copy_(laid).expand(value.shape)
     back = sorted(range(model.dim()), key=order.__getitem__)
     return laid.permute(order).contiguous().permute(back).expand(value.shape)
 
 
-def _find_strides(shape: Sequence[int], model: Tensor, order: Sequence[int]) -> list[int]:
+def _are_equal(first: Tensor, others: Tensor) -> bool:
+    """Tell whether all values along a dimension are the first one, NaN among them."""
+    if torch.equal(first.expand_as(others), others):
+        return True
+    if not (others.is_floating_point() or others.is_complex()):
+        return False
+    return bool(((first == others) | (first.isnan() & others.isnan())).all())
+
+
+def _find_strides(
+    shape: Sequence[int], model: Tensor, order: Sequence[int], page: int
+) -> list[int]:
     """Return strides of a shape in the order of a model, with gaps as large a part as its are.
 
-    order: the dimensions, outermost first. Windows that overlap are laid out beside each other.
+    order: the dimensions, outermost first. page: in elements. Windows that overlap are laid out
+    beside each other.
     """
     strides = [1] * len(shape)
     theirs = ours = after = 1  # the reach of the dimensions further in; where the next may begin
@@ -144,6 +159,7 @@ def _find_strides(shape: Sequence[int], model: Tensor, order: Sequence[int]) -> 
         if size > 1 and step > 0:
             same = ours == theirs and step >= theirs
             strides[axis] = step if same else ceil(ours * max(1.0, step / theirs))
+            strides[axis] -= max(0, (strides[axis] - ours) // page - 1) * page
             theirs += (size - 1) * max(step, theirs)
         else:  # of one value nothing is told
             strides[axis] = after

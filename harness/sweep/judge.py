@@ -57,17 +57,19 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
     Minus infinity and the like stand for "not allowed"; NaN and infinity mostly for an overflow.
     """
     found = []
-    outputs, labels = answers.get("outputs"), answers.get("labels")
-    if outputs is not None and outputs.size:
-        wanted = baseline.get("outputs", outputs)
+    labels = answers.get("labels")
+    if "outputs" in answers and answers["outputs"].size:
+        outputs = scores.mark_masked(answers["outputs"])
+        wanted = scores.mark_masked(baseline.get("outputs", outputs))
         alike = wanted.shape == outputs.shape
         lost = np.isinf(outputs) | np.isnan(outputs)
         same = (wanted == outputs) | (np.isnan(wanted) & np.isnan(outputs)) if alike else ~lost
         alone = lost & ~same
         broken = np.isnan(outputs) | (outputs == np.inf)
         if alone.any() and alike:
+            told = "is 0" if np.isfinite(wanted).any() else "is not known"
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
-                         "are not, or are another: fidelity is 0")  # fmt: skip
+                         f"are not, or are another: fidelity {told}")  # fmt: skip
         elif lost.all():
             found.append("none of the outputs is a finite number of 32 bits: fidelity tells no "
                          "more than whether they are the same")  # fmt: skip

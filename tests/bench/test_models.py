@@ -237,6 +237,8 @@ def test_a_module_with_example_inputs_is_a_subject() -> None:
         assert subject.inputs == (inputs,)
         assert subject.data is None
     assert as_subject(subject, "mine") is subject
+    bare = Subject(module, inputs)  # type: ignore[arg-type]  # as people write it
+    assert as_subject(bare, "mine").inputs == (inputs,)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +257,9 @@ def test_a_module_with_example_inputs_is_a_subject() -> None:
             (nn.Linear(4, 2), (torch.zeros(3, 4), torch.zeros(2, 4))),
             "example inputs have the shapes [(3, 4), (2, 4)]",
         ),
+        ((nn.Linear(4, 2), torch.zeros(0, 4)), "its example inputs have no row"),
+        (Subject(nn.Linear(4, 2), ()), "returned tuple as its inputs"),
+        (Subject(nn.Linear(4, 2), (torch.zeros(0, 4),)), "its example inputs have no row"),
     ],
 )
 def test_what_is_no_model_is_explained(made: Any, message: str) -> None:

@@ -90,6 +90,53 @@ def test_gaps_that_would_fill_the_memory_are_closed(monkeypatch: pytest.MonkeyPa
     assert torch.equal(made, column[torch.arange(8) % 4])
 
 
+FAR = {
+    "examples from a data set": torch.arange(64_000.0).view(1000, 64)[::100, :1],
+    "examples, wide": torch.arange(3_000_000.0).view(1000, 3000)[::100],
+    "columns of a wide table": torch.arange(50_000.0).view(10, 5000)[:, 3:7],
+    "bytes": torch.arange(90_000).to(torch.uint8).view(9, 10_000)[:, :5],
+    "doubles, the last dimension": torch.arange(40_000.0).double().view(4, 10_000)[:, ::5000],
+}
+
+
+@pytest.mark.parametrize("layout", FAR)
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_what_lies_far_apart_ends_at_the_same_place_of_a_page_and_is_not_large(
+    layout: str, batch: int
+) -> None:
+    """Examples that were chosen by `train[::1000]` do not bring all of the others along."""
+    sliced = FAR[layout]
+    (made,) = take_batch((sliced,), batch)
+    assert torch.equal(made, sliced[torch.arange(batch) % len(sliced)])
+    bytes_each = made.element_size()
+    if batch > 1:
+        inner = made.dim() - 1 if layout.endswith("last dimension") else 0
+        moved = made.stride(inner) - sliced.stride(inner)
+        assert moved * bytes_each % runtimes.PAGE_BYTES == 0
+        assert like_strides(made.clone(), made).stride() == made.stride()
+    dense = made.numel() * bytes_each
+    assert made.untyped_storage().nbytes() <= dense + 2 * batch * 2 * runtimes.PAGE_BYTES
+
+
+def test_gaps_hold_zeros_and_nothing_of_the_process() -> None:
+    whole = torch.full((8, 64), 7.0)
+    made = like_strides(whole[:, ::4].clone(), whole[:, ::4])
+    assert torch.equal(made, whole[:, ::4])
+    held = torch.empty(0).set_(made.untyped_storage())
+    assert held.count_nonzero() == made.numel() < held.numel()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
+def test_one_value_that_is_repeated_is_stored_once_though_it_is_no_number(
+    kind: torch.dtype,
+) -> None:
+    row = torch.tensor([[1, 0, 3]], dtype=kind)
+    if kind.is_floating_point:
+        row[0, 1] = float("nan")
+    (made,) = take_batch((row.expand(4, 3),), 9)
+    assert made.stride() == (0, 1)
+
+
 def test_windows_that_overlap_are_laid_beside_each_other() -> None:
     windows = torch.rand(2, 10).unfold(1, 3, 1)
     (made,) = take_batch((windows,), 4)

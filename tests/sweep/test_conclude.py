@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted import Samples
 
 from harness.errors import WorkerFailure
@@ -100,6 +102,19 @@ def test_outputs_that_are_no_numbers_are_a_warning_that_says_what_fidelity_makes
     assert told in " ".join(found) and bool(found) == bool(told)
     if baseline and "fidelity is 0" in " ".join(found):
         assert relative_fidelity(answers["outputs"], wanted["outputs"]) == 0
+
+
+NUMBERS = st.sampled_from([0.0, 1.0, -2.0, 1e31, -3.4028e38, np.inf, -np.inf, np.nan])
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5))
+def test_what_a_warning_says_of_fidelity_is_what_it_is(pairs: list[tuple[float, float]]) -> None:
+    outputs, wanted = (np.array(one) for one in zip(*pairs, strict=True))
+    answers = {"outputs": outputs, "shape": np.array([len(outputs)])}
+    told = " ".join(doubt_answers(answers, {"outputs": wanted}))
+    fidelity = relative_fidelity(outputs, wanted)
+    assert fidelity == 0 or "fidelity is 0" not in told
+    assert np.isnan(fidelity) or "fidelity is not known" not in told
 
 
 @pytest.mark.parametrize(

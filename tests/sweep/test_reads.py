@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,11 @@ READERS: dict[str, Callable[[Path], object]] = {
     "NumPy": np.load,
     "PyTorch": lambda path: torch.load(path, weights_only=False),
     "a data base": lambda path: sqlite3.connect(path).close(),
+    "a data base by address": lambda path: sqlite3.connect(
+        f"file:{path}?mode=ro", uri=True
+    ).close(),
+    "for both": lambda path: path.open("r+b").close(),
+    "a file descriptor": lambda path: os.close(os.open(path, os.O_RDONLY)),
 }
 
 
@@ -30,7 +38,7 @@ def write(path: Path, number: int) -> None:
             np.save(file, np.full(3, number))
     elif path.name == "PyTorch":
         torch.save(torch.full((3,), number), path)
-    elif path.name == "a data base":
+    elif path.name.startswith("a data base"):
         with sqlite3.connect(path) as base:
             base.execute(f"CREATE TABLE t{number} (a)")
     else:
@@ -49,6 +57,60 @@ def test_a_file_that_was_read_and_has_changed_is_seen(name: str, tmp_path: Path)
     assert has_changed(reads)
     path.unlink()
     assert has_changed(reads)
+
+
+def test_a_file_that_was_not_there_yet_is_seen_when_it_is(tmp_path: Path) -> None:
+    with watch_reads() as reads, suppress(OSError):
+        (tmp_path / "scale").read_text()
+    assert reads == {str(tmp_path / "scale"): ""}
+    assert not has_changed(reads)
+    (tmp_path / "scale").write_text("2")
+    assert has_changed(reads)
+
+
+def test_a_file_stands_for_what_it_held_when_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / "scale").write_text("1")
+    with watch_reads() as reads:
+        (tmp_path / "scale").read_text()
+        subprocess.run(["cp", "/etc/passwd", "scale"], cwd=tmp_path, check=True)  # somebody edits
+    assert has_changed(reads)
+
+
+@pytest.mark.parametrize(
+    "way", ["text", "text first", "both", "descriptor", "data base", "renamed"]
+)
+def test_a_memory_of_the_models_own_is_no_input(way: str, tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    if way != "text first":
+        path.touch()
+    with watch_reads() as reads:
+        if way == "data base":
+            with sqlite3.connect(path) as base:
+                base.execute("CREATE TABLE t (a)")
+        elif way == "descriptor":
+            path.read_text()
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+        elif way == "renamed":
+            path.read_text()
+            path.with_name("new").write_text("1")
+            path.with_name("new").replace(path)
+        elif way == "both":
+            with path.open("r+") as file:
+                file.write("1")
+        else:
+            with suppress(OSError):
+                path.read_text()
+            path.write_text("1")
+    assert reads == {}
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "pipe", "."])
+def test_what_is_no_file_is_left_alone(path: str, tmp_path: Path) -> None:
+    """To read a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with watch_reads() as reads:
+        os.close(os.open(tmp_path / path, os.O_RDONLY | os.O_NONBLOCK))
+    assert reads == {}
 
 
 def test_what_is_written_installed_or_in_the_cache_is_nobodys_input(tmp_path: Path) -> None:
