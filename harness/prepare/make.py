@@ -38,7 +38,7 @@ from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
 from harness.prepare.users import is_users
 
-FORMAT = 5
+FORMAT = 6
 """Of a variant's folder; raise it when what is stored changes."""
 
 

@@ -237,7 +237,7 @@ def test_a_module_with_example_inputs_is_a_subject() -> None:
         assert subject.inputs == (inputs,)
         assert subject.data is None
     assert as_subject(subject, "mine") is subject
-    bare = Subject(module, inputs)  # type: ignore[arg-type]  # as people write it
+    bare = Subject(module, inputs)  # as people write it
     assert as_subject(bare, "mine").inputs == (inputs,)
 
 
