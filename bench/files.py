@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -13,21 +15,46 @@ from bench.errors import SpecError
 OUR_PACKAGES = ("bench", "harness")
 
 
-def expand_home(text: str) -> Path:
-    """Return a path with `~` at its beginning as the home folder; in `./~x` it is a name.
+_left: dict[Path, Path] = {}
+"""By a folder that a user's code made the working one, that which it was before."""
 
-    As it is written where nobody knows that folder.
+
+@contextmanager
+def noting_moves() -> Iterator[None]:
+    """Note where a user's code in a `with` block changes the working folder."""
+    before = _working_folder()
+    try:
+        yield
+    finally:
+        if (now := _working_folder()) != before:
+            _left[now] = _left.get(before, before)
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted
+        return Path()
+
+
+def find_path(text: str) -> Path:
+    """Return the path that a user means, `~` at its beginning as the home folder.
+
+    In `./~x` it is a name, as it is where nobody knows that folder. A relative path is one of the
+    folder that the user was in, though his file has since changed to another.
     """
     path = Path(text)
     try:
-        return path.expanduser() if text.startswith("~") else path
+        if text.startswith("~"):
+            return path.expanduser()
     except RuntimeError:
         return path
+    return _left[_working_folder()] / path if _working_folder() in _left else path
 
 
 def load_file(file: str) -> ModuleType:
     """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
-    path = expand_home(file).resolve()
+    path = find_path(file).resolve()
     if not path.is_file():
         raise SpecError(f"No such file: {file}.")
     name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -45,7 +72,8 @@ def load_file(file: str) -> ModuleType:
     try:
         # Not spec.loader.exec_module: Python's cached bytecode is judged by size and whole
         # seconds, and would run the old text of a file edited twice within one second.
-        exec(compile(path.read_bytes(), path, "exec"), loaded.__dict__)
+        with noting_moves():
+            exec(compile(path.read_bytes(), path, "exec"), loaded.__dict__)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, SpecError | KeyboardInterrupt):
@@ -68,7 +96,7 @@ def _explain(file: str, error: BaseException) -> str:
         )
     elif isinstance(error, ImportError) and error.name:
         top = error.name.partition(".")[0]
-        folders = (expand_home(file).resolve().parent, Path.cwd())
+        folders = (find_path(file).resolve().parent, Path.cwd())
         own = [folder / name for folder in folders for name in (top, f"{top}.py")]
         if top in OUR_PACKAGES and any(path.exists() for path in own):
             hint = f" {top} is a package of paretogrid's own; give yours another name."

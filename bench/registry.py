@@ -27,7 +27,7 @@ from typing import (
 )
 
 from bench.errors import Refusal, SpecError, suggest
-from bench.files import expand_home, load_file
+from bench.files import find_path, load_file, noting_moves
 from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ Realization = Literal["", "simulated", "packed", "executed"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 ENTRY_POINTS = "paretogrid.plugins"
-TRAINING_DATA = "training data"
+TRAINING_DATA, PLAIN_LAYERS = "training data", "plain layers"
 BUILT_IN = ("bench.data", "bench.models", "bench.techniques")
 
 
@@ -103,7 +103,8 @@ def technique(
     stage: `recipe` changes how the model is trained, `compression` the trained model,
     `execution` its precision or layout. realization: see the documentation of records.
     devices: device types with kernels for the result; empty means all. needs: `training data`,
-    without which it is refused, and words for what it needs only sometimes. check: takes what the
+    without which it is refused; `plain layers`, whose weights no mask or parametrization makes, as
+    it changes these; and words for what it needs only sometimes. check: takes what the
     function takes and raises SpecError or Refusal; is asked before anything is trained too.
     """
     return _register(
@@ -215,7 +216,7 @@ def _read_call(kind: Kind, text: str) -> Call:
     prefix, colon, path = text.strip().partition(":")
     if kind != "dataset" or not colon or "(" in prefix or prefix.endswith(".py"):
         return parse_call(text)
-    if expand_home(path).exists():
+    if find_path(path).exists():
         return Call(prefix, (path,))
     call = parse_call(text)
     prefix, _, path = call.name.partition(":")
@@ -240,7 +241,8 @@ def build(kind: Kind, text: str, *leading: Any) -> Any:
     entry, call = find(kind, text)
     if kind == "technique":
         _check(entry, call, *leading)
-    return entry.factory(*leading, *call.args, **dict(call.kwargs))
+    with noting_moves():
+        return entry.factory(*leading, *call.args, **dict(call.kwargs))
 
 
 def check_technique(text: str, subject: Subject) -> None:
@@ -250,6 +252,10 @@ def check_technique(text: str, subject: Subject) -> None:
 
 
 def _check(entry: Entry, call: Call, subject: Subject) -> None:
+    if PLAIN_LAYERS in entry.needs:
+        from bench.storage import require_plain_layers  # late: who lists techniques needs no torch
+
+        require_plain_layers(subject.module, entry.name)
     if TRAINING_DATA in entry.needs and subject.data is None:
         raise Refusal(f"{entry.name} needs training data, and this model has none")
     if entry.check is None:

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.errors import Refusal
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 STORABLE = (*CONVOLUTIONS, nn.Linear)
 """Layers whose weights techniques prune, share or store otherwise."""
+MOST_NAMED = 3
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -67,6 +70,25 @@ class StoredLayer(nn.Module):
         with torch.no_grad():
             weight: Tensor = self.code()
         return weight
+
+
+def require_plain_layers(module: nn.Module, name: str) -> None:
+    """Raise Refusal where a mask, a parametrization or a hook makes some layer's weight anew.
+
+    What a technique would do to such a weight is undone in the next call, or it finds none.
+    """
+    named = [(path, part) for path, part in module.named_modules() if isinstance(part, STORABLE)]
+    made = [path or type(part).__name__ for path, part in named if "weight" not in part._parameters]
+    if made:
+        some = ", ".join(made[:MOST_NAMED]) + (", ..." if len(made) > MOST_NAMED else "")
+        raise Refusal(
+            f"{name} changes weights, and a mask or parametrization makes those of {some} anew for "
+            "every call. Make them plain in the model's function: prune.remove, remove_weight_norm "
+            "or parametrize.remove_parametrizations of torch.nn.utils"
+        )
+    other = [part for _, part in named if isinstance(part.weight, Tensor)]
+    if any(part.weight.layout is not torch.strided for part in other):
+        raise Refusal(f"{name} changes dense weights, and those of this model are stored sparsely")
 
 
 def find_layers(module: nn.Module) -> list[nn.Module]:

@@ -108,9 +108,16 @@ def predict(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def first_tensor(outputs: Any) -> Tensor:
-    """Return the first tensor in whatever a model returned; raise SpecError if there is none."""
-    for tensor in find_tensors(outputs):
-        return tensor
+    """Return the first tensor in whatever a model returned; raise SpecError if there is none.
+
+    A single number (a loss beside the scores) only where there is nothing else.
+    """
+    found = [*find_tensors(outputs)]
+    for tensor in found:
+        if tensor.dim():
+            return tensor
+    if found:
+        return found[0]
     raise SpecError(f"the model returned {type(outputs).__name__}, which holds no tensor")
 
 

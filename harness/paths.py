@@ -12,10 +12,14 @@ from harness.errors import UserError
 def read_path(text: str | Path) -> Path:
     """Return a path with `~` as the home folder; raise UserError where nobody knows that folder.
 
-    A shell leaves `--results=~/x` and a quoted `'~/x'` as they are. In `./~x` it is a name.
+    A shell leaves `--results=~/x` and a quoted `'~/x'` as they are. In `./~x` it is a name, and the
+    path is absolute: otherwise it would be `~x`, as if it were a folder of somebody's.
     """
+    path = Path(text)
     try:
-        return Path(text).expanduser() if str(text).startswith("~") else Path(text)
+        if str(text).startswith("~"):
+            return path.expanduser()
+        return path.absolute() if str(path).startswith("~") else path
     except RuntimeError:
         raise UserError(
             f"{text}: there is no home folder here. Write the whole path instead of ~."

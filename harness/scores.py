@@ -13,6 +13,8 @@ from harness.stats import Estimate, Floats
 BOOTSTRAPS = 1_000
 MASKED = 1e30
 """A score beyond this says that an answer is not allowed: float32's least number is common."""
+ONE_SIZE = 0.9
+"""Least part of the largest mask that another may be."""
 
 
 def wilson_interval(successes: int, trials: int) -> Estimate:
@@ -95,7 +97,7 @@ def macro_f1(predicted: ArrayLike, labels: ArrayLike) -> float:
 def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
     """Return 1 − ‖outputs − reference‖₂ / ‖reference‖₂, at least 0; 1 means identical.
 
-    Numbers beyond ±MASKED stand for "not allowed", as infinity and NaN do: where both have the same
+    Masks (`mark_masked`) stand for "not allowed", as infinity and NaN do: where both have the same
     there, the place is left out; where they differ, the error is infinite. NaN where the shapes
     differ, no place is left (unless both are the same, and numbers), or the reference has no number
     but zero and the outputs have.
@@ -108,8 +110,9 @@ def relative_fidelity(outputs: ArrayLike, reference: ArrayLike) -> float:
     finite = np.isfinite(wanted)
     if not np.array_equal(values[~finite], wanted[~finite], equal_nan=True):
         return 0.0 if finite.any() else float("nan")
-    norm = float(np.linalg.norm(wanted[finite]))
-    error = float(np.linalg.norm(values[finite] - wanted[finite]))
+    size = float(np.abs(wanted[finite]).max(initial=0)) or 1.0  # squares of large numbers overflow
+    norm = float(np.linalg.norm(wanted[finite] / size))
+    error = float(np.linalg.norm(values[finite] / size - wanted[finite] / size))
     if norm == 0:
         return 1.0 if error == 0 and finite.any() else float("nan")
     return max(0.0, 1.0 - error / norm) if np.isfinite(error / norm) else 0.0
@@ -124,6 +127,14 @@ def _resample(parts: Floats) -> Floats:
 
 
 def mark_masked(numbers: ArrayLike) -> Floats:
-    """Return numbers with those beyond ±MASKED, which stand for "not allowed", as infinities."""
+    """Return numbers with those that stand for "not allowed" as infinities.
+
+    They are those beyond ±MASKED, where these are all about as large: a mask is one number. Where
+    they are not, they are numbers like others.
+    """
     values = np.asarray(numbers, np.float64)
-    return np.where(np.abs(values) > MASKED, np.copysign(np.inf, values), values)
+    sizes = np.abs(values)
+    far = np.isfinite(values) & (sizes > MASKED)
+    if not far.any() or sizes[far].min() < ONE_SIZE * sizes[far].max():
+        return values
+    return np.where(far, np.copysign(np.inf, values), values)

@@ -25,7 +25,7 @@ from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
 from harness.locks import is_locked, wait_for_lock
-from harness.parquet import read_groups, read_whole
+from harness.parquet import read_groups, read_schema, read_whole
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Record, schema
 from harness.stats import correct_p_values
 
@@ -172,7 +172,10 @@ class Run:
         """Write the rows of finished cells and their heats' controls to one file, by batches."""
 
         def write(path: Path) -> None:
-            with pq.ParquetWriter(path, TABLES[name], compression="zstd") as writer:
+            with (
+                path.open("wb") as file,
+                pq.ParquetWriter(file, TABLES[name], compression="zstd") as writer,
+            ):
                 for table in self.batches(name):
                     kept = compute.is_in(table["cell_id"], value_set=done)
                     rows = [TABLES[name].empty_table(), table.filter(kept)]
@@ -234,9 +237,9 @@ class Run:
         joined, parts = self.files("cells")
         files = [*joined, *parts.values()]
         try:
-            return pq.read_schema(files[0]) if files else TABLES["cells"]
+            return read_schema(files[0]) if files else TABLES["cells"]
         except FileNotFoundError:  # joined meanwhile
-            return pq.read_schema(self.folder / "cells.parquet")
+            return read_schema(self.folder / "cells.parquet")
 
     def files(self, name: str) -> tuple[list[Path], dict[str, Path]]:
         """Return the joined file of a table, if there is one, and the part of each cell.
@@ -276,7 +279,11 @@ def read_cells(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # of a name, Arrow would make an address: `a:b/c`
+            pq.write_table(table, file, compression="zstd")
+
+    _write(path, write)
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

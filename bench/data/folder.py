@@ -10,7 +10,7 @@ import torch
 
 from bench.data.splits import Dataset, Split, divide, stratify
 from bench.errors import SpecError
-from bench.files import expand_home
+from bench.files import find_path
 from bench.registry import dataset
 from bench.spec import Range
 
@@ -26,7 +26,7 @@ def folder(path: str, size: Annotated[int, Range(0)] = 0) -> Dataset:
     must be equally large. Without `test/`, 20 % of the examples become the test split; 10 % of
     the training examples are kept for tuning.
     """
-    root = expand_home(path)
+    root = find_path(path)
     if not root.is_dir():
         raise SpecError(f"folder:{path} is not a folder. It needs one sub-folder for each class.")
     divided = (root / "train").is_dir() and (root / "test").is_dir()

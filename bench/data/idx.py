@@ -16,7 +16,7 @@ import torch
 
 from bench.data.splits import Dataset, Split, stratify
 from bench.errors import SpecError
-from bench.files import expand_home
+from bench.files import find_path
 from bench.registry import dataset
 
 UNSIGNED_BYTE = 8
@@ -29,7 +29,7 @@ def idx(path: str) -> Dataset:
 
     Pixels are scaled to 0..1; 10 % of the training examples are kept for tuning.
     """
-    root = expand_home(path)
+    root = find_path(path)
     if not root.is_dir():
         raise SpecError(f"idx:{path} is not a folder with IDX files.")
     train, test = (_read_split(root, prefix) for prefix in PARTS.values())

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import STORABLE
 from bench.subject import Subject, evaluating
 from bench.tasks import find_tensors, first_tensor
@@ -25,7 +25,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Kinds = tuple[type[nn.Module], ...]
 
 
-@technique("prune-channels", realization="executed", needs=IF_TUNED)
+@technique("prune-channels", realization="executed", needs=(PLAIN_LAYERS, *IF_TUNED))
 def prune_channels(
     subject: Subject,
     fraction: ShareBelowOne,
@@ -46,7 +46,7 @@ def prune_channels(
     return finetune(pruned, finetune_epochs)
 
 
-@technique("prune-neurons", realization="executed", needs=IF_TUNED)
+@technique("prune-neurons", realization="executed", needs=(PLAIN_LAYERS, *IF_TUNED))
 def prune_neurons(
     subject: Subject,
     fraction: ShareBelowOne,

@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from bench.data.splits import Dataset, Split
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import Epochs, ShareBelowOne
 from bench.training import finetune
 
 
-@technique("prune-inputs", realization="executed", needs=("training data",))
+@technique(
+    "prune-inputs",
+    realization="executed",
+    needs=(
+        PLAIN_LAYERS,
+        "training data",
+    ),
+)
 def prune_inputs(subject: Subject, fraction: ShareBelowOne, finetune_epochs: Epochs = 3) -> Subject:
     """The least useful input features removed from the data and from the first layer.
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import replace_layers
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Count, Epochs, Share
 from bench.training import finetune
 
 
-@technique("low-rank", realization="executed", needs=IF_TUNED)
+@technique("low-rank", realization="executed", needs=(PLAIN_LAYERS, *IF_TUNED))
 def low_rank(
     subject: Subject,
     energy: Share = 0.9,

@@ -10,14 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as Quantized
-from torch.nn.utils.parametrize import is_parametrized
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.subject import Subject
 
 
-@technique("int8-dynamic", stage="execution", realization="executed", devices=("cpu",))
+@technique(
+    "int8-dynamic",
+    stage="execution",
+    realization="executed",
+    needs=(PLAIN_LAYERS,),
+    devices=("cpu",),
+)
 def int8_dynamic(subject: Subject) -> Subject:
     """Linear layers with int8 weights; activations are quantized while it runs.
 
@@ -25,7 +30,7 @@ def int8_dynamic(subject: Subject) -> Subject:
     is computed for each call. Convolutions stay in floating point. Needs no data.
     Source: PyTorch, `torch.ao.quantization.quantize_dynamic`.
     """
-    _require_plain_layers(subject.module)
+    _require_layers_in_float32(subject.module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since 2.10 and still there in 2.14
         module = torch.ao.quantization.quantize_dynamic(
@@ -34,25 +39,14 @@ def int8_dynamic(subject: Subject) -> Subject:
     return dataclasses.replace(subject, module=module)
 
 
-def _require_plain_layers(module: nn.Module) -> None:
+def _require_layers_in_float32(module: nn.Module) -> None:
     """Raise Refusal unless PyTorch can quantize the linear layers."""
     # Subclasses of nn.Linear, such as in nn.MultiheadAttention, are left as they are by PyTorch.
     plain = [part for part in module.modules() if type(part) is nn.Linear]
     if not plain and any(isinstance(part, Quantized) for part in module.modules()):
         raise Refusal("int8-dynamic: the linear layers of this model are quantized already")
-    linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    if any(map(is_parametrized, linear)):
-        raise Refusal(
-            "int8-dynamic quantizes plain nn.Linear layers; those of this model are parametrized. "
-            "Make them plain with torch.nn.utils.parametrize.remove_parametrizations"
-        )
     if not plain:
         raise Refusal("int8-dynamic quantizes nn.Linear layers, and this model has none")
-    if any(not isinstance(part._parameters.get("weight"), Tensor) for part in plain):
-        raise Refusal(
-            "int8-dynamic quantizes weights that are parameters; a hook makes those of this model. "
-            "Make them plain with prune.remove or remove_weight_norm of torch.nn.utils"
-        )
     wrong = {str(part.weight.dtype).removeprefix("torch.") for part in plain} - {"float32"}
     if wrong:
         raise Refusal(f"int8-dynamic quantizes layers in float32; these are in {min(wrong)}")

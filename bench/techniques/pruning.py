@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from bench.errors import Refusal, SpecError
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import STORABLE
 from bench.subject import Subject
 from bench.tasks import task_loss
@@ -44,7 +44,9 @@ def check_steps(
         )
 
 
-@technique("prune-magnitude", realization="simulated", needs=IF_TUNED, check=check_steps)
+@technique(
+    "prune-magnitude", realization="simulated", needs=(PLAIN_LAYERS, *IF_TUNED), check=check_steps
+)
 def prune_magnitude(
     subject: Subject, sparsity: ShareBelowOne, finetune_epochs: Epochs = 0, steps: Count = 1
 ) -> Subject:
@@ -59,7 +61,9 @@ def prune_magnitude(
     return prune_by(score_magnitude, subject, sparsity, finetune_epochs, steps)
 
 
-@technique("prune-random", realization="simulated", needs=IF_TUNED, check=check_steps)
+@technique(
+    "prune-random", realization="simulated", needs=(PLAIN_LAYERS, *IF_TUNED), check=check_steps
+)
 def prune_random(
     subject: Subject, sparsity: ShareBelowOne, finetune_epochs: Epochs = 0, steps: Count = 1
 ) -> Subject:
@@ -71,7 +75,15 @@ def prune_random(
     return prune_by(score_at_random, subject, sparsity, finetune_epochs, steps)
 
 
-@technique("prune-gradient", realization="simulated", needs=("training data",), check=check_steps)
+@technique(
+    "prune-gradient",
+    realization="simulated",
+    needs=(
+        PLAIN_LAYERS,
+        "training data",
+    ),
+    check=check_steps,
+)
 def prune_gradient(
     subject: Subject, sparsity: ShareBelowOne, finetune_epochs: Epochs = 0, steps: Count = 1
 ) -> Subject:
@@ -85,7 +97,14 @@ def prune_gradient(
     return prune_by(score_by_gradient, subject, sparsity, finetune_epochs, steps)
 
 
-@technique("prune-l0", realization="simulated", needs=("training data",))
+@technique(
+    "prune-l0",
+    realization="simulated",
+    needs=(
+        PLAIN_LAYERS,
+        "training data",
+    ),
+)
 def prune_l0(
     subject: Subject, sparsity: ShareBelowOne, gate_epochs: Count = 5, finetune_epochs: Epochs = 0
 ) -> Subject:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.spec import Range
 from bench.storage import Code, StoredLayer, find_layers, replace_layers
 from bench.subject import Subject, evaluating
@@ -28,7 +28,15 @@ ERROR_LIMITS = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.0
 """Relative errors of a layer's weight that `affine('auto')` tries, the largest first."""
 
 
-@technique("affine", stage="execution", realization="packed", needs=("tune split for max_loss",))
+@technique(
+    "affine",
+    stage="execution",
+    realization="packed",
+    needs=(
+        PLAIN_LAYERS,
+        "tune split for max_loss",
+    ),
+)
 def affine(
     subject: Subject,
     bits: Bits | Literal["auto"],
@@ -57,7 +65,7 @@ def affine(
     raise Refusal(f"affine: even 8 bits lose more than {max_loss:g} accuracy on the tune split")
 
 
-@technique("power-of-two", stage="execution", realization="packed")
+@technique("power-of-two", stage="execution", realization="packed", needs=(PLAIN_LAYERS,))
 def power_of_two(subject: Subject, bits: SignedBits = 8) -> Subject:
     """Weights as whole numbers of 2 to 8 bits times a power of two for each layer.
 
@@ -69,7 +77,7 @@ def power_of_two(subject: Subject, bits: SignedBits = 8) -> Subject:
     return store(subject, "power-of-two", partial(PowerOfTwoCode, bits=bits))
 
 
-@technique("int8-weight-only", stage="execution", realization="packed")
+@technique("int8-weight-only", stage="execution", realization="packed", needs=(PLAIN_LAYERS,))
 def int8_weight_only(subject: Subject) -> Subject:
     """Weights in int8 with one scale for each output channel; activations stay in 32 bits.
 
@@ -79,7 +87,7 @@ def int8_weight_only(subject: Subject) -> Subject:
     return store(subject, "int8-weight-only", partial(per_channel, bits=8))
 
 
-@technique("int4-weight-only", stage="execution", realization="packed")
+@technique("int4-weight-only", stage="execution", realization="packed", needs=(PLAIN_LAYERS,))
 def int4_weight_only(subject: Subject, group: GroupSize = 32) -> Subject:
     """Weights in 4 bits, min to max of each `group` of consecutive weights.
 
@@ -91,7 +99,7 @@ def int4_weight_only(subject: Subject, group: GroupSize = 32) -> Subject:
     return store(subject, "int4-weight-only", code)
 
 
-@technique("binary", stage="execution", realization="packed", needs=IF_TUNED)
+@technique("binary", stage="execution", realization="packed", needs=(PLAIN_LAYERS, *IF_TUNED))
 def binary(subject: Subject, finetune_epochs: Epochs = 0) -> Subject:
     """Weights of +α or −α: one bit each, with α the mean of |w| of the output channel.
 
@@ -103,7 +111,15 @@ def binary(subject: Subject, finetune_epochs: Epochs = 0) -> Subject:
     return store(trained, "binary", BinaryCode)
 
 
-@technique("qat", stage="execution", realization="packed", needs=("training data",))
+@technique(
+    "qat",
+    stage="execution",
+    realization="packed",
+    needs=(
+        PLAIN_LAYERS,
+        "training data",
+    ),
+)
 def qat(subject: Subject, bits: SignedBits = 4, finetune_epochs: Epochs = 3) -> Subject:
     """Weights of 2 to 8 bits, one scale for each output channel, trained while they are quantized.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.spec import Range
 from bench.subject import Subject
 from bench.techniques.codes import SharedCode
@@ -14,7 +14,9 @@ from bench.techniques.quantization import store
 from bench.training import finetune
 
 
-@technique("share-weights", stage="execution", realization="packed", needs=IF_TUNED)
+@technique(
+    "share-weights", stage="execution", realization="packed", needs=(PLAIN_LAYERS, *IF_TUNED)
+)
 def share_weights(
     subject: Subject,
     clusters: Annotated[int, Range(2, 256)],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import Code, find_layers, replace_layers
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Epochs
@@ -20,7 +20,7 @@ from bench.training import finetune
 INDEX_TYPES = (torch.uint8, torch.int16, torch.int32)
 
 
-@technique("sparse-storage", stage="execution", realization="packed")
+@technique("sparse-storage", stage="execution", realization="packed", needs=(PLAIN_LAYERS,))
 def sparse_storage(subject: Subject, layout: Literal["csr", "csc"] = "csr") -> Subject:
     """Weights stored without their zeros, by rows (CSR) or columns (CSC); unpacked for each call.
 
@@ -33,7 +33,13 @@ def sparse_storage(subject: Subject, layout: Literal["csr", "csc"] = "csr") -> S
     return store(subject, "sparse-storage", lambda weight: SparseCode(weight, layout))
 
 
-@technique("sparse-kernels", stage="execution", realization="executed", devices=("cpu",))
+@technique(
+    "sparse-kernels",
+    stage="execution",
+    realization="executed",
+    needs=(PLAIN_LAYERS,),
+    devices=("cpu",),
+)
 def sparse_kernels(subject: Subject) -> Subject:
     """Linear layers multiplied by kernels that skip zeros (CSR); other layers are as they are.
 
@@ -50,7 +56,7 @@ def sparse_kernels(subject: Subject) -> Subject:
     return dataclasses.replace(subject, module=evaluating(module))
 
 
-@technique("prune-2-4", realization="simulated", needs=IF_TUNED)
+@technique("prune-2-4", realization="simulated", needs=(PLAIN_LAYERS, *IF_TUNED))
 def prune_2_4(subject: Subject, finetune_epochs: Epochs = 0) -> Subject:
     """In each four consecutive weights of a linear layer the two smallest set to zero.
 

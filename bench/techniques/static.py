@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import find_layers, put_layers
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import Count
@@ -50,7 +50,7 @@ def check_static(subject: Subject, examples: int = 256) -> None:
 
 @technique(
     "int8-static", stage="execution", realization="executed", devices=("cpu",),
-    needs=("calibration data",), check=check_static,
+    needs=(PLAIN_LAYERS, "calibration data",), check=check_static,
 )  # fmt: skip
 def int8_static(subject: Subject, examples: Count = 256) -> Subject:
     """Linear layers and convolutions in int8, activations included, run by int8 kernels.

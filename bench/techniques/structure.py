@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bench.errors import Refusal, SpecError
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.spec import Range
 from bench.storage import STORABLE
 from bench.subject import Subject, evaluating
@@ -21,7 +21,7 @@ from bench.techniques.parameters import Count, Epochs
 from bench.training import finetune, train, tune_accuracy
 
 
-@technique("fuse", realization="executed")
+@technique("fuse", realization="executed", needs=(PLAIN_LAYERS,))
 def fuse(subject: Subject) -> Subject:
     """Batch norms folded into the layers before them: the same outputs from fewer layers.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.registry import technique
+from bench.registry import PLAIN_LAYERS, technique
 from bench.storage import find_layers, pack_bits, replace_layers, unpack_bits
 from bench.subject import Subject
 from bench.techniques.precision import CastModule
@@ -41,7 +41,14 @@ def check_fp8(subject: Subject) -> None:
     _require_multiples(subject, "fp8")
 
 
-@technique("fp8", stage="execution", realization="executed", devices=("cuda",), check=check_fp8)
+@technique(
+    "fp8",
+    stage="execution",
+    realization="executed",
+    needs=(PLAIN_LAYERS,),
+    devices=("cuda",),
+    check=check_fp8,
+)
 def fp8(subject: Subject) -> Subject:
     """Linear layers with weights and activations in 8-bit floats (e4m3); all else in bfloat16.
 
@@ -63,7 +70,7 @@ def check_sparse_2_4(subject: Subject) -> None:
 
 @technique(
     "sparse-2-4", stage="execution", realization="executed", devices=("cuda",),
-    check=check_sparse_2_4,
+    needs=(PLAIN_LAYERS,), check=check_sparse_2_4,
 )  # fmt: skip
 def sparse_2_4(subject: Subject) -> Subject:
     """Linear layers keep the two largest of each four weights and skip the others; all in fp16.

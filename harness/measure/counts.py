@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.storages import Storages, find_parts
 from harness.measure.work import Work, is_proportional
 
+UNCOUNTED = "a call that fails where its operators are seen"
+WHY_LENGTH = 200
 Call = tuple[Program, tuple[Tensor, ...]]
 
 
@@ -123,7 +126,8 @@ def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[s
 
     `call_of` gives a program and inputs of so many examples, of `least` or more. Three calls are
     counted, or two where the second takes more in proportion to its examples; what a model refuses
-    is left out. Raises what its last call raised where it takes none of them.
+    is left out. What can be called and not counted (a compiler of its own that sees the counter)
+    is not counted. Raises what its last call raised where it takes none of them.
     """
     counted: dict[int, float] = {}
     unknown: set[str] = set()
@@ -140,8 +144,22 @@ def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[s
         if unknown or (len(counted) > 1 and is_proportional(counted)):
             break
     if refused is not None and not counted:
-        raise refused
+        return _call_uncounted(call_of, least, refused)
     return Work(tuple(counted.items())), sorted(unknown)
+
+
+def _call_uncounted(
+    call_of: Callable[[int], Call], least: int, refused: Exception
+) -> tuple[Work, list[str]]:
+    """Return that nothing is known of calls that fail while they are counted, and only then."""
+    for examples in range(least, least + 3):
+        with contextlib.suppress(Exception):
+            program, inputs = call_of(examples)
+            with torch.set_grad_enabled(isinstance(program, TrainingStep)):
+                ready(program)(*inputs)
+            why = " ".join(f"{type(refused).__name__}: {refused}".split())[:WHY_LENGTH]
+            return Work(((len(inputs[0]), float("nan")),)), [f"{UNCOUNTED} ({why})"]
+    raise refused
 
 
 def _count_call(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, set[str]]:

@@ -76,7 +76,11 @@ def find_class_axis(shape: Sequence[int]) -> int | None:
 def _run_in_batches(
     program: Program, inputs: Any, like: Any, device: Device, batch: int, mode: Mode
 ) -> torch.Tensor:
-    """The outputs for all inputs, which are laid out in memory like the example inputs."""
+    """The outputs for all inputs, which are laid out in memory like the example inputs.
+
+    All numbers in a row where the shapes of two batches differ beside the number of examples: boxes
+    that were found, as many as there are.
+    """
     count = len(inputs[0])
     parts = []
     with mode():
@@ -92,7 +96,8 @@ def _run_in_batches(
                 parts.append(outputs.reshape(1, -1))  # one result for the whole batch
             else:
                 parts.append(outputs[: len(rows[0])])
-    return torch.cat(parts)
+    uneven = len({part.shape[1:] for part in parts}) > 1
+    return torch.cat([part.flatten() for part in parts] if uneven else parts)
 
 
 def _as_numbers(outputs: torch.Tensor) -> torch.Tensor:

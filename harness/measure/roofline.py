@@ -21,11 +21,12 @@ Bound = Literal["compute", "memory", "overhead"]
 class Traffic:
     """What one call moves: bytes, and operators that move them; FLOPs of its products by type.
 
-    Where only the type of a product is known, its type's FLOPs are NaN. shares: how much of the
+    Where only the type of a product is known, its type's FLOPs are NaN; where nothing is, the bytes
+    are. shares: how much of the
     call's work is in each kind of operator, with the types and shapes that it reads.
     """
 
-    bytes_moved: int
+    bytes_moved: float
     operators: int
     products: Mapping[str, float]
     shares: Mapping[str, float] = field(default_factory=dict, compare=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from harness.measure.allocator import describe_allocator
 from harness.measure.processor import container_limits
@@ -116,24 +118,46 @@ def read_settings(dtypes: Sequence[str], processors_used: float) -> dict[str, An
         "wait_policy_in_effect": "passive" if policy == "passive" or spin == "0" else "active",
         "dtype_in_effect": "+".join(dtypes),
         "autocast_in_effect": "+".join(autocast) or "off",
-        "matmul_precision_in_effect": torch.get_float32_matmul_precision(),
+        "matmul_precision_in_effect": read_matmul_precision(),
         "allocator_in_effect": describe_allocator(),
         "denormals_in_effect": "flushed" if flushes_denormals() else "kept",
     }
 
 
+def read_matmul_precision() -> str:
+    """Return how products of 32-bit numbers are made: highest, high or medium.
+
+    Where it was set by PyTorch's newer names, as these say it: that of oneDNN, then that of CUDA.
+    """
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it does not tell where both ways have been used
+        backends: Any = torch.backends
+        return f"{backends.mkldnn.matmul.fp32_precision}, {backends.cuda.matmul.fp32_precision}"
+
+
+def read_modes() -> str:
+    """Return which modes every call of PyTorch goes through in this thread, the outermost first."""
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    return ", ".join(type(mode).__name__ for mode in modes) or "none"
+
+
 def read_global_settings() -> dict[str, str]:
     """Return what a program can set for the whole process and a model's numbers depend on."""
-    cuda = torch.backends.cuda.matmul
+    cuda, backends = torch.backends.cuda.matmul, torch.backends
+    cpu: Any = backends.mkldnn
+    card: Any = backends.cudnn
+    precise = (cpu.matmul, cpu.conv, cpu.rnn, cuda, card.conv, card.rnn)
     return {
-        "matmul precision": torch.get_float32_matmul_precision(),
+        "matmul precision": read_matmul_precision(),
+        "fp32_precision": ", ".join(str(one.fp32_precision) for one in precise),
+        "modes": read_modes(),
         "denormals": "flushed" if flushes_denormals() else "kept",
         "default type": str(torch.get_default_dtype()),
         "default device": str(torch.get_default_device()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "oneDNN": str(torch.backends.mkldnn.enabled),
         "fused attention": str(torch.backends.mha.get_fastpath_enabled()),
-        "TF32 in cuDNN": str(torch.backends.cudnn.allow_tf32),
         "cuDNN benchmark": str(torch.backends.cudnn.benchmark),
         "flash attention": str(torch.backends.cuda.flash_sdp_enabled()),
         "memory-efficient attention": str(torch.backends.cuda.mem_efficient_sdp_enabled()),

@@ -40,11 +40,17 @@ def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
     Each operator reads its inputs once and writes its outputs once, in bytes; views are free.
     Whatever an operator does inside (fused attention) stays in the caches and is not counted, nor
     is it counted that a cache may keep an output until the next operator reads it. `products` are
-    by the type in which each computes. The work of an operator is reckoned in bytes.
+    by the type in which each computes. The work of an operator is reckoned in bytes. Of a call that
+    fails only where its operators are seen (it brings a compiler of its own) nothing is known.
     """
     counter = _Counter()
-    with torch.set_grad_enabled(isinstance(program, TrainingStep)), counter:
-        ready(program)(*inputs)
+    with torch.set_grad_enabled(isinstance(program, TrainingStep)):
+        try:
+            with counter:
+                ready(program)(*inputs)
+        except Exception:
+            ready(program)(*inputs)  # raises what is the model's own failure
+            return Traffic(nan, 0, {}, {})
     work = sum(counter.work.values())
     shares = {kind: part / work for kind, part in counter.work.items()}
     return Traffic(counter.bytes_moved, counter.operators, dict(counter.products), shares)

@@ -211,7 +211,8 @@ class Walk:
         if isinstance(script, torch.jit.ScriptFunction):
             self.say(MANGLED.sub("", str(script.graph)))
             return
-        self.say(MANGLED.sub("", str(script.inlined_graph)), script.training)
+        mode = getattr(script, "training", None)  # a frozen one has none
+        self.say(MANGLED.sub("", str(script.inlined_graph)), mode)
         self.visit(dict(script.state_dict()))
 
     def feed_object(self, one: torch.ScriptObject) -> None:

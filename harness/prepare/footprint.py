@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import is_
+from pathlib import Path
 from typing import Any
 
 from torch.nn.modules import module as modules
@@ -85,8 +86,17 @@ def read_plain() -> dict[str, Any]:
         ENVIRONMENT: dict(os.environ),
         "the garbage collector": (gc.isenabled(), gc.get_threshold()),
         "the recursion limit": sys.getrecursionlimit(),
+        "the working folder": _working_folder(),
+        "what traces calls": (str(sys.getprofile()), str(sys.gettrace())),
         "hooks of all modules": hooks,
     }
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was deleted
+        return ""
 
 
 def read_owners() -> Owners:

@@ -272,7 +272,7 @@ def with_time_to_target(record: Record) -> Record:
 
 def with_explanation(record: Record, seat: Seat, roofs: Roofs | None) -> Record:
     """Return the record with what bounds its speed, and how close to that bound it came."""
-    if seat.traffic is None:
+    if seat.traffic is None or np.isnan(seat.traffic.bytes_moved):
         return record
     moved, macs = float(seat.traffic.bytes_moved), record.metrics.get("macs")
     record = record.measured(bytes_moved=moved)

@@ -66,7 +66,10 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         same = (wanted == outputs) | (np.isnan(wanted) & np.isnan(outputs)) if alike else ~lost
         alone = lost & ~same
         broken = np.isnan(outputs) | (outputs == np.inf)
-        if alone.any() and alike:
+        if not alike:
+            found.append(f"the outputs are {outputs.size} numbers, and the baseline's "
+                         f"{wanted.size}: there is no fidelity")  # fmt: skip
+        elif alone.any():
             told = "is 0" if np.isfinite(wanted).any() else "is not known"
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
                          f"are not, or are another: fidelity {told}")  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.files import expand_home
+from bench.files import find_path
 from harness.paths import read_path
 
 
@@ -18,8 +18,8 @@ def test_a_tilde_is_the_home_folder_at_the_beginning_only(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/of-one")
     wanted = Path(found.replace("HOME", "/home/of-one"))
-    assert expand_home(text) == read_path(text) == wanted
+    assert find_path(text) == read_path(text) == wanted
 
 
 def test_a_folder_that_is_nobodys_home_is_left_as_it_is_written() -> None:
-    assert expand_home("~nobody-of-this-name/net.py") == Path("~nobody-of-this-name/net.py")
+    assert find_path("~nobody-of-this-name/net.py") == Path("~nobody-of-this-name/net.py")
