@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.storages import Storages, find_parts
@@ -152,6 +153,7 @@ def _call_uncounted(
     call_of: Callable[[int], Call], least: int, refused: Exception
 ) -> tuple[Work, list[str]]:
     """Return that nothing is known of calls that fail while they are counted, and only then."""
+    forget_traces()
     for examples in range(least, least + 3):
         with contextlib.suppress(Exception):
             program, inputs = call_of(examples)

@@ -12,6 +12,12 @@ COMPILER = "torch._dynamo"
 """What PyTorch imports late: for `torch.compile`, and for an optimizer's first step."""
 
 
+def forget_traces() -> None:
+    """Let PyTorch's compiler trace again what it gave up while its operators were seen."""
+    if COMPILER in sys.modules:
+        sys.modules[COMPILER].reset()
+
+
 class OperatorMode(TorchDispatchMode):
     """A dispatch mode whose own frames are never compiled.
 

@@ -14,6 +14,7 @@ from bench.subject import evaluating
 from bench.tasks import first_tensor
 from harness.layer import Layer
 from harness.measure.counts import Seen, count_weights
+from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
 
 BETWEEN = "between layers"
@@ -142,5 +143,6 @@ def _watch_calls(
         except Exception:  # a call that fails where its operators are seen, or of itself
             calls.counter.owners.clear()
             calls.unwatched |= {*parts}
+            forget_traces()
             module(*inputs)
     return calls

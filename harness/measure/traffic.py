@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.measure.dispatch import OperatorMode
+from harness.measure.dispatch import OperatorMode, forget_traces
 from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
@@ -49,6 +49,7 @@ def count_traffic(program: Program, inputs: tuple[Tensor, ...]) -> Traffic:
             with counter:
                 ready(program)(*inputs)
         except Exception:
+            forget_traces()
             ready(program)(*inputs)  # raises what is the model's own failure
             return Traffic(nan, 0, {}, {})
     work = sum(counter.work.values())

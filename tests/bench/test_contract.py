@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from bench import Refusal, Subject, registry
 from bench.data import Dataset, Split, load_dataset
@@ -233,3 +235,31 @@ def test_every_technique_without_a_realization_changes_only_how_a_model_is_train
     without = {e.name for e in registry.entries("technique") if not e.realization}
     recipes = {e.name for e in registry.entries("technique") if e.stage == "recipe"}
     assert without == recipes | {"baseline"}
+
+
+WHATEVER_THE_WEIGHTS = {"baseline", "bf16", "fp16", "tf32", "distill", "shrink", "drop-layers"}
+"""Techniques that leave weights as they are, cast what comes of them, or train other ones."""
+MADE_ANEW = {
+    "a mask": lambda layer: prune.ln_structured(layer, "weight", 0.5, n=2, dim=0),
+    "a weight norm": parametrizations.weight_norm,
+    "an older one": nn.utils.weight_norm,
+    "a parametrization": parametrizations.orthogonal,
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("way", MADE_ANEW)
+def test_weights_that_are_made_anew_in_every_call_are_changed_by_no_technique_in_silence(
+    technique: str, way: str
+) -> None:
+    """What it does to them would be undone, or it would take the other layers only."""
+    entry, _ = registry.find("technique", technique)
+    if entry.stage == "recipe" or entry.name in WHATEVER_THE_WEIGHTS:
+        return
+    module = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    MADE_ANEW[way](module[0])
+    with pytest.raises(Refusal, match=r"makes those of 0 anew.*prune\.remove, remove_weight_norm"):
+        registry.check_technique(technique, Subject(module, (torch.zeros(2, 8),)))
+    plain = Subject(nn.Sequential(nn.Linear(8, 8)), (torch.zeros(2, 8),))
+    with suppress(Refusal):  # for want of data, or of a card
+        registry.check_technique(technique, plain)

@@ -14,7 +14,7 @@ from torch import nn
 from bench import SpecError
 from bench.conventions import IGNORED
 from bench.data.splits import Dataset, Split
-from bench.tasks import as_tensor, predict, task_loss
+from bench.tasks import as_tensor, first_tensor, predict, task_loss
 
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2])
 CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -131,3 +131,14 @@ def test_a_label_without_a_score_is_refused_by_name(judge: Any) -> None:
 def test_what_is_no_number_is_told_in_our_words(values: Any, kind: str) -> None:
     with pytest.raises(SpecError, match=f"^Labels cannot be read as numbers: they are {kind}"):
         as_tensor(values, "Labels")
+
+
+@pytest.mark.parametrize("scores", [torch.rand(1, 3), torch.rand(4, 3), torch.rand(4)])
+def test_a_loss_beside_the_scores_is_not_the_answer(scores: torch.Tensor) -> None:
+    loss = torch.tensor(0.5)
+    for outputs in ({"loss": loss, "logits": scores}, (loss, scores), [None, [loss], (scores,)]):
+        assert first_tensor(outputs) is scores
+    assert first_tensor((scores, loss)) is scores
+    assert first_tensor({"energy": loss}) is loss
+    with pytest.raises(SpecError, match="holds no tensor"):
+        first_tensor({"loss": 0.5})

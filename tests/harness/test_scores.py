@@ -136,6 +136,15 @@ def test_masked_outputs_are_left_out_of_fidelity_where_both_have_them(mask: floa
     assert relative_fidelity(wanted, np.array([[0.0, 3.0, 4.0]] * 2)) == 0
 
 
+@given(st.integers(0, 10_000), st.floats(0, 300), st.floats(0.001, 0.5))
+def test_numbers_of_any_size_are_compared_as_numbers(seed: int, size: float, error: float) -> None:
+    """Only what is all about as large is a mask."""
+    random = np.random.default_rng(seed)
+    wanted = random.normal(size=50) * 10**size
+    wrong = wanted * (1 + error * random.choice([-1, 1], 50))
+    assert relative_fidelity(wrong, wanted) == pytest.approx(1 - error)
+
+
 def test_equal_outputs_have_fidelity_one_unless_they_are_no_numbers() -> None:
     for same in (np.zeros(4), np.full(4, 1e25), [5.0], [np.nan, 5.0], [-np.inf, 0.0]):
         assert relative_fidelity(same, same) == 1

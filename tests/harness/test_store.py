@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -106,6 +107,19 @@ def test_a_cell_is_readable_by_pandas_alone_when_it_ends(run):
     assert (row["latency_s"], row["latency_s_low"], row["latency_s_high"]) == (0.001, 0.0, 1.0)
     (samples,) = (run.folder / PARTS).glob("*.samples.parquet")
     assert pd.read_parquet(samples)["seconds"].sum() == pytest.approx(0.028)
+
+
+@pytest.mark.parametrize("store", ["out-18:51", "C:drive", "s3:x", "a?b#c%20", "~name"])
+def test_a_relative_store_may_have_any_name(store, tmp_path, monkeypatch):
+    """Of `out-18:51/run` Arrow would make an address."""
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(Path(store), "demo", {"grid": "demo"})
+    add(run, 1, 2)
+    assert count_rows(run) == each_once(1, 2)
+    run.compact()
+    assert count_rows(run) == each_once(1, 2)
+    assert run.schema().names[0] == "run_id"
+    assert [*run.batches("samples")]
 
 
 def test_nothing_half_written_stays_behind(run):

@@ -23,6 +23,19 @@ class Fixed(nn.Module):
         return self.scores + 0 * x.sum()
 
 
+def test_outputs_of_which_each_batch_has_another_number_are_compared_in_a_row() -> None:
+    class Finds(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[x > 0]
+
+    inputs = torch.tensor([[1.0, -1, 2], [-1, 3, -1], [-1, -1, -1], [4, 5, 6]])
+    subject = as_subject((Finds(), inputs), "a test")
+    answers = collect_answers(subject, subject.module, CpuDevice(), batch=1)
+    assert answers is not None
+    assert answers["outputs"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert collect_answers(subject, subject.module, CpuDevice(), 1, answers["outputs"]) is None
+
+
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [

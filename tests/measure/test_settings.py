@@ -141,3 +141,33 @@ def test_a_thread_for_each_processor_is_too_many_for_a_smaller_quota_only(
         os.sched_setaffinity(0, before)
     assert len(told) == (quota is not None and quota < 2)
     assert not told or told[0].startswith("oversubscribed: 2 threads, and the container allows")
+
+
+@pytest.mark.parametrize(
+    "way", ["torch.backends.fp32_precision = 'bf16'",
+            "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+            "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+            "torch.set_float32_matmul_precision('medium')"],
+)  # fmt: skip
+def test_precision_may_be_set_by_either_of_pytorchs_names(way: str) -> None:
+    """PyTorch refuses to tell by the older name what was set by the newer one."""
+    code = (
+        "import torch\nfrom harness.measure import settings\n"
+        f"before = settings.read_global_settings()\n{way}\n"
+        "print(settings.compare_global_settings(before) != [])\n"
+        "print(settings.read_settings(['float32'], 1.0)['matmul_precision_in_effect'])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    changed, precision = told.stdout.split("\n", 1)
+    assert changed == "True"
+    assert precision.strip()
+
+
+@pytest.mark.parametrize("device", ["", "cpu"])
+def test_a_mode_that_every_call_goes_through_is_a_setting(device: str) -> None:
+    before = settings.read_global_settings()
+    if device:  # it takes a quarter of a small layer's time, whichever device it is
+        with torch.device(device):
+            (warning,) = settings.compare_global_settings(before)
+        assert "modes: none where the model was made, DeviceContext where it is timed" in warning
+    assert settings.compare_global_settings(before) == []

@@ -90,6 +90,7 @@ def test_a_control_that_ended_in_the_heat_tells_nothing_of_the_machine(record: R
             "50 % of the outputs are NaN or infinite where the baseline's",
         ),
         ([1.0, 1.0], [1.0, 1.0], ""),
+        ([1.0], [1.0, 1.0], "the outputs are 1 numbers, and the baseline's 2: there is no"),
         ([], [], ""),
     ],
 )

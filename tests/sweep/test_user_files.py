@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -148,6 +149,25 @@ def sets_a_neighbour_imported_late():
 def sets_nothing_in_a_neighbour_imported_late():
     import late
     return late.Late(), torch.ones(1, 64)
+def enters_a_mode():
+    class Twice(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            return made @ torch.ones(64, 64) if func is torch.Tensor.sigmoid else made
+    Twice().__enter__()
+    return Net(), torch.ones(1, 64)
+def changes_the_folder():
+    import os
+    os.chdir(pathlib.Path(__file__).parent / "inner")
+    class Reading(Net):
+        def forward(self, x):
+            return x @ torch.ones(64, len(pathlib.Path("only_inside.py").read_text().split()))
+    return Reading(), torch.ones(1, 64)
+def traces_calls():
+    sys.setprofile(traced)
+    return Net(), torch.ones(1, 64)
+def traced(frame, event, argument):
+    pass
 def nothing():
     return Net(), torch.ones(1, 64)
 """
@@ -181,6 +201,8 @@ def test_what_a_models_function_sets_or_patches_holds_where_the_model_is_timed(
         "gives_a_class_a_method": 2 * 4096, "patches_an_installed_package": 2 * 4096,
         "hooks_all_modules": 2 * 4096, "sets_a_neighbour_imported_late": 3 * 4096,
         "sets_nothing_in_a_neighbour_imported_late": 4096, "nothing": 4096,
+        "enters_a_mode": 2 * 4096, "changes_the_folder": 64 * len(INSIDE.split()),
+        "traces_calls": 4096,
     }  # fmt: skip
     names = tuple(expected)
     write(tmp_path, "late.py", LATE)
@@ -352,6 +374,28 @@ def scripted():
     return torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), X
 def traced():
     return torch.jit.trace(nn.Linear(8, 8), X), X
+def scripted_and_frozen():
+    return torch.jit.freeze(torch.jit.script(nn.Linear(8, 8).eval())), X
+class Wraps(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+    def forward(self, x):
+        return self.inner(x)
+def with_a_frozen_part():
+    return Wraps(torch.jit.optimize_for_inference(torch.jit.trace(nn.Linear(8, 8).eval(), X))), X
+class Jagged(nn.Module):
+    def forward(self, x):
+        return torch.nested.nested_tensor([x[0], x[0, :4]], layout=torch.jagged).sin().unbind()[0]
+def nested_inside():
+    return Jagged(), X
+class Unseen(nn.Module):
+    def forward(self, x):
+        if torch._C._len_torch_dispatch_stack():
+            raise RuntimeError("as a compiler that sees a mode")
+        return x + 1
+def that_fails_where_its_operators_are_seen():
+    return Unseen(), X
 class Locked(nn.Module):
     def __init__(self):
         super().__init__()
@@ -612,6 +656,8 @@ def test_whatever_a_model_is_made_of_is_measured(measure: Measure, tmp_path: Pat
     assert (cells["fidelity"] == 1).all(), "every process has the same weights"
     notes = cells.loc[f"{file}:with_a_lock", "notes"]
     assert any("built again in each process" in note for note in notes)
+    unseen = cells.loc[f"{file}:that_fails_where_its_operators_are_seen"]
+    assert np.isnan(unseen["macs"]) and "as a compiler that sees" in unseen["uncounted_ops"][0]
     warnings = cells.loc[f"{file}:gradients_inside", "warnings"]
     assert any("takes gradients inside" in one for one in warnings)
 
