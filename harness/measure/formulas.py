@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -139,9 +139,16 @@ def count_trilinear(_: Any, *given: Any) -> int:
     return prod(combined)
 
 
-def count_distances(out: Tensor, first: Tensor, *_: Any) -> int:
-    """Of every pair of rows: one for every column."""
-    return out.numel() * first.shape[-1]
+def count_distances(out: Tensor, first: Tensor, *rest: Any) -> int:
+    """Of every pair of rows: one for every column, unless its size is all that is taken of it."""
+    powers = [power for power in rest if isinstance(power, float)]
+    return 0 if powers and powers[0] in (0, 1, inf) else out.numel() * first.shape[-1]
+
+
+def count_bag(_: Any, table: Tensor, indices: Tensor, *rest: Any) -> int:
+    """Of rows that are added up, each times a weight of its own where there are such weights."""
+    weights = rest[4] if len(rest) > 4 else None
+    return 0 if weights is None else indices.numel() * table.shape[1]
 
 
 aten = torch.ops.aten
@@ -164,6 +171,8 @@ OWN: dict[str, Formula] = {
     "_scaled_dot_product_flash_attention_for_cpu": count_attention,
     "mkldnn_rnn_layer": count_recurrent, "_trilinear": count_trilinear,
     "_cdist_forward": count_distances, "_pdist_forward": count_distances,
+    "_euclidean_dist": count_distances, "_embedding_bag": count_bag,
+    "_embedding_bag_forward_only": count_bag,
 }  # fmt: skip
 """Operators of `torch.ops.aten` that multiply, with formulas of ours; the others are PyTorch's."""
 

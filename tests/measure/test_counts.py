@@ -121,6 +121,17 @@ CLOSED_FORMS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], int]] = {
         Calls(lambda x, w: nn.functional.scaled_dot_product_attention(x, x, x), 1), (ROWS,),
         2 * 7 * 7 * 6,
     ),
+    "distances": (Calls(torch.cdist, 9, 6), (ROWS,), 7 * 9 * 6),
+    "distances by products": (Calls(torch.cdist, 40, 6), (torch.randn(2, 30, 6),), 30 * 40 * 6),
+    "distances by sizes": (Calls(lambda x, w: torch.cdist(x, w, p=1), 9, 6), (ROWS,), 0),
+    "a bag of weighted words": (
+        Calls(lambda x, w: nn.functional.embedding_bag(
+            torch.arange(7)[None], w, per_sample_weights=x[:1, :, 0], mode="sum"), 9, 5),
+        (ROWS,), 7 * 5,
+    ),
+    "a bag of words": (
+        Calls(lambda x, w: nn.functional.embedding_bag(torch.arange(7)[None], w), 9, 5), (ROWS,), 0,
+    ),
 }  # fmt: skip
 
 
