@@ -59,7 +59,7 @@ def read_labels(labels: Tensor, classes: int) -> Tensor:
     if wrong.any():
         raise SpecError(
             f"the label {labels[wrong][0].item():g} is none of the {classes} classes, "
-            f"0 to {classes - 1}."
+            f"0 to {classes - 1}. What is not to be judged has the label {IGNORED}."
         )
     return whole
 

@@ -80,6 +80,8 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
             found.append(f"{_share(broken)} of the outputs are NaN or infinite; fidelity leaves "
                          "out where the baseline's are too")  # fmt: skip
     if labels is not None and labels.dtype.kind != "f":
+        if labels.size and (labels == IGNORED).all():
+            found.append(f"all labels are {IGNORED}, which says that nothing is to be judged")
         shape = tuple(answers["shape"].tolist())
         if len(shape) > 2 and shape[:1] + shape[2:] == shape[:-1] == labels.shape:
             found.append(

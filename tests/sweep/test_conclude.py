@@ -139,6 +139,14 @@ def test_classes_that_may_lie_along_two_dimensions_are_a_warning(
     assert doubt_answers(answers | {"labels": np.zeros(labels)}, {}) == []  # numbers, no classes
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"), [([-100, -100], True), ([-100, 1], False), ([], False)]
+)
+def test_labels_of_which_none_is_to_be_judged_are_a_warning(labels: list[int], told: bool) -> None:
+    answers = {"outputs": np.zeros(2), "shape": np.array([2]), "labels": np.array(labels, int)}
+    assert ("nothing is to be judged" in " ".join(doubt_answers(answers, {}))) == told
+
+
 @pytest.mark.parametrize(("macs", "known"), [(50.0, True), (float("nan"), False), (None, False)])
 def test_what_a_call_moves_is_known_without_the_machines_roofs(
     record: Record, macs: float | None, known: bool
