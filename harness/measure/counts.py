@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
@@ -18,6 +18,8 @@ from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.storages import Storages, find_parts
 from harness.measure.work import Work, is_proportional
 
+SEVERAL = (2, 3, 4)
+ENOUGH = 3
 UNCOUNTED = "a call that fails where its operators are seen"
 WHY_LENGTH = 200
 Call = tuple[Program, tuple[Tensor, ...]]
@@ -122,18 +124,19 @@ def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, lis
     return macs / len(few[0]), sorted(unknown)
 
 
-def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[str]]:
+def count_work(call_of: Callable[[int], Call], numbers: Sequence[int]) -> tuple[Work, list[str]]:
     """Return the multiply-accumulates of calls of any number of examples; what is not counted.
 
-    `call_of` gives a program and inputs of so many examples, of `least` or more. Three calls are
+    `call_of` gives a program and inputs of so many examples. Three calls with these `numbers` are
     counted, or two where the second takes more in proportion to its examples; what a model refuses
-    is left out. What can be called and not counted (a compiler of its own that sees the counter)
-    is not counted. Raises what its last call raised where it takes none of them.
+    is left out. One example comes last: in a call of one, a number of its own looks like a constant.
+    What can be called and not counted (a compiler of its own that sees the counter) is not counted.
+    Raises what its last call raised where it takes none of them.
     """
     counted: dict[int, float] = {}
     unknown: set[str] = set()
     refused: Exception | None = None
-    for examples in range(least, least + 3):
+    for examples in numbers:
         try:
             program, inputs = call_of(examples)
             macs, uncounted = _count_call(program, inputs)
@@ -142,19 +145,19 @@ def count_work(call_of: Callable[[int], Call], least: int) -> tuple[Work, list[s
             continue
         counted[len(inputs[0])] = macs
         unknown |= uncounted
-        if unknown or (len(counted) > 1 and is_proportional(counted)):
+        if unknown or len(counted) == ENOUGH or (len(counted) > 1 and is_proportional(counted)):
             break
     if refused is not None and not counted:
-        return _call_uncounted(call_of, least, refused)
+        return _call_uncounted(call_of, numbers, refused)
     return Work(tuple(counted.items())), sorted(unknown)
 
 
 def _call_uncounted(
-    call_of: Callable[[int], Call], least: int, refused: Exception
+    call_of: Callable[[int], Call], numbers: Sequence[int], refused: Exception
 ) -> tuple[Work, list[str]]:
     """Return that nothing is known of calls that fail while they are counted, and only then."""
     forget_traces()
-    for examples in range(least, least + 3):
+    for examples in numbers:
         with contextlib.suppress(Exception):
             program, inputs = call_of(examples)
             with torch.set_grad_enabled(isinstance(program, TrainingStep)):

@@ -142,7 +142,7 @@ def _watch_calls(
             count_call(calls.counter, module, inputs)
         except Exception:  # a call that fails where its operators are seen, or of itself
             calls.counter.owners.clear()
-            calls.unwatched |= {*parts}
+            calls.unwatched |= {*parts, ""}
             forget_traces()
             module(*inputs)
     return calls

@@ -118,8 +118,10 @@ class MacCounter(OperatorMode):
                 found = formula(out, *args, **kwargs)
             except Exception:  # shapes that no formula expects
                 self.note_unknown(str(packet))
+                self._products.forget(out)
                 return out
             self._add(found)
+            self._products.forget(out)
             return out
         changes = getattr(getattr(func, "_schema", None), "is_mutable", False)
         self._add(self._products.count(packet, args, out, view, changes))

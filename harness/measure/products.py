@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from bench.tasks import find_tensors
 
@@ -20,18 +19,25 @@ aten = torch.ops.aten
 FACTORS = {aten.mul: 0, aten.mul_: 0, aten.addcmul: 1, aten.addcmul_: 1}
 """What multiplies number by number, and which argument is the first factor."""
 SUMS = {
-    aten.sum: 0, aten.mean: 0, aten.nansum: 0, aten.cumsum: 0, aten.index_add: 3,
-    aten.index_add_: 3, aten.scatter_add: 3, aten.scatter_add_: 3, aten.scatter_reduce: 3,
+    aten.sum: 0, aten.mean: 0, aten.nansum: 0, aten.cumsum: 0, aten.cumsum_: 0,
+    aten.index_add: 3, aten.index_add_: 3, aten.scatter_add: 3, aten.scatter_add_: 3,
+    aten.scatter_reduce: 3, aten.scatter_reduce_: 3, aten.index_put: 2, aten.index_put_: 2,
 }  # fmt: skip
 """What adds numbers of one tensor up, and which argument that is."""
+SUMMING = {
+    aten.scatter_reduce: (4, ("sum", "mean")), aten.scatter_reduce_: (4, ("sum", "mean")),
+    aten.index_put: (3, (True,)), aten.index_put_: (3, (True,)),
+}  # fmt: skip
+"""What does so only where one of its arguments is one of these values."""
 ADDITIONS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 ALL, FIRST, SECOND = slice(None), slice(1), slice(1, 2)
 KEEPING = {
     aten.div: FIRST, aten.div_: FIRST, aten.copy_: SECOND,
 } | dict.fromkeys(
-    (*ADDITIONS, aten.mul, aten.mul_, aten.neg, aten.neg_, aten._to_copy, aten.clone, aten.where,
+    (*ADDITIONS, *FACTORS, aten.neg, aten.neg_, aten._to_copy, aten.clone, aten.where,
      aten.masked_fill, aten.masked_fill_, aten.cat, aten.stack, aten.flip, aten.roll, aten.gather,
-     aten.constant_pad_nd, aten.index_select, aten.index, aten.nan_to_num, aten._unsafe_view),
+     aten.constant_pad_nd, aten.index_select, aten.index, aten.nan_to_num, aten._unsafe_view,
+     aten.squeeze_, aten.unsqueeze_, aten.transpose_, aten.t_),
     ALL,
 )  # fmt: skip
 """What may come between a product and its sum (it scales, casts, moves, or adds something else),
@@ -41,17 +47,32 @@ FEW = 2
 """A sum of so many is a gate's mixture or a rotation, which nobody counts, of an LSTM either."""
 
 
-@dataclass
-class Mark:
-    """Products that no sum has had yet, and how many were added to each other in each number."""
+@dataclass(eq=False)
+class Products:
+    """What one operator multiplied, and how many of its products no sum has had yet."""
 
     left: int
+
+    def take(self, most: int) -> int:
+        """Return how many are left, so many at the most; they are left no more."""
+        taken = min(self.left, most)
+        self.left -= taken
+        return taken
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The products that a piece of memory is made of, and how many were added for each number."""
+
+    parts: tuple[Products, ...]
     terms: int = 1
 
-    def take(self, most: int | None = None) -> int:
-        """Return how many are left, or as many as a tensor may have, and leave the others."""
-        taken = self.left if most is None else min(self.left, most)
-        self.left -= taken
+    def take(self, numbers: int | None = None) -> int:
+        """Return how many products nobody has counted yet: all, or those of so many numbers."""
+        wanted = sum(part.left for part in self.parts) if numbers is None else numbers * self.terms
+        taken = 0
+        for part in self.parts:
+            taken += part.take(wanted - taken)
         return taken
 
 
@@ -59,8 +80,8 @@ class SummedProducts:
     """Tells how many products were summed, each once, as it sees one operator after the other."""
 
     def __init__(self) -> None:
-        self._marks = WeakTensorKeyDictionary()
-        """By tensor; those that come of the same products share one."""
+        self._marks: dict[int, Mark] = {}
+        """By where memory begins: a view has the products of what it is a view of."""
 
     def count(self, packet: Any, given: Sequence[Any], out: Any, view: bool, changes: bool) -> int:
         """Return how many products an operator has summed.
@@ -68,36 +89,64 @@ class SummedProducts:
         view: its result is a part of what was given. changes: its first argument is its result.
         """
         if packet in SUMS:
-            (summed,) = given[SUMS[packet] :][:1]
-            return sum(mark.take(summed.numel() * mark.terms) for mark in self._find(summed))
+            return self._count_sum(packet, given, out, changes)
+        if view:
+            return 0
+        marks = self._find_marks(packet, given, out)
+        if packet is aten.copy_ and not _is_whole(out):  # beside what else there is
+            marks = self._find(out) + marks
+        if not marks:
+            self.forget(out, changes)
+            return 0
+        added = packet in ADDITIONS or packet in (aten.addcmul, aten.addcmul_)
+        mark = marks[0] if len(marks) == 1 else _join(marks, added)
+        for tensor in find_tensors(out):
+            if place := place_of(tensor):
+                self._marks[place] = mark
+        return mark.take() if added and mark.terms > FEW else 0
+
+    def forget(self, out: Any, changes: bool = False) -> None:
+        """Note that what an operator made, or wrote over, has no products in it."""
+        for tensor in find_tensors(out):
+            if not changes or _is_whole(tensor):
+                self._marks.pop(place_of(tensor), None)
+
+    def _count_sum(self, packet: Any, given: Sequence[Any], out: Any, changes: bool) -> int:
+        (summed,) = given[SUMS[packet] :][:1]
+        place, values = SUMMING.get(packet, (0, None))
+        found = 0
+        if values is None or any(one in values for one in given[place : place + 1]):
+            found = sum(mark.take(summed.numel()) for mark in self._find(summed))
+        self.forget(out, changes)
+        return found
+
+    def _find_marks(self, packet: Any, given: Sequence[Any], out: Any) -> list[Mark]:
+        """Return what is known of an operator's result by what was given, and by what it does."""
         first = FACTORS.get(packet)
         factors = () if first is None else given[first : first + 2]
         if _are_numbers(factors):
-            made = [] if _are_same(*factors) else [Mark(out.numel())]
-            marks = self._find(given[:first]) + made
-        else:
-            kept = ALL if view else KEEPING.get(packet)
-            marks = [] if kept is None else self._find(given[kept])
-        if not marks:
-            if changes:
-                for tensor in find_tensors(out):
-                    self._marks.pop(tensor, None)
-            return 0
-        added = packet in ADDITIONS or bool(first)
-        mark = marks[0] if len(marks) == 1 else _join(marks, added)
-        self._marks.update((tensor, mark) for tensor in find_tensors(out))
-        return mark.take() if mark.terms > FEW else 0
+            made = [] if _are_same(*factors) else [Mark((Products(out.numel()),))]
+            return self._find(given[:first]) + made
+        return self._find(given[KEEPING[packet]]) if packet in KEEPING else []
 
     def _find(self, given: Any) -> list[Mark]:
         """Return the marks of tensors, each once."""
-        marks = (self._marks.get(tensor) for tensor in find_tensors(given))
+        marks = (self._marks.get(place_of(tensor)) for tensor in find_tensors(given))
         return [*{id(mark): mark for mark in marks if mark is not None}.values()]
 
 
 def _join(marks: Sequence[Mark], added: bool) -> Mark:
-    """Return what all products of a tensor are that comes of several, added up or side by side."""
+    """Return what all products are of memory that comes of several, added up or side by side."""
     terms = [mark.terms for mark in marks]
-    return Mark(sum(mark.take() for mark in marks), sum(terms) if added else max(terms))
+    parts = dict.fromkeys(part for mark in marks for part in mark.parts if part.left)
+    return Mark(tuple(parts), sum(terms) if added else max(terms))
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Tell whether a tensor is all that its memory holds."""
+    if not place_of(tensor):
+        return True
+    return tensor.numel() * tensor.element_size() >= _storage_of(tensor).nbytes()
 
 
 def place_of(tensor: Tensor) -> int:

@@ -93,7 +93,8 @@ class _Counter(OperatorMode):
             dtype = _computing_type(packet.__name__, read, packed)
             if dtype:
                 flops = self._count_flops(packet, outputs, args, kwargs)
-                self.products[dtype] += flops
+                if flops != 0:
+                    self.products[dtype] += flops
                 self.work[kind] += 0.0 if isnan(flops) else flops / FLOPS_PER_BYTE
         return outputs
 

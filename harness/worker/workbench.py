@@ -247,8 +247,8 @@ class Workbench:
             one = open_variant(variant, "cpu", runtime, examples)  # a step changes the weights
             return one.program, one.inputs
 
-        least = COUNTED_EXAMPLES if runtime == TRAINING else 1  # batch norms learn from two
-        work, uncounted = counts.count_work(call_of, least)
+        numbers = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)
+        work, uncounted = counts.count_work(call_of, numbers)  # batch norms learn from two
         kept.keep_behaviour(variant, try_out(loaded.module, inputs))
         found = counts.count_weights(loaded.module)
         found["disk_bytes"] = counts.disk_bytes(loaded.module)

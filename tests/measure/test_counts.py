@@ -352,6 +352,26 @@ def sum_halves(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).sum(-1)
 
 
+def sum_beside(products: Tensor) -> Tensor:
+    return (products + products.flip(-1) * products).relu() + products.sum()
+
+
+def shift_and_add(x: Tensor, row: Tensor, taps: int) -> Tensor:
+    """A filter, each of whose taps is added in place."""
+    out = torch.zeros_like(x)
+    for n in range(1, taps + 1):
+        out[:, n:] += row[n] * x[:, :-n] * row[n:]
+    return out
+
+
+def fill(x: Tensor, row: Tensor) -> Tensor:
+    """The products, each put into its place."""
+    out = torch.zeros_like(x)
+    for n in range(0, 16, 2):
+        out[:, n : n + 2] = x[:, n : n + 2] * row[n : n + 2]
+    return out
+
+
 def sum_twice(products: Tensor) -> Tensor:
     return products / products.sum() * products.sum() + products.sum(-1, keepdim=True)
 
@@ -389,6 +409,20 @@ def sum_twice(products: Tensor) -> Tensor:
         (lambda x, row, matrix: (x * row).sum(-1, keepdim=True) + (x * row)[:, :1].sum(), 17),
         (lambda x, row, matrix: (x * row).zero_().add(1).sum(-1), 0),
         (lambda x, row, matrix: (1 / (x * row)).sum(-1), 0),
+        (lambda x, row, matrix: sum_beside(x * row), 16),
+        (lambda x, row, matrix: shift_and_add(x, row, 3), 15 + 14 + 13),
+        (lambda x, row, matrix: shift_and_add(x, row, 2), 0),
+        (lambda x, row, matrix: fill(x, row).sum(-1), 16),
+        (lambda x, row, matrix: fill(x, row).zero_().sum(-1), 0),
+        (lambda x, row, matrix: (x * row).unsqueeze_(0).sum(-1), 16),
+        (lambda x, row, matrix: x.scatter_reduce(
+            1, torch.zeros_like(x).long(), x * row, "sum"), 16),
+        (lambda x, row, matrix: x.scatter_reduce(
+            1, torch.zeros_like(x).long(), x * row, "amax"), 0),
+        (lambda x, row, matrix: x.index_put(
+            (torch.tensor([0]), torch.arange(16)), (x * row)[0], accumulate=True), 16),
+        (lambda x, row, matrix: x.index_put(
+            (torch.tensor([0]), torch.arange(16)), (x * row)[0]), 0),
         (lambda x, row, matrix: (x[:0] * row).sum(-1), 0),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.measure.counts import count_macs, count_work
+from harness.measure.counts import SEVERAL, count_macs, count_work
 from harness.measure.runtimes import take_batch
 from harness.measure.work import Work
 
@@ -34,8 +34,12 @@ class Mixed(nn.Module):
         return 16 * examples * self.each + 64 * self.once + 4 * examples**2 * self.pairs
 
 
-def count(module: Mixed, least: int = 1) -> tuple[Work, list[str]]:
-    return count_work(lambda number: (module, take_batch((torch.randn(2, 4),), number)), least)
+def count(module: nn.Module, *numbers: int) -> tuple[Work, list[str]]:
+    """Count calls of a model, of so many examples or as for inference."""
+    inputs = torch.randn(2, 4)
+    return count_work(
+        lambda number: (module, take_batch((inputs,), number)), numbers or (*SEVERAL, 1)
+    )
 
 
 FEW = st.integers(0, 3)
@@ -52,7 +56,7 @@ def test_a_call_of_any_number_of_examples_is_what_its_closed_form_says(
     assert work.for_one(examples) == module.macs(examples) / examples
 
 
-@given(each=st.integers(1, 3), first=st.integers(1, 3), most=st.integers(1, 3))
+@given(each=st.integers(1, 3), first=st.integers(1, 4), most=st.integers(1, 4))
 def test_a_model_that_takes_certain_numbers_of_examples_is_counted_with_these(
     each: int, first: int, most: int
 ) -> None:
@@ -75,9 +79,7 @@ def test_what_cannot_be_counted_is_not_counted_for_any_number() -> None:
             return torch.fft.fft(x).real @ x.mT
 
     module = Fourier()
-    work, uncounted = count_work(
-        lambda number: (module, take_batch((torch.randn(2, 4),), number)), 1
-    )
+    work, uncounted = count(module)
     assert uncounted
     assert work.for_one(1) != work.for_one(1), "NaN"
     assert work.for_one(64) != work.for_one(64), "NaN"
@@ -86,3 +88,31 @@ def test_what_cannot_be_counted_is_not_counted_for_any_number() -> None:
 def test_a_count_of_one_example_is_that_of_a_call_with_it() -> None:
     module = Mixed(2, 1, 1, ANY)
     assert count_macs(module, (torch.randn(5, 4),))[0] == module.macs(1)
+
+
+class Mixture(nn.Module):
+    """Experts whose outputs are added up, each times a number of the example's own."""
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 8, bias=False) for _ in range(experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(expert(x) * x[:, n : n + 1] for n, expert in enumerate(self.experts))
+
+
+@given(experts=st.integers(1, 4), examples=st.integers(1, 10**4))
+def test_a_number_for_each_example_is_no_constant_in_a_call_of_one(
+    experts: int, examples: int
+) -> None:
+    summed = 8 * experts if experts > 2 else 0
+    assert count(Mixture(experts))[0].for_one(examples) == 4 * 8 * experts + summed
+
+
+@given(examples=st.integers(1, 10**3))
+def test_products_of_all_pairs_are_no_squares_in_a_call_of_one(examples: int) -> None:
+    class Pairs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x[:, None] * x[None]).sum(-1)
+
+    assert count(Pairs())[0].for_one(examples) == 4 * examples
