@@ -40,8 +40,8 @@ def _working_folder() -> Path:
 def find_path(text: str) -> Path:
     """Return the path that a user means, `~` at its beginning as the home folder.
 
-    In `./~x` it is a name, as it is where nobody knows that folder. A relative path is one of the
-    folder that the user was in, though his file has since changed to another.
+    In `./~x` it is a name, as it is where nobody knows that folder. A relative path that is not in
+    the working folder is one of the folder that was it, before the user's file changed it.
     """
     path = Path(text)
     try:
@@ -49,12 +49,17 @@ def find_path(text: str) -> Path:
             return path.expanduser()
     except RuntimeError:
         return path
-    return _left[_working_folder()] / path if _working_folder() in _left else path
+    return path if path.exists() else _find_left(path)
+
+
+def _find_left(path: Path) -> Path:
+    """Where a relative path was before a user's code changed the working folder."""
+    return _left[here] / path if (here := _working_folder()) in _left else path
 
 
 def load_file(file: str) -> ModuleType:
     """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
-    path = find_path(file).resolve()
+    path = _find_left(find_path(file) if file.startswith("~") else Path(file)).resolve()
     if not path.is_file():
         raise SpecError(f"No such file: {file}.")
     name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -39,7 +39,8 @@ Realization = Literal["", "simulated", "packed", "executed"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 ENTRY_POINTS = "paretogrid.plugins"
-TRAINING_DATA, PLAIN_LAYERS = "training data", "plain layers"
+TRAINING_DATA = "training data"
+PLAIN_LAYERS, PLAIN_LINEAR = "plain layers", "plain linear layers"
 BUILT_IN = ("bench.data", "bench.models", "bench.techniques")
 
 
@@ -103,9 +104,10 @@ def technique(
     stage: `recipe` changes how the model is trained, `compression` the trained model,
     `execution` its precision or layout. realization: see the documentation of records.
     devices: device types with kernels for the result; empty means all. needs: `training data`,
-    without which it is refused; `plain layers`, whose weights no mask or parametrization makes, as
-    it changes these; and words for what it needs only sometimes. check: takes what the
-    function takes and raises SpecError or Refusal; is asked before anything is trained too.
+    without which it is refused; `plain layers` or `plain linear layers`, whose weights no mask or
+    parametrization makes, as it changes these; and words for what it needs only sometimes. check:
+    takes what the function takes and raises SpecError or Refusal; is asked before anything is
+    trained too.
     """
     return _register(
         "technique", name, stage=stage, realization=realization, devices=devices, needs=needs,
@@ -252,10 +254,10 @@ def check_technique(text: str, subject: Subject) -> None:
 
 
 def _check(entry: Entry, call: Call, subject: Subject) -> None:
-    if PLAIN_LAYERS in entry.needs:
+    if not {PLAIN_LAYERS, PLAIN_LINEAR}.isdisjoint(entry.needs):
         from bench.storage import require_plain_layers  # late: who lists techniques needs no torch
 
-        require_plain_layers(subject.module, entry.name)
+        require_plain_layers(subject.module, entry.name, PLAIN_LINEAR in entry.needs)
     if TRAINING_DATA in entry.needs and subject.data is None:
         raise Refusal(f"{entry.name} needs training data, and this model has none")
     if entry.check is None:

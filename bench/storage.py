@@ -72,19 +72,22 @@ class StoredLayer(nn.Module):
         return weight
 
 
-def require_plain_layers(module: nn.Module, name: str) -> None:
-    """Raise Refusal where a mask, a parametrization or a hook makes some layer's weight anew.
+def require_plain_layers(module: nn.Module, name: str, linear: bool) -> None:
+    """Raise Refusal where the weight of some layer is no parameter: something makes it anew.
 
-    What a technique would do to such a weight is undone in the next call, or it finds none.
+    What a technique would do to such a weight is undone in the next call, or it finds none. linear:
+    it takes no others than linear layers.
     """
-    named = [(path, part) for path, part in module.named_modules() if isinstance(part, STORABLE)]
+    kinds = nn.Linear if linear else STORABLE
+    named = [(path, part) for path, part in module.named_modules() if isinstance(part, kinds)]
     made = [path or type(part).__name__ for path, part in named if "weight" not in part._parameters]
     if made:
         some = ", ".join(made[:MOST_NAMED]) + (", ..." if len(made) > MOST_NAMED else "")
         raise Refusal(
-            f"{name} changes weights, and a mask or parametrization makes those of {some} anew for "
-            "every call. Make them plain in the model's function: prune.remove, remove_weight_norm "
-            "or parametrize.remove_parametrizations of torch.nn.utils"
+            f"{name} changes weights that are parameters, and those of {some} are none: a mask or "
+            "parametrization makes them anew for every call. Make them plain in the model's "
+            "function: prune.remove, remove_weight_norm or parametrize.remove_parametrizations of "
+            "torch.nn.utils"
         )
     other = [part for _, part in named if isinstance(part.weight, Tensor)]
     if any(part.weight.layout is not torch.strided for part in other):

@@ -108,7 +108,8 @@ def as_subject(made: Any, name: str) -> Subject:
     _check_inputs(inputs, name)
     if not isinstance(made, Subject):
         return Subject(module, tuple(inputs))
-    return made if inputs is made.inputs else dataclasses.replace(made, inputs=tuple(inputs))
+    known = isinstance(made.inputs, tuple)
+    return made if known else dataclasses.replace(made, inputs=tuple(inputs))
 
 
 def _check_inputs(inputs: Sequence[Any], name: str) -> None:

@@ -13,8 +13,8 @@ from harness.stats import Estimate, Floats
 BOOTSTRAPS = 1_000
 MASKED = 1e30
 """A score beyond this says that an answer is not allowed: float32's least number is common."""
-ONE_SIZE = 0.9
-"""Least part of the largest mask that another may be."""
+ENDS = 3.38e38, 3.41e38
+"""Between these are the largest numbers of bfloat16 and float32."""
 
 
 def wilson_interval(successes: int, trials: int) -> Estimate:
@@ -129,12 +129,15 @@ def _resample(parts: Floats) -> Floats:
 def mark_masked(numbers: ArrayLike) -> Floats:
     """Return numbers with those that stand for "not allowed" as infinities.
 
-    They are those beyond ±MASKED, where these are all about as large: a mask is one number. Where
-    they are not, they are numbers like others.
+    They are those beyond ±MASKED that occur more than once, as a mask does and a number hardly, and
+    those at the end of float32's range.
     """
     values = np.asarray(numbers, np.float64)
-    sizes = np.abs(values)
-    far = np.isfinite(values) & (sizes > MASKED)
-    if not far.any() or sizes[far].min() < ONE_SIZE * sizes[far].max():
+    far = np.isfinite(values) & (np.abs(values) > MASKED)
+    if not far.any():
         return values
+    kinds, places, counts = np.unique(values[far], return_inverse=True, return_counts=True)
+    sizes = np.abs(kinds)
+    mask = (counts > 1) | ((sizes > ENDS[0]) & (sizes < ENDS[1]))
+    far[far] = mask[places.reshape(-1)]
     return np.where(far, np.copysign(np.inf, values), values)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized.dynamic import Linear as Quantized
 
 from bench.errors import Refusal
-from bench.registry import PLAIN_LAYERS, technique
+from bench.registry import PLAIN_LINEAR, technique
 from bench.subject import Subject
 
 
@@ -20,7 +20,7 @@ from bench.subject import Subject
     "int8-dynamic",
     stage="execution",
     realization="executed",
-    needs=(PLAIN_LAYERS,),
+    needs=(PLAIN_LINEAR,),
     devices=("cpu",),
 )
 def int8_dynamic(subject: Subject) -> Subject:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.registry import PLAIN_LAYERS, technique
+from bench.registry import PLAIN_LAYERS, PLAIN_LINEAR, technique
 from bench.storage import Code, find_layers, replace_layers
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import IF_TUNED, Epochs
@@ -37,7 +37,7 @@ def sparse_storage(subject: Subject, layout: Literal["csr", "csc"] = "csr") -> S
     "sparse-kernels",
     stage="execution",
     realization="executed",
-    needs=(PLAIN_LAYERS,),
+    needs=(PLAIN_LINEAR,),
     devices=("cpu",),
 )
 def sparse_kernels(subject: Subject) -> Subject:
@@ -56,7 +56,7 @@ def sparse_kernels(subject: Subject) -> Subject:
     return dataclasses.replace(subject, module=evaluating(module))
 
 
-@technique("prune-2-4", realization="simulated", needs=(PLAIN_LAYERS, *IF_TUNED))
+@technique("prune-2-4", realization="simulated", needs=(PLAIN_LINEAR, *IF_TUNED))
 def prune_2_4(subject: Subject, finetune_epochs: Epochs = 0) -> Subject:
     """In each four consecutive weights of a linear layer the two smallest set to zero.
 

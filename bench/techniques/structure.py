@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bench.errors import Refusal, SpecError
-from bench.registry import PLAIN_LAYERS, technique
+from bench.registry import technique
 from bench.spec import Range
 from bench.storage import STORABLE
 from bench.subject import Subject, evaluating
@@ -21,17 +21,17 @@ from bench.techniques.parameters import Count, Epochs
 from bench.training import finetune, train, tune_accuracy
 
 
-@technique("fuse", realization="executed", needs=(PLAIN_LAYERS,))
+@technique("fuse", realization="executed")
 def fuse(subject: Subject) -> Subject:
     """Batch norms folded into the layers before them: the same outputs from fewer layers.
 
     W' = W · γ/√(σ² + ε) and b' = (b − μ) · γ/√(σ² + ε) + β, with the running mean and variance.
     Source: Jacob et al., arXiv:1712.05877, section 3.2; PyTorch, `torch.nn.utils.fusion`.
     """
-    module = evaluating(copy.deepcopy(subject.module))
-    pairs = _foldable(module)
+    pairs = _foldable(subject.module)
     if not pairs:
         raise Refusal("fuse found no batch norm behind a convolution or a linear layer")
+    module = evaluating(copy.deepcopy(subject.module))
     for before, norm in pairs:
         layer: Any = module.get_submodule(before)
         merge: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
@@ -57,7 +57,8 @@ def _foldable(module: nn.Module) -> list[tuple[str, str]]:
         first, second = (module.get_submodule(str(n.target)) for n in (before, node))
         once = uses[before.target] == uses[node.target] == 1
         known = getattr(second, "running_mean", None) is not None  # a norm may keep none
-        if once and known and type(first) in STORABLE and type(second) in NORMS:
+        plain = type(first) in STORABLE and "weight" in first._parameters
+        if once and known and plain and type(second) in NORMS:
             pairs.append((str(before.target), str(node.target)))
     return pairs
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Refusal
-from bench.registry import PLAIN_LAYERS, technique
+from bench.registry import PLAIN_LINEAR, technique
 from bench.storage import find_layers, pack_bits, replace_layers, unpack_bits
 from bench.subject import Subject
 from bench.techniques.precision import CastModule
@@ -45,7 +45,7 @@ def check_fp8(subject: Subject) -> None:
     "fp8",
     stage="execution",
     realization="executed",
-    needs=(PLAIN_LAYERS,),
+    needs=(PLAIN_LINEAR,),
     devices=("cuda",),
     check=check_fp8,
 )
@@ -70,7 +70,7 @@ def check_sparse_2_4(subject: Subject) -> None:
 
 @technique(
     "sparse-2-4", stage="execution", realization="executed", devices=("cuda",),
-    needs=(PLAIN_LAYERS,), check=check_sparse_2_4,
+    needs=(PLAIN_LINEAR,), check=check_sparse_2_4,
 )  # fmt: skip
 def sparse_2_4(subject: Subject) -> Subject:
     """Linear layers keep the two largest of each four weights and skip the others; all in fp16.

@@ -129,7 +129,7 @@ def count_work(call_of: Callable[[int], Call], numbers: Sequence[int]) -> tuple[
 
     `call_of` gives a program and inputs of so many examples. Three calls with these `numbers` are
     counted, or two where the second takes more in proportion to its examples; what a model refuses
-    is left out. One example comes last: in a call of one, a number of its own looks like a constant.
+    is left out. One comes last: in a call of one example, its own number looks like a constant.
     What can be called and not counted (a compiler of its own that sees the counter) is not counted.
     Raises what its last call raised where it takes none of them.
     """

@@ -87,9 +87,13 @@ def read_plain() -> dict[str, Any]:
         "the garbage collector": (gc.isenabled(), gc.get_threshold()),
         "the recursion limit": sys.getrecursionlimit(),
         "the working folder": _working_folder(),
-        "what traces calls": (str(sys.getprofile()), str(sys.gettrace())),
+        "what traces calls": [_name_of(sys.getprofile()), _name_of(sys.gettrace())],
         "hooks of all modules": hooks,
     }
+
+
+def _name_of(function: object) -> str:
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
 
 
 def _working_folder() -> str:

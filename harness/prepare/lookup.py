@@ -39,11 +39,11 @@ def look_up_model(text: str, techniques: Sequence[str] = ()) -> dict[str, Any]:
     `wrong` says why it is no model, where it is none; `refusals` and `mistakes`, by pipeline, which
     of them do not suit it and why.
     """
-    entry, call = registry.find("model", text)
+    _, call = registry.find("model", text)
     found: dict[str, Any] = {"text": str(call), "task": str(call), "wrong": ""}
     reasons: dict[str, dict[str, str]] = {"refusals": {}, "mistakes": {}}
     try:
-        subject = as_subject(entry.factory(*call.args, **dict(call.kwargs)), text)
+        subject = as_subject(registry.build("model", text), text)
     except SpecError as mistake:
         if not find_files(text):  # what the grid says of a model of ours is wrong
             raise

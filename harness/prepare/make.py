@@ -189,6 +189,8 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         return read_facts(making.key)
     with watch_reads() as reads:
         subject, data = make()
+    if told := reads.tell():
+        subject = subject.with_note(told)
     way = making.way
     facts = {
         "variant": making.key,
@@ -204,7 +206,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         "trained": subject.data is not None and subject.recipe is not None,
         "settings": read_global_settings(),
         "changed": making.changed,
-        "reads": reads,
+        "reads": reads.files,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))

@@ -16,75 +16,86 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from bench.cache import cache_folder
 from harness.paths import is_there
 
 MOST_READ_BYTES = 256 * 2**20
 """Of larger files size and time stand for what they hold."""
-DATABASE, RENAMED = "sqlite3.connect", "os.rename"
-WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+MOST_TOLD = 3
+DATABASE = "sqlite3.connect"
 NOT_FILES = ("/proc/", "/sys/")
+NOT_USERS = ("site-packages", "dist-packages", "__pycache__")
+COMPILED = "torchinductor_"
+"""What the folders of PyTorch's compiler begin with."""
 
 
-@dataclass
-class _Watch:
-    """What was opened: files with what they held then; those to write to, and those for both."""
-
-    read: dict[str, str] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
-    both: set[str] = field(default_factory=set)
-
-
-_watching: list[_Watch] = []
+_watching: list[dict[str, str]] = []
+"""What the files that were read held then, for each who asks."""
 _hooks: list[object] = []
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _watching or event not in ("open", DATABASE, RENAMED):
+    if not _watching or event not in ("open", DATABASE):
         return
-    given = arguments[event == RENAMED]
+    given = arguments[0]
     if not isinstance(given, str | bytes | os.PathLike):
         return
+    if event == "open" and arguments[2] & os.O_WRONLY:
+        return
     text = os.fsdecode(given)
-    if event == DATABASE and text.startswith("file:"):
-        text = unquote(text.removeprefix("file:").partition("?")[0])
+    if event == DATABASE:
+        text = unquote(urlsplit(text).path) if text.startswith("file:") else text
+        if text.startswith(":"):  # one in memory
+            return
     path = str(Path(text).absolute())
-    flags = {DATABASE: os.O_RDWR, RENAMED: os.O_WRONLY}.get(event) or arguments[2]
-    for watch in _watching:
-        if flags & WRITING:
-            watch.written.add(path)
-            continue
-        if flags & os.O_RDWR:
-            watch.both.add(path)
-        if path not in watch.read and _is_users(path):
-            watch.read[path] = ""  # first: to read it is to open it
-            watch.read[path] = _digest(Path(path))
+    for read in _watching:
+        if path not in read and _is_users(path):
+            read[path] = ""  # first: to read it is to open it
+            read[path] = _digest(Path(path))
 
 
 @contextmanager
-def watch_reads() -> Iterator[dict[str, str]]:
-    """Give a mapping that has, after a `with` block, the files read in it with their digests.
+def watch_reads() -> Iterator[Reads]:
+    """Give what has, after a `with` block, the files that were read in it.
 
-    As each was when it was first read; "" where there was none. Not those that are written, too (a
-    memory of the model's own; of what is open for both, as data bases are, those that have
-    changed), nor those of Python, of installed packages, of our own, or of the cache.
+    Not those of Python, of installed packages, of our own, or of the cache.
     """
     if not _hooks:  # it stays as long as the process
         sys.addaudithook(_note)
         _hooks.append(_note)
-    found: dict[str, str] = {}
-    watch = _Watch()
-    _watching.append(watch)
+    found = Reads()
+    read: dict[str, str] = {}
+    _watching.append(read)
     try:
         yield found
     finally:
-        _watching[:] = [one for one in _watching if one is not watch]
-        read = watch.read
-        own = watch.written | {path for path in read.keys() & watch.both
-                               if _digest(Path(path)) != read[path]}  # fmt: skip
-        found |= {path: read[path] for path in sorted(read.keys() - own)}
+        _watching[:] = [one for one in _watching if one is not read]
+        for path, held in sorted(read.items()):
+            if _digest(Path(path)) == held:
+                found.files[path] = held
+            else:
+                found.changed.append(path)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Files that were read, with what they held ("" where there was none); and those that changed.
+
+    What has changed in the meantime is mostly a memory of the model's own, which it reads and
+    writes: it is told, and is no input.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+
+    def tell(self) -> str:
+        """Say what has changed; empty where nothing has."""
+        some = ", ".join(self.changed[:MOST_TOLD]) + (", ..." if self.changed[MOST_TOLD:] else "")
+        return f"what it read changed while it was made, and is no part of its key: {some}" * (
+            len(self.changed) > 0
+        )
 
 
 def digest_files(paths: Iterable[str]) -> dict[str, str]:
@@ -110,7 +121,8 @@ def _digest(path: Path) -> str:
 def _is_users(path: str) -> bool:
     if path.startswith(NOT_FILES) or is_there(Path(path), _is_special):
         return False
-    if not {"site-packages", "dist-packages", "__pycache__"}.isdisjoint(Path(path).parts):
+    parts = Path(path).parts
+    if not set(NOT_USERS).isdisjoint(parts) or any(part.startswith(COMPILED) for part in parts):
         return False
     return not any(Path(path).is_relative_to(root) for root in (*_installed(), cache_folder()))
 

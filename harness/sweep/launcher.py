@@ -17,6 +17,8 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any, Self
 
+from bench.cache import cache_folder
+from bench.errors import SpecError
 from harness.errors import UserError, WorkerFailure
 from harness.sweep.remote import Worker, last_line
 from harness.worker.channel import Channel
@@ -150,6 +152,14 @@ class Server:
         return message
 
 
+def _fix_cache() -> dict[str, str]:
+    """The cache's folder as a whole path: a user's code may change the working folder."""
+    try:
+        return {"PARETOGRID_CACHE": str(cache_folder())}
+    except SpecError:  # there is none: who needs one says so
+        return {}
+
+
 class Launcher:
     """Starts the fork server, templates, and workers from them. Use as a context manager.
 
@@ -159,7 +169,7 @@ class Launcher:
     def __init__(self, wait_policy: str = "active", cwd: Path | None = None) -> None:
         raise_file_limit()
         self._environment = {
-            **os.environ, **WAIT_POLICY[wait_policy], **SERVER_ENVIRONMENT,
+            **os.environ, **_fix_cache(), **WAIT_POLICY[wait_policy], **SERVER_ENVIRONMENT,
         }  # fmt: skip
         self._cwd = Path.cwd() if cwd is None else cwd
         self._trains = False

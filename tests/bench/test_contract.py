@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import zipfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -237,8 +237,11 @@ def test_every_technique_without_a_realization_changes_only_how_a_model_is_train
     assert without == recipes | {"baseline"}
 
 
-WHATEVER_THE_WEIGHTS = {"baseline", "bf16", "fp16", "tf32", "distill", "shrink", "drop-layers"}
-"""Techniques that leave weights as they are, cast what comes of them, or train other ones."""
+WHATEVER_THE_WEIGHTS = {"baseline", "bf16", "fp16", "tf32", "distill", "shrink", "drop-layers",
+                        "fuse"}  # fmt: skip
+"""Techniques that leave weights as they are, cast what comes of them, or train other ones; fuse
+takes the layers that it can."""
+LINEAR_ONLY = {"int8-dynamic", "sparse-kernels", "prune-2-4", "fp8", "sparse-2-4"}
 MADE_ANEW = {
     "a mask": lambda layer: prune.ln_structured(layer, "weight", 0.5, n=2, dim=0),
     "a weight norm": parametrizations.weight_norm,
@@ -258,8 +261,19 @@ def test_weights_that_are_made_anew_in_every_call_are_changed_by_no_technique_in
         return
     module = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     MADE_ANEW[way](module[0])
-    with pytest.raises(Refusal, match=r"makes those of 0 anew.*prune\.remove, remove_weight_norm"):
+    with pytest.raises(Refusal, match=r"those of 0 are none.*prune\.remove, remove_weight_norm"):
         registry.check_technique(technique, Subject(module, (torch.zeros(2, 8),)))
-    plain = Subject(nn.Sequential(nn.Linear(8, 8)), (torch.zeros(2, 8),))
-    with suppress(Refusal):  # for want of data, or of a card
-        registry.check_technique(technique, plain)
+    beside = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(12, 8))
+    MADE_ANEW[way](beside[0])
+    plain = nn.Sequential(nn.Linear(8, 8))
+    for other in (plain, *([beside] if entry.name in LINEAR_ONLY else [])):
+        with suppress(Refusal) if entry.needs[1:] or entry.check else nullcontext():
+            registry.check_technique(technique, Subject(other, (torch.zeros(2, 8),)))
+
+
+@pytest.mark.parametrize("way", MADE_ANEW)
+def test_a_norm_behind_a_layer_that_is_made_anew_is_not_folded_into_it(way: str) -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
+    MADE_ANEW[way](module[0])
+    with pytest.raises(Refusal, match="found no batch norm"):
+        registry.build("technique", "fuse", Subject(module, (torch.zeros(2, 8),)))

@@ -45,5 +45,10 @@ def test_a_file_that_changes_the_working_folder_leaves_paths_as_they_were_meant(
     load_file("again.py")
     assert Path.cwd() == tmp_path / "inner" / "further"
     assert load_file("third.py").VALUE == 3
-    assert find_path("data").absolute() == tmp_path / "data"
+    (tmp_path / "data").mkdir()
+    assert find_path("data") == tmp_path / "data"
+    (tmp_path / "inner" / "further" / "data").mkdir()
+    assert find_path("data").absolute() == tmp_path / "inner" / "further" / "data", (
+        "as open() has it"
+    )
     sys.modules.pop("inner_mover", None)

@@ -136,13 +136,25 @@ def test_masked_outputs_are_left_out_of_fidelity_where_both_have_them(mask: floa
     assert relative_fidelity(wanted, np.array([[0.0, 3.0, 4.0]] * 2)) == 0
 
 
-@given(st.integers(0, 10_000), st.floats(0, 300), st.floats(0.001, 0.5))
+SIZES = st.one_of(st.floats(0, 36), st.floats(60, 300))
+
+
+@given(st.integers(0, 10_000), SIZES, st.floats(0.001, 0.5))
 def test_numbers_of_any_size_are_compared_as_numbers(seed: int, size: float, error: float) -> None:
-    """Only what is all about as large is a mask."""
+    """A mask occurs more than once, or is the largest number that there is."""
     random = np.random.default_rng(seed)
     wanted = random.normal(size=50) * 10**size
     wrong = wanted * (1 + error * random.choice([-1, 1], 50))
     assert relative_fidelity(wrong, wanted) == pytest.approx(1 - error)
+    assert relative_fidelity(wrong[:1], wanted[:1]) == pytest.approx(1 - error)
+
+
+@given(st.lists(st.sampled_from([-1e32, -2e32, -3.4028235e38]), min_size=1, max_size=3))
+def test_masks_of_several_sizes_are_left_out(masks: list[float]) -> None:
+    """As of padding and of what is to come, one added to the other."""
+    wanted = np.array([3.0, 4.0, *masks * 2])
+    wrong = np.array([3.5, 4.0, *masks * 2])
+    assert relative_fidelity(wrong, wanted) == pytest.approx(1 - 0.5 / 5)
 
 
 def test_equal_outputs_have_fidelity_one_unless_they_are_no_numbers() -> None:
