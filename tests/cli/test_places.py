@@ -222,3 +222,33 @@ def test_a_name_too_long_for_a_file_is_a_message(
     told = command(*words, "x" * 300)
     assert told.returncode == 2
     assert told.stderr.startswith("paretogrid: No ")
+
+
+@pytest.mark.parametrize("where", ["at the top", "in the function"])
+def test_a_file_may_change_the_working_folder_beside_relative_paths_of_others(
+    tmp_path: Path, command: Command, where: str
+) -> None:
+    """The next model, a technique and the cache are where they were meant to be."""
+    write_project(tmp_path)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "scale.txt").write_text("2")
+    top, inside = ("os.chdir('inner')", "") if where == "at the top" else ("", "os.chdir('inner')")
+    (tmp_path / "mover.py").write_text(f"""
+import os, pathlib
+import torch
+from torch import nn
+{top}
+class Reads(nn.Module):
+    def forward(self, x):
+        return x * float(pathlib.Path("scale.txt").read_text())
+def net():
+    {inside}
+    return Reads(), torch.ones(2, 8)
+""")
+    environment = {**os.environ, "PARETOGRID_CACHE": "kept"}
+    done = command("run", "--model", "mover.py:net", "--model", "net.py:net", "--technique",
+                   "baseline", "--technique", "tech.py:nothing", *QUICK, env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 cells: 4 measured" in done.stdout
+    assert not (tmp_path / "inner" / "kept").exists()
+    assert [*(tmp_path / "kept" / "variants").iterdir()]

@@ -199,3 +199,23 @@ def test_the_models_are_counted_in_every_precision(model: str) -> None:
     assert packed.operators == plain.operators
     assert 0.5 < half.bytes_moved / plain.bytes_moved < 0.7
     assert packed.bytes_moved < plain.bytes_moved
+
+
+def test_what_multiplies_nothing_computes_in_no_type() -> None:
+    words = nn.EmbeddingBag(10, 4)
+    module = nn.Sequential(words, nn.Linear(4, 4).bfloat16())
+    module[1].register_forward_pre_hook(lambda _, given: (given[0].bfloat16(),))
+    assert count_traffic(module, (torch.arange(6).view(2, 3),)).dtypes == ("bfloat16",)
+
+
+def test_nothing_is_known_of_a_call_that_fails_only_where_its_operators_are_seen() -> None:
+    def unseen(x: Tensor) -> Tensor:
+        if torch._C._len_torch_dispatch_stack():
+            raise RuntimeError("as a compiler that sees a mode")
+        return x + 1
+
+    found = traffic_of(unseen, torch.ones(2))
+    assert math.isnan(found.bytes_moved)
+    assert found.dtypes == ()
+    with pytest.raises(ValueError, match="its own"):
+        traffic_of(lambda x: (_ for _ in ()).throw(ValueError("its own")), torch.ones(2))
