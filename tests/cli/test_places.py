@@ -245,9 +245,9 @@ def net():
     {inside}
     return Reads(), torch.ones(2, 8)
 """)
-    environment = {**os.environ, "PARETOGRID_CACHE": "kept"}
-    done = command("run", "--model", "mover.py:net", "--model", "net.py:net", "--technique",
-                   "baseline", "--technique", "tech.py:nothing", *QUICK, env=environment)  # fmt: skip
+    asked = ("--model", "mover.py:net", "--model", "net.py:net", "--technique", "baseline",
+             "--technique", "tech.py:nothing")  # fmt: skip
+    done = command("run", *asked, *QUICK, env={**os.environ, "PARETOGRID_CACHE": "kept"})
     assert done.returncode == 0, done.stderr
     assert "4 cells: 4 measured" in done.stdout
     assert not (tmp_path / "inner" / "kept").exists()
