@@ -92,10 +92,10 @@ class Reads:
 
     def tell(self) -> str:
         """Say what has changed; empty where nothing has."""
+        if not self.changed:
+            return ""
         some = ", ".join(self.changed[:MOST_TOLD]) + (", ..." if self.changed[MOST_TOLD:] else "")
-        return f"what it read changed while it was made, and is no part of its key: {some}" * (
-            len(self.changed) > 0
-        )
+        return f"what it read changed while it was made, and is no part of its key: {some}"
 
 
 def digest_files(paths: Iterable[str]) -> dict[str, str]:

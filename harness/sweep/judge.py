@@ -69,7 +69,7 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         if not alike:
             found.append(f"the outputs are {outputs.size} numbers, and the baseline's "
                          f"{wanted.size}: there is no fidelity")  # fmt: skip
-        if alone.any():
+        if alone.any() and alike:
             told = "is 0" if scores.relative_fidelity(outputs, wanted) == 0 else "is not known"
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
                          f"are not, or are another: fidelity {told}")  # fmt: skip
