@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.errors import SpecError
+from bench.files import expand_home
 
 
 def cache_folder() -> Path:
@@ -18,8 +19,8 @@ def cache_folder() -> Path:
     given = os.environ.get("PARETOGRID_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(given) if given else Path(home) / "paretogrid"
-        return (folder.expanduser() if str(given or home).startswith("~") else folder).resolve()
+        folder = expand_home(given) if given else expand_home(home) / "paretogrid"
+        return folder.resolve()
     except RuntimeError:
         raise SpecError(
             f"Nobody knows the home folder of {given or home}, where prepared variants are kept. "

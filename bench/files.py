@@ -22,19 +22,28 @@ _left: dict[Path, Path] = {}
 @contextmanager
 def noting_moves() -> Iterator[None]:
     """Note where a user's code in a `with` block changes the working folder."""
-    before = _working_folder()
+    before = working_folder()
     try:
         yield
     finally:
-        if (now := _working_folder()) != before:
+        if (now := working_folder()) != before:
             _left[now] = _left.get(before, before)
 
 
-def _working_folder() -> Path:
+def working_folder() -> Path:
+    """Return the working folder, or the relative path of it where it was deleted."""
     try:
         return Path.cwd()
-    except OSError:  # it was deleted
+    except OSError:
         return Path()
+
+
+def expand_home(text: str) -> Path:
+    """Return a path with `~` at its beginning as the home folder; in `./~x` it is a name.
+
+    Raises RuntimeError where nobody knows that folder.
+    """
+    return Path(text).expanduser() if text.startswith("~") else Path(text)
 
 
 def find_path(text: str) -> Path:
@@ -44,22 +53,21 @@ def find_path(text: str) -> Path:
     the working folder is one of the folder that was it, before the user's file changed it.
     """
     path = Path(text)
+    return path if path.exists() and not text.startswith("~") else _find_where_it_was(text)
+
+
+def _find_where_it_was(text: str) -> Path:
+    """The path of a name that was written before a user's code changed the working folder."""
     try:
-        if text.startswith("~"):
-            return path.expanduser()
+        path = expand_home(text)
     except RuntimeError:
-        return path
-    return path if path.exists() else _find_left(path)
-
-
-def _find_left(path: Path) -> Path:
-    """Where a relative path was before a user's code changed the working folder."""
-    return _left[here] / path if (here := _working_folder()) in _left else path
+        path = Path(text)
+    return _left.get(working_folder(), Path()) / path
 
 
 def load_file(file: str) -> ModuleType:
     """Import a user's Python file once, under a name of its own; raise SpecError if it fails."""
-    path = _find_left(find_path(file) if file.startswith("~") else Path(file)).resolve()
+    path = _find_where_it_was(file).resolve()
     if not path.is_file():
         raise SpecError(f"No such file: {file}.")
     name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -101,7 +109,7 @@ def _explain(file: str, error: BaseException) -> str:
         )
     elif isinstance(error, ImportError) and error.name:
         top = error.name.partition(".")[0]
-        folders = (find_path(file).resolve().parent, Path.cwd())
+        folders = (_find_where_it_was(file).resolve().parent, Path.cwd())
         own = [folder / name for folder in folders for name in (top, f"{top}.py")]
         if top in OUR_PACKAGES and any(path.exists() for path in own):
             hint = f" {top} is a package of paretogrid's own; give yours another name."

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.files import expand_home
 from harness.errors import UserError
 
 
@@ -15,10 +16,8 @@ def read_path(text: str | Path) -> Path:
     A shell leaves `--results=~/x` and a quoted `'~/x'` as they are. In `./~x` it is a name, and the
     path is absolute: otherwise it would be `~x`, as if it were a folder of somebody's.
     """
-    path = Path(text)
     try:
-        if str(text).startswith("~"):
-            return path.expanduser()
+        path = expand_home(str(text))
         return path.absolute() if str(path).startswith("~") else path
     except RuntimeError:
         raise UserError(

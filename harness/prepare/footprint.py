@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import is_
-from pathlib import Path
 from typing import Any
 
 from torch.nn.modules import module as modules
 
+from bench.files import working_folder
 from harness.measure.dispatch import COMPILER
 from harness.measure.settings import read_global_settings
 from harness.prepare.sources import digest_globals
@@ -86,7 +86,7 @@ def read_plain() -> dict[str, Any]:
         ENVIRONMENT: dict(os.environ),
         "the garbage collector": (gc.isenabled(), gc.get_threshold()),
         "the recursion limit": sys.getrecursionlimit(),
-        "the working folder": _working_folder(),
+        "the working folder": str(working_folder()),
         "what traces calls": [_name_of(sys.getprofile()), _name_of(sys.gettrace())],
         "hooks of all modules": hooks,
     }
@@ -94,13 +94,6 @@ def read_plain() -> dict[str, Any]:
 
 def _name_of(function: object) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-
-
-def _working_folder() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:  # it was deleted
-        return ""
 
 
 def read_owners() -> Owners:
