@@ -19,7 +19,11 @@ from harness.sweep.seat import Seat, TimedHeat, find_baseline
 WILDEST = 25.0
 """Squares count as no larger than so many times what was to be expected."""
 FURTHEST_STEP = 9.0
-"""The same for those of a step from run to run: a cell may have been changed."""
+"""The same for those of a step from run to run."""
+CHANGED = 36.0
+"""A step of which the square is larger than so many times what was to be expected is a change."""
+MOST_RUNS = 20
+"""As so many at the most those before a run count: a machine changes."""
 UNLIKE = 0.2
 """Pairs with less of their work apart than this tell little."""
 ONE_DEVIATION = 0.3173
@@ -31,9 +35,10 @@ class Shown:
     """What a heat shows of its ratios, as of pairs with nothing in common.
 
     squares: of the sessions about their mean, added up; so many are free, and rounds and processes
-    explain `error` of each. step: the square of the difference to the last run of the same cells,
-    halved, of which rounds and processes explain `step_error`, and sessions `step_sessions` times
-    the variance between them; there are `steps` of these: 1, or 0 where there was no such run.
+    explain `error` of each. step: the square by which a run of the same cells adds to those about
+    the mean of all, of which rounds and processes explain `step_error`, and sessions
+    `step_sessions` times the variance between them; there are `steps` of these: 1, or 0 where there
+    was no run before.
     others, others_error, others_free: as the first three, of cells that are no baselines.
     """
 
@@ -50,6 +55,49 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the runs of a pair told, in the mean, as of one with nothing in common.
+
+    value: the log-ratio. error: the square of what a run's is off by its rounds and processes.
+    share: 1 / sessions.
+    """
+
+    value: float
+    error: float
+    share: float
+    runs: float = 1.0
+
+    def after(self, now: Told, known: Known) -> Told:
+        """Return it after another run; of a pair that was changed, that alone is told."""
+        if now.differs(self, known):
+            return now
+        runs = min(self.runs, MOST_RUNS - 1)
+
+        def mean(mine: float, its: float) -> float:
+            return (runs * mine + its) / (runs + 1)
+
+        return Told(
+            mean(self.value, now.value), mean(self.error, now.error),
+            mean(self.share, now.share), runs + 1,
+        )  # fmt: skip
+
+    def differs(self, before: Told, known: Known) -> bool:
+        """Tell whether a run is so far from those before that something was changed."""
+        square, error, share = self.step(before)
+        return square > CHANGED * (known.shared + share * known.variance + error)
+
+    def step(self, before: Told) -> tuple[float, float, float]:
+        """Return what a run adds to the squares about the mean of all, and what explains it.
+
+        Of runs that are as far apart as they like, drifting ones too, these squares add up to those
+        about their mean. Source: Welford, Technometrics 1962.
+        """
+        old, new = before.runs / (before.runs + 1), 1 / (before.runs + 1)
+        square = old * (self.value - before.value) ** 2
+        return square, old * self.error + new * before.error, old * self.share + new * before.share
+
+
+@dataclass(frozen=True)
 class Pair:
     """A cell and its reference: the log-ratio of each session, and the error of that.
 
@@ -61,14 +109,12 @@ class Pair:
     sessions: Floats
     errors: Floats
 
-    def mean(self) -> tuple[float, float, float]:
-        """Return the log-ratio that its run tells, the square of its error, and 1 / sessions.
-
-        As of a pair with nothing in common.
-        """
+    @property
+    def told(self) -> Told:
+        """What its run tells."""
         count = len(self.sessions)
         error = float((self.errors**2).sum()) / count**2
-        return float(self.sessions.mean()) / self.apart**0.5, error / self.apart, 1 / count
+        return Told(float(self.sessions.mean()) / self.apart**0.5, error / self.apart, 1 / count)
 
 
 def find_pairs(timed: TimedHeat) -> Iterator[Pair]:
@@ -110,16 +156,16 @@ def _find_pair(timed: TimedHeat, seat: Seat, reference: Seat) -> Iterator[Pair]:
 
 
 def find_shown(
-    pairs: Sequence[Pair], latest: Mapping[str, Sequence[float]], known: Known,
+    pairs: Sequence[Pair], before: Mapping[str, Told], known: Known,
     others: Sequence[Pair] = (),
 ) -> Shown:  # fmt: skip
-    """Return what a heat shows beside what its pairs told in their `latest` run.
+    """Return what a heat shows beside what its pairs told in the runs before.
 
     All pairs together as much as one of them: it may be their baseline that wanders. `known`: what
     was known before.
     """
     steps = [
-        _find_step(pair.mean(), latest[pair.name], known) for pair in pairs if pair.name in latest
+        _find_step(pair.told, before[pair.name], known) for pair in pairs if pair.name in before
     ]
     step, error, share = map(float, np.mean(steps, axis=0)) if steps else (0.0, 0.0, 0.0)
     return Shown(
@@ -145,14 +191,8 @@ def _find_squares(pair: Pair, known: Known) -> tuple[float, float, float] | None
     return min(squares, free * WILDEST * (known.variance + error)), error, float(free)
 
 
-def _find_step(
-    now: Sequence[float], before: Sequence[float], known: Known
-) -> tuple[float, float, float]:
-    """Return half the square of what a pair went from one run to another, and what explains it.
-
-    Differences of neighbours (von Neumann): a change of the machine counts once.
-    """
-    (value, error, share), (its_value, its_error, its_share) = now, before
-    error, share = (error + its_error) / 2, (share + its_share) / 2
+def _find_step(now: Told, before: Told, known: Known) -> tuple[float, float, float]:
+    """Return the square of what a run is off those before, not too large, and what explains it."""
+    square, error, share = now.step(before)
     most = FURTHEST_STEP * (known.shared + share * known.variance + error)
-    return min((value - its_value) ** 2 / 2, most), error, share
+    return min(square, most), error, share

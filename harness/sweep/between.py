@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from math import log
+from operator import attrgetter
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -22,10 +23,12 @@ from harness.durable import remember
 from harness.grid import BASELINE, Measure
 from harness.known import Between, Known, learn_variance
 from harness.stats import robust_deviation
-from harness.sweep.apart import Pair, Shown, find_others, find_pairs, find_shown
+from harness.sweep.apart import Pair, Shown, Told, find_others, find_pairs, find_shown
 from harness.sweep.seat import Seat, TimedHeat
 
-VERSION = 4
+VERSION = 5
+SESSIONS, RUNS = "sessions", "runs"
+"""What a heat tells of: how far its sessions are apart, and how far its run is from the last."""
 USUAL = Between(Known(0.02**2, 4.0, 0.004**2, 4.0), Known(0.05**2, 4.0))
 """What is taken to be known of a machine on which nothing was timed yet, and how little it counts:
 what sessions and runs differed by on two processors of a shared host (docs/instrument.md)."""
@@ -55,12 +58,11 @@ FURTHEST_LEVEL = 5.0
 class Company:
     """What the cells that are compared with the same baselines have shown, heat by heat.
 
-    latest: of each pair what its last run told, as `Pair.mean` does. variance, shared: of `Known`,
-    as they were learnt.
+    told: of each pair what its runs told. variance, shared: of `Known`, as they were learnt.
     """
 
     heats: Sequence[Shown] = ()
-    latest: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    told: Mapping[str, Told] = field(default_factory=dict)
     variance: float = USUAL.work.variance
     shared: float = USUAL.work.shared
 
@@ -85,15 +87,21 @@ class Company:
         """Return it after another heat."""
         heats = self.heats
         if shown.free or shown.steps:  # the last ones of each kind: single sessions tell of steps
-            known = [*heats, shown]
-            last = [one for one in known if one.free][-MOST_HEATS:]
-            last += [one for one in known if one.steps][-MOST_HEATS:]
-            heats = [one for one in known if any(one is each for each in last)]
-        told = dict(sorted((pair.name, pair.mean()) for pair in pairs)[:MOST_PAIRS])
-        before = [(name, one) for name, one in self.latest.items() if name not in told]
-        latest = dict([*before, *told.items()][-MOST_PAIRS:])
+            all_ = [*heats, shown]
+            last = [one for one in all_ if one.free][-MOST_HEATS:]
+            last += [one for one in all_ if one.steps][-MOST_HEATS:]
+            heats = [one for one in all_ if any(one is each for each in last)]
+        known = self.learn(usual)
+        now = {pair.name: pair.told for pair in sorted(pairs, key=attrgetter("name"))[:MOST_PAIRS]}
+        now |= {
+            name: self.told[name].after(one, known)
+            for name, one in now.items()
+            if name in self.told
+        }
+        before = [(name, one) for name, one in self.told.items() if name not in now]
         learnt = Company(heats).learn(usual)
-        return Company(heats, latest, learnt.variance, learnt.shared)
+        told = dict([*before, *now.items()][-MOST_PAIRS:])
+        return Company(heats, told, learnt.variance, learnt.shared)
 
 
 def between_file(folder: Path, known_as: str, place: str, measure: Measure) -> Path:
@@ -123,23 +131,28 @@ def read_between(path: Path, company: str) -> Between:
     return Between(own.learn(kept.find_usual(company)), kept.find_speed())
 
 
-def note_between(path: Path, company: str, timed: TimedHeat, pairs: bool = True) -> bool:
+def note_between(
+    path: Path, company: str, timed: TimedHeat, noted: Collection[str] = ()
+) -> set[str]:
     """Add to a file how fast a heat was and, of its pairs, how far its sessions are apart.
 
-    Return whether it had several sessions that tell this.
+    Return which of SESSIONS and RUNS it tells of. What was `noted` of the same run is not noted
+    again: it would count as a run of its own.
     """
     kept = _read(path)
     companies = dict(kept.companies)
-    told, shown = list(find_pairs(timed)) if pairs else [], Shown()
-    if told:
+    told, shown = list(find_pairs(timed)), Shown()
+    if told and SESSIONS not in noted:
         usual, own = kept.find_usual(company), companies.pop(company, Company())
-        shown = find_shown(told, own.latest, own.learn(usual), list(find_others(timed)))
+        before = {} if RUNS in noted else own.told
+        shown = find_shown(told, before, own.learn(usual), list(find_others(timed)))
         companies[company] = own.after(shown, told, usual)
     control = [log(one) for one in timed.control.medians().values()]
     levels = [*kept.levels, *([median(control)] if control else [])]
     if told or control:
         remember(path, Kept(levels, companies).to_json())
-    return shown.free > 0
+    found = {SESSIONS} if shown.free else set()
+    return found | ({RUNS} if told else set())
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,12 @@ class Kept:
         """Return the text of the file."""
         kept = list(self.companies.items())[-MOST_COMPANIES:]
         told = {
-            name: [list(map(astuple, one.heats)), one.latest, one.variance, one.shared]
+            name: [
+                list(map(astuple, one.heats)),
+                {pair: astuple(told) for pair, told in one.told.items()},
+                one.variance,
+                one.shared,
+            ]
             for name, one in kept
         }
         levels = list(self.levels[-MOST_LEVELS:])
@@ -193,8 +211,12 @@ def _read(path: Path) -> Kept:
         told: dict[str, Any] = json.loads(path.read_text())
         if told["version"] == VERSION:
             companies = {
-                name: Company([Shown(*map(float, one)) for one in heats], dict(latest), *known)
-                for name, (heats, latest, *known) in told["companies"].items()
+                name: Company(
+                    [Shown(*map(float, one)) for one in heats],
+                    {pair: Told(*map(float, one)) for pair, one in pairs.items()},
+                    *known,
+                )
+                for name, (heats, pairs, *known) in told["companies"].items()
             }
             return Kept([float(one) for one in told["levels"]], companies)
     return Kept()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.cache import cache_folder
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Cell, Grid
-from harness.known import Between
+from harness.known import Between, Known
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.speed import find_fastest, find_speed, speed_file
 from harness.sweep.between import between_file, name_company, note_between, read_between
@@ -31,7 +32,8 @@ class Hardware:
         self._launcher = launcher
         self._grid = grid
         self._probed: dict[str, dict[str, Any] | WorkerRefusal | WorkerFailure] = {}
-        self._noted: set[tuple[Path, str]] = set()
+        self._noted: dict[tuple[Path, str], set[str]] = {}
+        self._known: dict[tuple[Path, str], Known] = {}
 
     def probe(self, device: str) -> dict[str, Any] | WorkerRefusal | WorkerFailure:
         """Return what is known of a device; or why it is refused, or how it failed."""
@@ -67,8 +69,14 @@ class Hardware:
         return node
 
     def between(self, seats: Sequence[Seat]) -> Between:
-        """Return what sessions of a heat's cells differ by, as is known of this machine."""
-        return read_between(self._between_file(seats[0].cell), name_company(seats))
+        """Return what sessions of a heat's cells differ by, as is known of this machine.
+
+        Of their work what was known when the run began: its own heats share servers, and tell of
+        themselves what they tell.
+        """
+        path, company = self._between_file(seats[0].cell), name_company(seats)
+        found = read_between(path, company)
+        return replace(found, work=self._known.setdefault((path, company), found.work))
 
     def note_sessions(self, timed: TimedHeat, seats: Sequence[Seat]) -> None:
         """Remember what the sessions of a heat differed by; `seats` are all that it began with.
@@ -76,8 +84,8 @@ class Hardware:
         Once in a run for each company: its heats share servers, and minutes.
         """
         path, company = self._between_file(seats[0].cell), name_company(seats)
-        if note_between(path, company, timed, pairs=(path, company) not in self._noted):
-            self._noted.add((path, company))
+        noted = self._noted.setdefault((path, company), set())
+        noted |= note_between(path, company, timed, noted)
 
     def _between_file(self, cell: Cell) -> Path:
         known_as = fingerprint(self.environment(cell.device))

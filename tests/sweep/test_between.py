@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.grid import Cell, Measure
+from harness.grid_file import parse_grid
 from harness.record import Record
 from harness.rounds import ONE_PROCESS
 from harness.sweep.apart import Shown, find_pairs, find_shown
@@ -19,6 +20,8 @@ from harness.sweep.between import (
     MOST_OF_OTHERS,
     MOST_PAIRS,
     MOST_SESSIONS,
+    RUNS,
+    SESSIONS,
     USUAL,
     VERSION,
     between_file,
@@ -26,9 +29,11 @@ from harness.sweep.between import (
     note_between,
     read_between,
 )
+from harness.sweep.hardware import Hardware
 from harness.sweep.heat import Member, TimedBlock, never
 from harness.sweep.seat import Seat, TimedHeat
 from tests.sweep.scripted import Samples
+from tests.sweep.scripted_sweep import ScriptedLauncher
 
 ROUNDS = 20
 
@@ -242,7 +247,7 @@ def test_heats_of_one_session_displace_nothing_of_what_is_known(tmp_path: Path) 
     known = read_between(path, "a").work
     for _ in range(2 * MOST_HEATS):
         heat = make_heat(generator, 0.005, 0.02, sessions=1)
-        assert not note_between(path, "a", heat)
+        assert note_between(path, "a", heat) == {RUNS}
         note_between(path, "nobody", heat)
     after = read_between(path, "a").work
     assert (after.variance, after.sessions) == pytest.approx((known.variance, known.sessions))
@@ -257,12 +262,48 @@ def test_of_a_large_heat_the_same_pairs_are_known_in_the_next_run(tmp_path: Path
         others = [replace(heat.seats[1], cell=replace(heat.seats[1].cell, technique=f"other{n}"))
                   for n in range(3 * MOST_PAIRS)]  # fmt: skip
         note_between(path, "a", replace(heat, seats=[*heat.seats, *others]))
-    heats, latest, *_ = json.loads(path.read_text())["companies"]["a"]
-    assert len(latest) == MOST_PAIRS
+    heats, pairs, *_ = json.loads(path.read_text())["companies"]["a"]
+    assert len(pairs) == MOST_PAIRS
     assert len(heats) == MOST_HEATS
     assert all(Shown(*one).steps == 1 for one in heats)
     with_pairs = path.read_text()
-    note_between(path, "a", heat, pairs=False)
+    assert note_between(path, "a", heat, {RUNS, SESSIONS}) <= {RUNS}
     told, before = (json.loads(text) for text in (path.read_text(), with_pairs))
     assert told["companies"] == before["companies"]
     assert told["levels"] != before["levels"]
+
+
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_heats_of_one_run_that_share_baselines_count_as_one_run(
+    sessions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seeds do: what the first of them told is known to the next run, not to the others."""
+    monkeypatch.setenv("PARETOGRID_CACHE", str(tmp_path))
+    generator = np.random.default_rng(12)
+    heats = [make_heat(generator, 0.005, 0.02, sessions) for _ in range(3)]
+    seats = heats[0].seats
+    for _ in range(2):
+        hardware = Hardware(ScriptedLauncher(), parse_grid({"grid": {"models": ["m"]}}, "a test"))  # type: ignore[arg-type]
+        before = hardware.between(seats)
+        for heat in heats:
+            hardware.note_sessions(heat, seats)
+            assert hardware.between(seats).work == before.work
+    (path,) = (tmp_path / "sessions").glob("*/*.json")
+    (company,) = json.loads(path.read_text())["companies"].values()
+    shown = [Shown(*one) for one in company[0]]
+    assert sum(one.steps for one in shown) == 1, "from the first run to the second"
+    assert sum(one.free for one in shown) == 2 * (sessions - 1)
+    assert len(json.loads(path.read_text())["levels"]) == 6
+
+
+def test_a_machine_that_drifts_for_minutes_is_known_to(tmp_path: Path) -> None:
+    """Runs that follow each other are alike, and far from those an hour later."""
+    generator, path, drift = np.random.default_rng(13), tmp_path / "known", 0.0
+    for _ in range(60):
+        drift = 0.9 * drift + np.sqrt(1 - 0.9**2) * 0.01 * generator.standard_normal()
+        heat = make_heat(generator, 0.002, 0.02)
+        assert heat.seats[1].member is not None
+        for block in heat.seats[1].member.blocks:
+            block.samples.seconds[:] *= np.exp(drift)
+        note_between(path, "a", heat)
+    assert 0.006 < np.sqrt(read_between(path, "a").work.shared) < 0.015
