@@ -38,6 +38,14 @@ class TimedRounds:
         parts = take_apart(logs) if names else (np.empty((0, 0)), np.empty(0))
         return SplitSessions(names, *parts, turns)
 
+    @cached_property
+    def slowness(self) -> dict[int, float]:
+        """How slow all cells were in each round, beside the level that headlines are told at."""
+        level, _ = self.split.level()
+        _, numbers, _ = tabulate(self.medians)
+        factors = np.exp(self.split.shared - level) if len(level) else np.empty(0)
+        return dict(zip(numbers, factors.tolist(), strict=True))
+
 
 def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
     """Return each cell's latency for a repeat: what is its own, and what all of the heat share.

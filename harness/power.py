@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import expm1, hypot, log1p, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.known import WITHIN
+from harness.known import WITHIN, Known
 from harness.repeats import compare_sessions
-from harness.stats import robust_deviation
+from harness.stats import Z95, robust_deviation
 
 DRAWS, STEPS = 200, 8
 LARGEST_LOG_RATIO = 3.0
+Z90 = 1.645
+"""Of so many deviations 95 % is below."""
 
 
 def smallest_difference(
@@ -47,3 +49,13 @@ def smallest_difference(
         middle = (low + high) / 2
         low, high = (low, middle) if finds(middle) else (middle, high)
     return float(np.expm1(high))
+
+
+def smallest_unlike_difference(alike: float, known: Known, sessions: int) -> float:
+    """Return the smallest ratio − 1 of cells with unlike work that is found in 95 of 100 runs.
+
+    At p < 0.05, by what is `known` of how far sessions and runs are apart; `alike` is the same of
+    cells with the same work, which rounds and processes limit.
+    """
+    apart = sqrt(known.variance / sessions + known.shared)
+    return expm1(hypot(log1p(alike), (Z95 + Z90) * apart))

@@ -206,7 +206,9 @@ def _scale_by_order(sessions: Sequence[Floats], outside: float) -> float:
     found = [median_interval(one, 1 - outside) for one in known]
     widths = [one.high - one.low for one in found]
     rounds = np.array([len(one) for one in known])
-    return float(np.sqrt(rounds) @ widths) / 2 / _errors_at(outside) / max(1, len(known))
+    # Variances are what adds up: beside a noisy session a quiet one is not as noisy.
+    scale = sqrt(float(rounds @ np.square(widths)) / max(1, len(known)))
+    return scale / 2 / _errors_at(outside)
 
 
 def _scale_by_deviation(sessions: Sequence[Floats], outside: float) -> float:

@@ -133,35 +133,41 @@ def choose_rounds(levels: Mapping[int, int]) -> tuple[list[int], int]:
     return list(levels), max(levels.values(), default=0)
 
 
-def find_latencies(medians: Medians) -> dict[str, Estimate]:
-    """Return the latency of each cell in the median round of its heat, with its 95 % interval.
+def find_latencies(
+    medians: Medians, sessions: Mapping[int, int] | None = None
+) -> dict[str, Estimate]:
+    """Return the latency of each cell at the level of its heat, with its 95 % interval.
 
     The interval is that of the cell's own time over its rounds and of the rounds' speed over all
-    of them, together. A round that only one cell has tells nothing of what is its own. A cell
-    without rounds is left out.
+    of them, together; where rounds are of several `sessions`, of these alone, whatever they differ
+    by. A round that only one cell has tells nothing of what is its own. A cell without rounds is
+    left out.
     """
-    names, _, logs = tabulate(medians)
-    if not names:
-        return {}
-    own, shared = take_apart(logs)
-    level = series_median_interval(shared)
-    found = {}
-    for name, row in zip(names, own, strict=True):
-        middle = series_median_interval(row[np.isfinite(row)])
-        low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
-        high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
-        found[name] = Estimate(*(exp(bound) for bound in (middle.value, low, high)))
-    return found
-
-
-def find_slowness(medians: Medians) -> dict[int, float]:
-    """Return for each round how slow all of its cells were in it, the median round being 1."""
     names, numbers, logs = tabulate(medians)
     if not names:
         return {}
-    _, shared = polish(logs)
-    factors = np.exp(shared - np.median(shared))
-    return dict(zip(numbers, factors.tolist(), strict=True))
+    own, shared = take_apart(logs)
+    turns = np.array([(sessions or {}).get(number, 0) for number in numbers])
+    level = _find_middle(shared, turns)
+    found = {}
+    for name, row in zip(names, own, strict=True):
+        there = np.isfinite(row)
+        middle = _find_middle(row[there], turns[there])
+        low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
+        high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
+        bounds = (one + level.value for one in (middle.value, low, high))
+        found[name] = Estimate(*(exp(bound) for bound in bounds))
+    return found
+
+
+def _find_middle(values: Floats, turns: NDArray[np.int64]) -> Estimate:
+    """Return the mean of the sessions' medians; its interval is by how far rounds are off these."""
+    middles = {int(one): float(np.median(values[turns == one])) for one in np.unique(turns)}
+    if not middles:
+        return Estimate(float("nan"))
+    rest = series_median_interval(values - np.array([middles[one] for one in turns]))
+    middle = float(np.mean([*middles.values()]))
+    return Estimate(middle, middle + rest.low - rest.value, middle + rest.high - rest.value)
 
 
 def find_process_spread(

@@ -76,8 +76,8 @@ def _roofs_table(roofs: Mapping[str, Roofs]) -> Table:
 def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
     table = Table(title="The same work compared with itself", title_justify="left", box=None)
     for heading in ("device", "threads", "false alarms (p < 0.01)", "noise of a round",
-                    "smallest difference seen", "disturbed blocks", "stolen",
-                    "machine's speed"):  # fmt: skip
+                    "smallest difference seen (p < 0.05)", "of unlike cells, in 3 sessions",
+                    "disturbed blocks", "stolen", "machine's speed"):  # fmt: skip
         table.add_column(heading, justify="right")
     for test in tests:
         table.add_row(
@@ -86,6 +86,7 @@ def _self_tests_table(tests: Sequence[SelfTest]) -> Table:
             f"{test.false_flags} of {test.comparisons}",
             f"{test.noise:.1%}",
             f"{test.smallest_difference:.1%} in {counted(test.rounds, 'round')}",
+            f"{test.unlike_difference:.1%}",
             f"{sum(test.disturbed.values()):.0%}",
             f"{test.stolen_share:.1%}",
             f"{test.machine_speed:.0%}",

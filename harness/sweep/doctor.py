@@ -8,14 +8,18 @@ from typing import Any
 
 from bench.cache import cache_folder
 from harness.errors import WorkerFailure, WorkerRefusal
+from harness.grid import Measure
 from harness.measure.machine import available_memory_bytes, describe_machine, fingerprint
 from harness.measure.roofline import Roofs
 from harness.measure.speed import speed_file
 from harness.sweep.advice import advise
+from harness.sweep.between import between_file, read_between
 from harness.sweep.launcher import Launcher
 from harness.sweep.self_test import SelfTest, run_self_test
 
 TIMEOUT_S = 300.0
+USUAL_CELLS = ""
+"""No company has this name: of it is known what is usual of this machine's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def examine(launcher: Launcher, threads: Sequence[int], tell: Callable[[str], No
             for count in counts:
                 tell(f"comparing the same work with itself, {device}, threads {count}")
                 speeds = speed_file(cache_folder(), here, f"{device}-{count}", "active", pin=True)
-                tests.append(run_self_test(launcher, device, count, speeds))
+                apart = between_file(cache_folder(), here, f"{device}-{count}", Measure())
+                known = read_between(apart, USUAL_CELLS).work
+                tests.append(run_self_test(launcher, device, count, speeds, known))
         except (WorkerRefusal, WorkerFailure) as problem:  # told; the others are examined
             devices[device] = str(problem)
     advice = advise(machine, available_memory_bytes(), tests, devices)

@@ -158,8 +158,9 @@ def never() -> Samples:
 
 
 def latencies(members: Sequence[Member]) -> dict[str, Estimate]:
-    """Return the time of each member that was timed in the heat's median round."""
-    return find_latencies({member.name: member.medians() for member in members})
+    """Return the time of each member that was timed, at the level of the heat's sessions."""
+    sessions = {n: block.session for member in members for n, block in member.rounds().items()}
+    return find_latencies({member.name: member.medians() for member in members}, sessions)
 
 
 def run_heat(

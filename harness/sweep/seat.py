@@ -18,7 +18,6 @@ from harness.likeness import compare_work, find_likeness, read_work
 from harness.measure.roofline import Traffic
 from harness.record import Record
 from harness.repeats import Comparison
-from harness.rounds import find_slowness
 from harness.stats import Estimate
 from harness.sweep.answers import Answers
 from harness.sweep.compare import compare, tabulate_rounds
@@ -125,8 +124,8 @@ class TimedHeat:
 
     @cached_property
     def slowness(self) -> dict[int, float]:
-        """How slow all members were in each round, the median round being 1."""
-        return find_slowness(self.rounds.medians)
+        """How slow all members were in each round, beside the level that latencies are told at."""
+        return self.rounds.slowness
 
     @cached_property
     def process_spread(self) -> float:

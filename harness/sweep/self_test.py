@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import stats
+from harness.grid import Measure
+from harness.known import Known
 from harness.measure.speed import find_fastest, find_speed
-from harness.power import smallest_difference
+from harness.power import smallest_difference, smallest_unlike_difference
 from harness.rounds import CAUSES
 from harness.sweep.compare import compare, process_spread
 from harness.sweep.grouping import FEWEST
@@ -33,8 +35,9 @@ class SelfTest:
     """What this machine can tell apart right now, found by comparing a workload with itself.
 
     `noise` is the standard deviation of one round's log-ratio, `smallest_difference` the ratio − 1
-    that is found in 95 of 100 cases with so many rounds, `machine_speed` the share of the fastest
-    speed that this machine was ever seen at.
+    that is found (p < 0.05) in 95 of 100 cases with so many rounds, `unlike_difference` the same of
+    cells that do other work, by what sessions of this machine differ by, `machine_speed` the share
+    of the fastest speed that this machine was ever seen at.
     """
 
     device: str
@@ -44,16 +47,19 @@ class SelfTest:
     false_flags: int
     noise: float
     smallest_difference: float
+    unlike_difference: float
     disturbed: dict[str, float]
     others: float
     stolen_share: float
     machine_speed: float
 
 
-def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -> SelfTest:
+def run_self_test(
+    launcher: Launcher, device: str, threads: int, speeds: Path, known: Known
+) -> SelfTest:
     """Time copies of the control workload in heats; return what the comparisons found.
 
-    `speeds` is the file in which the fastest is kept.
+    `speeds` is the file in which the fastest is kept, `known` what sessions differ by here.
     """
     heats = [time_copies(launcher, device, threads, seed=heat) for heat in range(HEATS)]
     everyone = [member for members in heats for member in members]
@@ -67,6 +73,7 @@ def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -
     apart = float(np.median(spreads)) * (2 / FEWEST) ** 0.5
     found = [block.samples.disturbance for member in everyone for block in member.blocks]
     wall_s = sum(one.wall_s for one in found)
+    least = smallest_difference(series, ROUNDS, apart)
     medians = [median_s for member in everyone for median_s in member.medians().values()]
     return SelfTest(
         device=device,
@@ -75,7 +82,8 @@ def run_self_test(launcher: Launcher, device: str, threads: int, speeds: Path) -
         comparisons=len(ratios),
         false_flags=sum(ratio.p_value < P_VALUE for ratio in ratios),
         noise=float(np.median([stats.robust_deviation(values) for values in series])),
-        smallest_difference=smallest_difference(series, ROUNDS, apart),
+        smallest_difference=least,
+        unlike_difference=smallest_unlike_difference(least, known, Measure().sessions),
         disturbed={
             cause: float(np.mean([one.cause == cause for one in found])) for cause in CAUSES[1:]
         },

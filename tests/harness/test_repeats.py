@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from harness.known import WITHIN, Known
-from harness.power import smallest_difference
+from harness.power import smallest_difference, smallest_unlike_difference
 from harness.repeats import (
     Comparison,
     average_runs,
@@ -230,3 +230,31 @@ def test_more_noise_or_fewer_rounds_hide_larger_differences() -> None:
     quiet, loud = ([scale * values for values in noise] for scale in (0.01, 0.05))
     assert smallest_difference(loud, 30) > 3 * smallest_difference(quiet, 30)
     assert smallest_difference(quiet, 10) > 1.3 * smallest_difference(quiet, 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noises", [(0.01, 0.01, 0.06), (0.002, 0.05), (0.03, 0.03, 0.03)])
+@pytest.mark.parametrize("rounds", [30, 100])
+def test_a_session_that_is_noisier_than_the_others_is_as_doubtful_as_it_is(
+    noises: tuple[float, ...], rounds: int
+) -> None:
+    """A neighbour came for one of them: the same work, of which all sessions tell the same."""
+    generator, covered, flagged = np.random.default_rng(12), 0, 0
+    for _ in range(TRIALS):
+        sessions = [noise * generator.standard_normal(rounds) for noise in noises]
+        found = compare_sessions(sessions, [0.0] * len(sessions), WITHIN.work)
+        covered += found.estimate.low <= 1 <= found.estimate.high
+        flagged += found.p_value < 0.01
+    assert covered / TRIALS >= 0.93
+    assert flagged / TRIALS <= 0.03
+
+
+def test_a_difference_of_unlike_cells_is_found_as_often_as_is_said() -> None:
+    """In three sessions, each off by its own: where runs are apart as it is known."""
+    generator, known, found = np.random.default_rng(14), Known(0.01**2, 1e6, 0.003**2, 1e6), 0
+    shift = np.log1p(smallest_unlike_difference(0.0, known, 3))
+    for _ in range(TRIALS):
+        run = 0.003 * generator.standard_normal()
+        values = shift + run + 0.01 * generator.standard_normal(3)
+        found += average_runs(values, np.full(3, 1e-6), known).p_value() < 0.05
+    assert found / TRIALS == pytest.approx(0.95, abs=0.03)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.rounds import ONE_PROCESS, find_latencies, find_process_spread, polish
-from harness.stats import Floats
+from harness.stats import Estimate, Floats
 
 ROUNDS = 120
 FAST, SLOW = 1.0, 1.5
@@ -233,3 +235,25 @@ def test_what_sessions_differ_by_is_not_taken_for_what_processes_do() -> None:
         processes[name] = {number: one + 10 * sessions[number] for number, one in taken.items()}
     assert find_process_spread(medians, processes, sessions) == pytest.approx(ONE_PROCESS, rel=0.5)
     assert find_process_spread(medians, processes, {}) > 4 * ONE_PROCESS
+
+
+@given(st.floats(0.3, 3.0), st.floats(0.3, 3.0))
+def test_an_interval_over_sessions_is_as_wide_whatever_sessions_differ_by(
+    first: float, second: float
+) -> None:
+    """Or no session would end before its time where the machine is not as fast in all of them."""
+    generator = np.random.default_rng(13)
+    logs = 0.02 * generator.standard_normal((3, 60))
+    sessions = {number: number // 20 for number in range(60)}
+    levels = np.log([1.0, first, second])
+
+    def find(levels: Floats) -> dict[str, Estimate]:
+        apart = logs + np.repeat(levels, 20)
+        return find_latencies(
+            {str(row): dict(enumerate(np.exp(one))) for row, one in enumerate(apart)}, sessions
+        )
+
+    alike, unlike = find(np.zeros(3)), find(levels)
+    for name, one in unlike.items():
+        assert one.value == pytest.approx(alike[name].value * np.exp(levels.mean()), rel=0.01)
+        assert one.relative_half_width == pytest.approx(alike[name].relative_half_width, rel=0.1)

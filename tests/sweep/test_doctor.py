@@ -10,6 +10,7 @@ import pytest
 from harness.rounds import CAUSES
 from harness.sweep import self_test
 from harness.sweep.advice import advise
+from harness.sweep.between import USUAL
 from harness.sweep.launcher import Launcher
 from harness.sweep.self_test import SelfTest, run_self_test
 
@@ -20,9 +21,8 @@ MACHINE: dict[str, Any] = {
 }  # fmt: skip
 QUIET = SelfTest(
     device="cpu", threads=1, rounds=30, comparisons=30, false_flags=0, noise=0.02,
-    smallest_difference=0.02, disturbed=dict.fromkeys(CAUSES[1:], 0.0), others=0.0,
-    stolen_share=0.0,
-    machine_speed=1.0,
+    smallest_difference=0.02, unlike_difference=0.05, disturbed=dict.fromkeys(CAUSES[1:], 0.0),
+    others=0.0, stolen_share=0.0, machine_speed=1.0,
 )  # fmt: skip
 
 
@@ -77,11 +77,11 @@ def test_the_self_test_compares_every_pair_of_copies(
 ) -> None:
     monkeypatch.setattr(self_test, "HEATS", 1)
     monkeypatch.setattr(self_test, "COPIES", 3)
-    found = run_self_test(launcher, "cpu", 1, tmp_path / "speeds.json")
+    found = run_self_test(launcher, "cpu", 1, tmp_path / "speeds.json", USUAL.work)
     assert found.comparisons == 3
     assert 0 <= found.false_flags <= 3
     assert found.noise > 0
-    assert found.smallest_difference > 0
+    assert 0 < found.smallest_difference < found.unlike_difference
     assert set(found.disturbed) == set(CAUSES[1:])
     assert 0 < found.machine_speed <= 1
 
