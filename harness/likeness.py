@@ -6,6 +6,7 @@ others are moved by it against each other.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -17,13 +18,21 @@ from harness.stats import Floats
 
 MOST_KINDS = 64
 """Of operators that are kept of a cell, those with the most of its work."""
+REST = "the rest"
+"""What stands for all others, with what these are: cells have it in common that have the same."""
 DIGITS = 4
 
 
 def write_work(shares: Mapping[str, float]) -> str:
-    """Return the share of the work that is in each kind of operator, as JSON, the most first."""
+    """Return the share of the work that is in each kind of operator, as JSON, the most first.
+
+    Of many kinds those with the least are told together.
+    """
     ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     kept = {kind: round(share, DIGITS) for kind, share in ordered[:MOST_KINDS]}
+    if rest := dict(ordered[MOST_KINDS:]):
+        names = hashlib.sha256("\n".join(sorted(rest)).encode()).hexdigest()[:16]
+        kept[f"{REST} {names}"] = round(fsum(rest.values()), DIGITS)
     return json.dumps({kind: share for kind, share in kept.items() if share})
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.decide.noise import BLOCK_COLUMNS, Noise
 from harness.rounds import CAUSES, choose_rounds
-from harness.store import Run
+from harness.store import Run, read_right
 
 
 def load_noise(run: Run) -> Noise:
     """Return the noise of a run's cells, from its samples and its answers where these are there."""
     blocks = _read_blocks(run)
-    return Noise(find_rounds(blocks), _read_answers(run), blocks)
+    return Noise(find_rounds(blocks), read_right(run), blocks)
 
 
 def _read_blocks(run: Run) -> pd.DataFrame:
@@ -56,11 +55,3 @@ def find_rounds(blocks: pd.DataFrame) -> pd.DataFrame:
     chosen = pd.concat(found) if found else best
     logs = np.log(chosen["median_s"].to_numpy(float))
     return chosen[["heat", "cell_id", "session", "round"]].assign(log_s=logs).reset_index(drop=True)
-
-
-def _read_answers(run: Run) -> dict[str, NDArray[np.bool_]]:
-    table = run.read("examples").to_pandas().sort_values(["cell_id", "example"], kind="stable")
-    right = (table["label"] == table["predicted"]).to_numpy(bool)
-    starts = np.flatnonzero(table["cell_id"].ne(table["cell_id"].shift()).to_numpy())
-    names = table["cell_id"].to_numpy()[starts] if len(starts) else []
-    return dict(zip(names, np.split(right, starts[1:]), strict=True)) if len(starts) else {}

@@ -92,10 +92,10 @@ class Noise:
             if doubt is not None:
                 errors = np.hypot(sessions.errors, spread[rows, None] * sqrt(len(sessions.levels)))
                 order, name = order_variants(cells.iloc[rows])
-                alike = np.random.default_rng([seed, 5, name])
                 off[order] += doubt.of(order).draw_work(
-                    sessions.middles[order], errors[order], drawn.shape[1], alike
-                )
+                    sessions.middles[order], errors[order], sessions.numbers, drawn.shape[1],
+                    (seed, 5, name),
+                )  # fmt: skip
                 off += doubt.draw_speed(drawn.shape[1], generator)
             drawn[rows] = values[rows, None] * np.exp(sign * off)
 
@@ -174,17 +174,24 @@ def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDAr
 
 
 def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int = 0) -> Floats:
-    """Return groups × draws: the mean over each group's rows, which are drawn as well.
+    """Return groups × draws: what the mean over all seeds might be, by those that there are.
 
-    A group's rows are the seeds of one variant, in the seeds' order: the same seeds are taken of
-    all variants that have as many, as one model's seed is the same model before the technique.
+    A group's rows are the seeds of one variant, in the seeds' order: one model's seed is the same
+    model before the technique, so variants with as many seeds are off in the same direction, and
+    each of their differences is as doubtful as Student's t has it of so few. Drawn from the seeds
+    themselves, means would all lie between these: two variants that are equal would be told apart
+    by two seeds in every other case. Source: Student, Biometrika 1908.
     """
     averaged = np.empty((len(groups), drawn.shape[1]))
-    columns = np.arange(drawn.shape[1])
     for number, rows in enumerate(groups):
-        generator = np.random.default_rng([seed, 4, len(rows)])
-        taken = generator.integers(0, len(rows), (len(rows), drawn.shape[1]))
-        averaged[number] = drawn[rows[taken], columns].mean(0)
+        values, count = drawn[rows], len(rows)
+        averaged[number] = values.mean(0)
+        if count > 1:
+            generator = np.random.default_rng([seed, 4, count])
+            normal = generator.standard_normal(values.shape)
+            squares = generator.chisquare(count - 1, drawn.shape[1])
+            off = (normal * (values - averaged[number])).sum(0)
+            averaged[number] += off / np.sqrt(count * squares)
     return averaged
 
 
@@ -200,10 +207,12 @@ def pool_deviations(heats: Sequence[SplitRounds]) -> tuple[float, int]:
 class DrawnSessions:
     """What rounds tell of a heat's sessions: logarithms.
 
-    middles, errors: cells × sessions, NaN where a cell has no rounds; levels: of each session.
-    off: cells × draws, how far the mean of a cell's sessions might be off by its rounds.
+    numbers: of the sessions. middles, errors: cells × sessions, NaN where a cell has no rounds;
+    levels: of each session. off: cells × draws, how far the mean of a cell's sessions might be off
+    by its rounds.
     """
 
+    numbers: list[int]
     middles: Floats
     errors: Floats
     levels: Floats
@@ -236,7 +245,7 @@ def _draw_sessions(
         errors[kept, number] = known[0] * np.sqrt(np.where(counts > 2, np.pi / 2, 1.0) / counts)
         own = _draw_own(part, chosen, known, generator)
         off[kept] += own / there[kept].sum(1)[:, None]
-    return DrawnSessions(middles, errors, levels, off)
+    return DrawnSessions(sessions.tolist(), middles, errors, levels, off)
 
 
 def _draw_own(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,10 @@ from harness.stats import Floats
 
 ALIKE = 1e-9
 """Cells with less of their work apart than this tell nothing."""
+OF_SESSIONS, SHARED_BY_SESSIONS, FIRST_SESSION = range(3)
+"""Parts of what is drawn, each by a generator of its own."""
+LEAST_SQUARE = 1e-12
+"""Of a χ²: a deviation of any size is one that sessions might have, but an infinite one."""
 VARIANT, PLACE = ["model", "technique", "runtime"], ["run_id", "device", "threads", "batch"]
 OF_RUNS = {"run_spread": 0.0035, "known_runs": 1e6, "reference_share": 0.5}
 """What was taken to be known of runs before it was learnt: results that do not say are of then."""
@@ -38,47 +43,59 @@ class SessionDoubt:
         return replace(self, likeness=self.likeness[np.ix_(cells, cells)])
 
     def draw_work(
-        self, middles: Floats, errors: Floats, draws: int, generator: np.random.Generator
-    ) -> Floats:
+        self, middles: Floats, errors: Floats, sessions: Sequence[int], draws: int,
+        key: Sequence[int],
+    ) -> Floats:  # fmt: skip
         """Return cells × draws: how far each is off by the sessions that it was timed in.
 
-        middles, errors: cells × sessions, NaN where a cell was not timed. Cells with the same work
-        are off together. The variance between sessions is drawn from what is known and these show.
+        middles, errors: cells × sessions, NaN where a cell was not timed; sessions: their numbers.
+        Cells with the same work are off together. The variance between sessions is drawn from what
+        is known and these show. Heats with the same key are off together in each session that both
+        have: it is the same server's.
         """
         there = np.isfinite(middles)
         counts = np.maximum(1, there.sum(1))
-        scale = self._draw_scales(middles, errors, draws, generator) / np.sqrt(2)  # one of a pair
         root = _find_root(self.likeness)
-        normal = generator.standard_normal((*middles.shape, draws))
-        off = np.einsum("ij,jsd->isd", root, normal)
-        drawn: Floats = scale * (off * there[:, :, None]).sum(1) / counts[:, None]
-        shared = root @ generator.standard_normal((len(middles), draws))
-        runs = Known(self.work.shared, self.work.runs)
-        drawn += _draw_deviations(runs, draws, generator) / np.sqrt(2) * shared
+
+        def generator(part: int) -> np.random.Generator:
+            return np.random.default_rng([*key, part])
+
+        drawn = np.zeros((len(middles), draws))
+        for place, number in enumerate(sessions):
+            off = root @ generator(FIRST_SESSION + number).standard_normal((len(middles), draws))
+            drawn += off * (there[:, place] / counts)[:, None]
+        drawn *= self._draw_scales(middles, errors, generator(OF_SESSIONS).random(draws))
+        shared = generator(SHARED_BY_SESSIONS)
+        off = root @ shared.standard_normal((len(middles), draws))
+        drawn += off * _find_deviations(
+            Known(self.work.shared, self.work.runs), shared.random(draws)
+        )
+        drawn /= np.sqrt(2)  # of one of a pair
         return drawn
 
     def draw_speed(self, draws: int, generator: np.random.Generator) -> Floats:
         """Return how far all cells of a heat are off by the machine's speed in it."""
         normal: Floats = generator.standard_normal(draws)
-        return _draw_deviations(self.speed, draws, generator) * normal
+        return _find_deviations(self.speed, generator.random(draws)) * normal
 
-    def _draw_scales(
-        self, middles: Floats, errors: Floats, draws: int, generator: np.random.Generator
-    ) -> Floats:
+    def _draw_scales(self, middles: Floats, errors: Floats, places: Floats) -> Floats:
         """Return deviations between sessions that it might be, by what is known and these show.
+
+        `places` (0 to 1) are where in their distribution: that of another heat may be another, and
+        what is wide in the one is wide in the other.
 
         Of cells that are in all sessions, in each about its mean and that of its session; of
         cells with the same work all together tell as much as one (Satterthwaite's number).
         """
         whole, sessions = np.isfinite(middles).all(1), middles.shape[1]
         if sessions < 2 or not whole.any() or not self.work.variance > 0:
-            return _draw_deviations(self.work, draws, generator)
+            return _find_deviations(self.work, places)
         rest = middles[whole] - middles[whole].mean(1, keepdims=True)
         alike = self.likeness[np.ix_(whole, whole)]
         alike = alike - alike.mean(0) - alike.mean(1)[:, None] + alike.mean()
         trace, both = float(np.trace(alike)), float((alike**2).sum())
         if not trace > ALIKE:
-            return _draw_deviations(self.work, draws, generator)
+            return _find_deviations(self.work, places)
         free = (sessions - 1) * trace**2 / both
         share = trace / 2 / whole.sum()  # of the variance, in each of the cells
         noise = (1 - 1 / whole.sum()) * float((errors[whole] ** 2).mean())
@@ -88,7 +105,8 @@ class SessionDoubt:
         variances = self.work.variance * VARIANCES
         logs = find_likelihoods(variances, [squares / share], [noise / share], [free])
         weights = weigh(VARIANCES, self.work.sessions, logs)
-        drawn: Floats = np.sqrt(generator.choice(variances, draws, p=weights))
+        found = np.searchsorted(np.cumsum(weights), places).clip(max=len(variances) - 1)
+        drawn: Floats = np.sqrt(variances[found])
         return drawn
 
 
@@ -155,14 +173,16 @@ def order_variants(cells: pd.DataFrame) -> tuple[NDArray[np.int64], int]:
     return order, zlib.crc32("\n".join([*variants[order], *place]).encode())
 
 
-def _draw_deviations(known: Known, draws: int, generator: np.random.Generator) -> Floats:
-    """Return deviations that it might be: scaled inverse χ²."""
+def _find_deviations(known: Known, places: Floats) -> Floats:
+    """Return deviations that it might be, at places (0 to 1) of a scaled inverse χ²."""
+    from scipy.special import chdtri  # late: few commands need it
+
     if not known.variance > 0:
-        return np.zeros(draws)
-    drawn: Floats = np.sqrt(
-        known.variance * known.sessions / generator.chisquare(known.sessions, draws)
-    )
-    return drawn
+        return np.zeros(len(places))
+    # The upper tail of χ² is the lower one of what it divides.
+    squares = np.maximum(chdtri(known.sessions, places), LEAST_SQUARE)
+    found: Floats = np.sqrt(known.variance * known.sessions / squares)
+    return found
 
 
 def _find_root(matrix: Floats) -> Floats:

@@ -186,7 +186,8 @@ def with_latency(
 ) -> Record:
     """Return the record with latency, throughput and tails, from the headline's blocks.
 
-    Tails are of the heat's median round, as the latency is; `slowness`: how slow each round was.
+    Tails are told at the heat's level, as the latency is; `slowness`: how slow each round was
+    beside it.
     """
     level = member.headline_level()
     examples = record.conditions.get("call_examples") or record.cell.batch
@@ -240,12 +241,26 @@ def with_sessions(record: Record, member: Member, between: Between) -> Record:
     )
 
 
+def with_likeness(record: Record, seats: Sequence[Seat], seat: Seat) -> Record:
+    """Return the record with how much of its work a seat has in common with its baseline.
+
+    Unknown where that was not timed.
+    """
+    baseline = find_baseline(seats, seat.cell)
+    if baseline is None or baseline.member is None or not baseline.member.blocks:
+        return record
+    return record.under(reference_likeness=compare_work(seat.work, baseline.work))
+
+
 def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
     baseline = find_baseline(timed.seats, seat.cell)
     if baseline is None or baseline.member is None or not baseline.member.blocks:
         return record
-    record = record.under(reference_likeness=compare_work(seat.work, baseline.work))
+    record = with_likeness(record, timed.seats, seat)
+    if baseline is seat:
+        record = record.measured(latency_ratio=stats.Estimate(1.0, 1.0, 1.0))
+        return record.under(latency_ratio_within_low=1.0, latency_ratio_within_high=1.0)
     ratio = timed.compare(seat, baseline)
     if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
         return record

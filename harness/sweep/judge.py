@@ -42,13 +42,20 @@ def judge_answers(answers: Answers, baseline: Answers) -> dict[str, Any]:
 
 
 def find_right(answers: Answers) -> NDArray[np.bool_] | None:
-    """Return whether each test example was answered right, where these are classes."""
+    """Return whether each test example that is judged was answered right; None without classes."""
+    if not has_classes(answers):
+        return None
+    judged = answers["labels"] != IGNORED
+    right = np.asarray(answers["predicted"] == answers["labels"])[judged]
+    return right if right.size else None
+
+
+def has_classes(answers: Answers) -> bool:
+    """Tell whether there is one class for each test example, and a label."""
     predicted, labels = answers.get("predicted"), answers.get("labels")
     if predicted is None or labels is None or len(predicted) != len(labels):
-        return None
-    if labels.dtype.kind == "f" or labels.ndim > 1:
-        return None
-    return np.asarray(predicted == labels)
+        return False
+    return labels.dtype.kind != "f" and labels.ndim == 1
 
 
 def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
@@ -65,14 +72,18 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         lost = np.isinf(outputs) | np.isnan(outputs)
         same = (wanted == outputs) | (np.isnan(wanted) & np.isnan(outputs)) if alike else ~lost
         alone = lost & ~same
+        missed = np.isinf(wanted) & ~lost if alike else np.zeros(1, bool)
         broken = np.isnan(outputs) | (outputs == np.inf)
         if not alike:
             found.append(f"the outputs are {outputs.size} numbers, and the baseline's "
                          f"{wanted.size}: there is no fidelity")  # fmt: skip
+        told = "is 0" if scores.relative_fidelity(outputs, wanted) == 0 else "is not known"
         if alone.any() and alike:
-            told = "is 0" if scores.relative_fidelity(outputs, wanted) == 0 else "is not known"
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
                          f"are not, or are another: fidelity {told}")  # fmt: skip
+        elif missed.any():
+            found.append(f"{_share(missed)} of the outputs are numbers where the baseline's are "
+                         f"infinite, or a mask: fidelity {told}")  # fmt: skip
         elif lost.all():
             found.append("none of the outputs is a finite number of 32 bits: fidelity tells no "
                          "more than whether they are the same")  # fmt: skip

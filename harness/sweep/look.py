@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import control_id
-from harness.sweep.conclude import with_sessions
+from harness.sweep.conclude import with_likeness, with_sessions
 from harness.sweep.heat import CONTROL, DECISION, INTERRUPTION, Member
 from harness.sweep.seat import TimedHeat
 
@@ -59,7 +59,8 @@ def look_at(timed: TimedHeat) -> Look:
         rounds += _rounds_of(seat.member, timed.name, seat.cell.id)
         if seat.failure is not None and not seat.concluded:  # it has no row that may dominate
             continue
-        record = with_sessions(seat.record, seat.member, timed.between)
+        record = with_likeness(seat.record, timed.seats, seat)
+        record = with_sessions(record, seat.member, timed.between)
         record = record.measured(latency_s=timed.latencies[seat.member.name])
         told = {"processes": seat.member.processes, "process_spread": timed.process_spread}
         rows.append(record.under(**told).to_row())

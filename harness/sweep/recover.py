@@ -18,7 +18,7 @@ from harness.grid import Cell
 from harness.known import WITHIN, Between, Known
 from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
-from harness.store import Run, control_id
+from harness.store import Run, control_id, read_right
 from harness.sweep.conclude import conclude_again, conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, number_of, restore
@@ -118,8 +118,10 @@ def find_begun(
     rows = _measured_rows(run, heat)
     there = (_seat(one, run.run_id) for one in told[-1]["seats"])
     left = [seat for seat in there if seat.cell.id in rows and seat.cell.id not in variants]
+    right = read_right(run)
     for seat in left:
         _leave(seat, rows[seat.cell.id])
+        seat.right = right.get(seat.cell.id)
     return Begun(sessions, True, left)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA
 from harness.sweep.heat import Member, TimedBlock
-from harness.sweep.judge import find_right
+from harness.sweep.judge import has_classes
 from harness.sweep.seat import Seat
 
 
@@ -42,7 +42,7 @@ def _block_columns(block: TimedBlock) -> Iterator[tuple[str, Any]]:
 
 def examples_table(seat: Seat) -> pa.Table:
     """Return label and prediction of every test example of a seat, where these are classes."""
-    if find_right(seat.answers) is None:
+    if not has_classes(seat.answers):
         return EXAMPLES_SCHEMA.empty_table()
     labels = seat.answers["labels"]
     columns = {

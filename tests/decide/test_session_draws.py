@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student_t
 
 from harness.decide.noise import DRAWS, Noise
 from harness.decide.sessions import find_doubt
@@ -126,8 +127,11 @@ def test_whoever_was_there_in_whichever_session_is_drawn(data: st.DataObject) ->
     timed = [name in {cell for cell, _ in there} for name in cells["cell_id"]]
     with np.errstate(all="raise"):
         drawn = Noise(found).draw(cells, LATENCY, draws=20)
-    # Without a second round anywhere nothing tells how far rounds are apart.
-    assert (np.isfinite(drawn).all(1) | (np.array(timed) & np.isnan(drawn).any(1))).all()
+    known = np.isfinite(drawn).all(1)
+    assert known[~np.array(timed)].all(), "who was not timed has its interval"
+    # Without a second round of two cells nothing tells how far rounds are apart.
+    tells = Noise(found).heats
+    assert known.all() or not any(heat.free for heat in tells)
 
 
 @pytest.mark.parametrize(("other", "threads"), [("bf16", 1), ("int8", 1), ("bf16", 2)])
@@ -145,6 +149,42 @@ def test_seeds_of_the_same_variants_are_off_together(other: str, threads: int) -
     drawn = np.log(Noise(pd.concat(heats)).draw(cells, LATENCY, draws=4 * DRAWS))
     alike = np.corrcoef(drawn[1] - drawn[0], drawn[3] - drawn[2])[0, 1]
     assert alike == pytest.approx(float((other, threads) == ("bf16", 1)), abs=0.1)
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 3), (3, 3, 3), (1, 1, 3)])
+def test_seeds_that_had_other_numbers_of_sessions_share_those_that_they_had(
+    counts: tuple[int, ...],
+) -> None:
+    """Each session has one server for all seeds: their mean is as doubtful as what it shares."""
+    generator = np.random.default_rng(9)
+    rounds, tables = [], []
+    for seed, sessions in enumerate(counts):
+        names = {f"c{n}": f"s{seed}c{n}" for n in range(2)}
+        heat = make_rounds(generator, 2, sessions).assign(heat=f"h{seed}")
+        rounds.append(heat.assign(cell_id=heat["cell_id"].replace(names)))
+        cells = make_cells((DENSE, OTHER)).assign(technique=["baseline", "bf16"], seed=seed)
+        tables.append(cells.assign(cell_id=[*names.values()]))
+    drawn = np.log(
+        Noise(pd.concat(rounds)).draw(
+            pd.concat(tables, ignore_index=True), LATENCY, draws=4 * DRAWS
+        )
+    )
+    mean = np.mean([drawn[2 * one] - drawn[2 * one + 1] for one in range(len(counts))], axis=0)
+    shares = [np.mean([(k < n) / n for n in counts]) for k in range(max(counts))]
+    truth = np.hypot(0.02 * np.sqrt(np.square(shares).sum()), RUNS)
+    assert mean.std() == pytest.approx(truth, rel=0.1)
+
+
+def test_what_is_known_of_variances_is_drawn_as_it_is_known() -> None:
+    """In few sessions the deviation is one of many, in the mean over draws a Student's t."""
+    rounds = make_rounds(np.random.default_rng(3), 2, 1)
+    drawn = np.log(Noise(rounds).draw(
+        make_cells((DENSE, OTHER), known_sessions=4.0, run_spread=0.0), LATENCY, draws=20_000
+    ))  # fmt: skip
+    off = (drawn[0] - drawn[1] - np.log(1.0)) / 0.02
+    off -= np.median(off)
+    wanted = student_t(4).ppf([0.025, 0.25, 0.75, 0.975])
+    assert np.quantile(off, [0.025, 0.25, 0.75, 0.975]) == pytest.approx(wanted, rel=0.08)
 
 
 def test_a_noisy_cell_is_not_as_sure_as_its_quiet_neighbours() -> None:

@@ -1,6 +1,7 @@
 """How much of their work cells have in common."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,9 +53,23 @@ def test_cells_that_have_half_of_their_work_in_common_are_a_third_alike() -> Non
 def test_of_many_operators_those_with_the_most_work_are_kept() -> None:
     shares = {f"kind {n}": (n + 1) / 5050 for n in range(100)}
     kept = read_work(write_work(shares), "eager")
-    assert len(kept) == MOST_KINDS
+    assert len(kept) == MOST_KINDS + 1
+    assert sum(kept.values()) == pytest.approx(1, abs=1e-2)
     assert compare_work(kept, read_work(write_work(shares), "eager")) == 1.0
     assert f"eager kind {99 - MOST_KINDS}" not in kept
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.floats(0.0, 1.0))
+def test_what_is_not_kept_is_alike_only_where_it_is_the_same(
+    common: int, own: int, share: float
+) -> None:
+    """However much of the work that is: more operators than are kept are the same or others."""
+    shared = {f"kind {n}": share / common for n in range(common)}
+    works = [
+        shared | {f"{name} {n}": (1 - share) / own for n in range(own)} for name in ("one", "other")
+    ]
+    one, other = (read_work(write_work(work), "eager") for work in works)
+    assert compare_work(one, other) <= share / (2 - share) + 0.03 + (share == 1)
 
 
 def test_work_that_is_not_known_is_like_no_other() -> None:

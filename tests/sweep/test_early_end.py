@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.commands.carry_out import decide_look
@@ -281,3 +282,76 @@ def test_a_look_that_goes_wrong_costs_nothing(tmp_path: Path) -> None:
     assert set(found.cells["status"]) == {"measured"}
     assert set(found.cells["stopped_by"]) == {"budget"}
     assert sum("ours" in phase for phase in found.phases) == 1
+
+
+def test_a_look_knows_as_much_of_a_cell_as_its_last_record_does(tmp_path: Path) -> None:
+    """How far it wanders with its baseline, too: what a look draws is what the report draws."""
+    works = {MODEL: '{"mm float32": 1.0}', f"{MODEL} + bf16": '{"mm bfloat16": 1.0}',
+             f"{MODEL} + int8-dynamic": '{"mm float32": 0.5, "mm int8": 0.5}'}  # fmt: skip
+
+    def load(worker: ScriptedWorker, asked: dict[str, Any]) -> dict[str, Any]:
+        loaded = worker.load(**asked)
+        if asked["cold"]:
+            loaded["conditions"]["operators"] = works[asked["variant"]]
+        return loaded
+
+    seen: list[pd.DataFrame] = []
+
+    def decide(look: Look, _: float) -> dict[str, str]:
+        seen.append(look.cells.set_index("technique"))
+        return {}
+
+    found = sweep(
+        tmp_path, ScriptedLauncher({"load": load}), TECHNIQUES, None, MEASURE, BUDGET, decide
+    )
+    columns = ["reference_likeness", "reference_share", "work_spread", "known_sessions",
+               "run_spread", "known_runs", "operators"]  # fmt: skip
+    assert seen[-1].loc[found.cells.index, columns].equals(found.cells[columns])
+    assert found.cells["reference_likeness"].to_dict() == {
+        "baseline": 1.0, "bf16": 0.0, "int8-dynamic": pytest.approx(1 / 3)
+    }  # fmt: skip
+    assert found.cells.loc["baseline", ["latency_ratio_low", "latency_ratio_high"]].eq(1.0).all()
+
+
+def test_answers_of_who_had_left_before_an_interruption_are_known_to_the_next_look(
+    tmp_path: Path,
+) -> None:
+    """Without them its quality would be in doubt on its own, and the places of others open."""
+    interruption, seen = Interruption(), {}
+
+    def interrupt(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        interruption.asked |= worker.launcher.generation == 1
+
+    def decide(look: Look, _: float) -> dict[str, str]:
+        seen.update(look.answers)
+        return decide_as(bf16="dominated")(look, _)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, ScriptedLauncher({"block": interrupt}), TECHNIQUES, None, MEASURE, BUDGET,
+              decide, interruption)  # fmt: skip
+    before = dict(seen)
+    seen.clear()
+    (made,) = (tmp_path / "results").iterdir()
+    sweep(tmp_path, ScriptedLauncher(), TECHNIQUES, Run(made), MEASURE, BUDGET, decide)
+    assert len(before) == 3
+    assert {name: right.tolist() for name, right in seen.items()} == {
+        name: right.tolist() for name, right in before.items()
+    }
+
+
+@pytest.mark.parametrize("slowness", [{1: 2.0, 2: 2.0}, {1: 1.0, 2: 0.4}, {}])
+def test_tails_are_told_at_the_level_of_the_latency(
+    tmp_path: Path, slowness: dict[int, float]
+) -> None:
+    """However fast the machine was in which session: a tenth of the calls takes a tenth more."""
+
+    def time_block(worker: ScriptedWorker, asked: dict[str, Any]) -> None:
+        worker.launcher.pace_s[MODEL] = 1.1e-3 if worker.random.random() < 0.1 else 1e-3
+
+    launcher = ScriptedLauncher({"block": time_block}, slowness=slowness)
+    budget = BUDGET | {"max_seconds_per_cell": 0.9, "stop": "budget"}
+    cells = sweep(tmp_path, launcher, TECHNIQUES, None, MEASURE, budget).cells
+    assert cells["sessions"].eq(3).all()
+    tails = cells["latency_p90_s"] / cells["latency_s"]
+    assert tails.drop("baseline").between(0.999, 1.02).all()
+    assert (cells["latency_p99_s"].isna() | (cells["latency_p99_s"] > cells["latency_p90_s"])).all()
