@@ -15,9 +15,14 @@ MASKED = 1e30
 """A score beyond this says that an answer is not allowed: float32's least number is common."""
 ENDS = 3.38e38, 3.41e38
 """Between these are the largest numbers of bfloat16 and float32."""
+HALF_END = 65504.0
+"""The largest number of float16."""
+LEAST_MASK, FURTHER = 1e4, 1e3
+"""The least number, where it occurs more than once, is a mask below minus this, if it is so many
+times as large as any other: -10,000 and -1e9 are common, too."""
 
 
-def wilson_interval(successes: int, trials: int) -> Estimate:
+def wilson_interval(successes: float, trials: float) -> Estimate:
     """Return a proportion with its 95 % score interval.
 
     Source: Wilson, JASA 1927.
@@ -35,9 +40,10 @@ def clustered_interval(hits: ArrayLike, judged: ArrayLike) -> Estimate:
     """Return the share of `judged` places that are `hits`, with its 95 % interval over examples.
 
     Both are true or false by example (first dimension) and place. Places of one example resemble
-    each other, so the examples are what is drawn: a percentile bootstrap over them. Source: Efron
-    and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Where all examples are
-    right or all wrong, the interval is that of so many examples (Wilson).
+    each other: they count as so many independent ones as would make the share as doubtful as the
+    examples do, and the fewer examples tell that, the fewer. Where examples do not differ, or
+    there is one, places count as so many as there are examples. Sources: Korn and Graubard, Survey
+    Methodology 1998 (the number that counts); Wilson, JASA 1927.
     """
     right, all_ = (
         np.atleast_2d(np.asarray(one, float)).reshape(np.shape(one)[0], -1).sum(1)
@@ -47,12 +53,22 @@ def clustered_interval(hits: ArrayLike, judged: ArrayLike) -> Estimate:
     if not all_.size:
         return Estimate(float("nan"))
     share = float(right.sum() / all_.sum())
-    plain = wilson_interval(all_.size if share == 1 else 0, all_.size)
-    if share in (0, 1):
-        return Estimate(share, plain.low, plain.high)
-    sums = _resample(np.column_stack([right, all_]))
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    return Estimate(share, float(low), float(high))
+    count = _count_independent(right, all_, share)
+    found = wilson_interval(share * count, count)
+    return Estimate(share, found.low, found.high)
+
+
+def _count_independent(right: Floats, all_: Floats, share: float) -> float:
+    """Return as how many independent places those of some examples count."""
+    from scipy.special import stdtrit  # late: few commands need it
+
+    examples, off = len(all_), right - share * all_
+    variance = float((off**2).sum()) / float(all_.sum()) ** 2
+    if examples < 2 or not variance > 0:
+        return float(examples)
+    variance *= examples / (examples - 1)
+    tails = NormalDist().inv_cdf(0.975) / float(stdtrit(examples - 1, 0.975))
+    return min(float(all_.sum()), share * (1 - share) / variance) * tails**2
 
 
 def r2_interval(predicted: ArrayLike, labels: ArrayLike) -> Estimate:
@@ -129,15 +145,22 @@ def _resample(parts: Floats) -> Floats:
 def mark_masked(numbers: ArrayLike) -> Floats:
     """Return numbers with those that stand for "not allowed" as infinities.
 
-    They are those beyond ±MASKED that occur more than once, as a mask does and a number hardly, and
-    those at the end of float32's range.
+    They are those beyond ±MASKED that occur more than once, as a mask does and a number hardly; the
+    least number, where it occurs more than once and is far beyond all others; and those at the end
+    of a type's range.
     """
     values = np.asarray(numbers, np.float64)
-    far = np.isfinite(values) & (np.abs(values) > MASKED)
-    if not far.any():
+    if not values.size:
         return values
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    largest = float(sizes.max())
+    if largest < LEAST_MASK:
+        return values
+    far = (sizes > MASKED) | (sizes == HALF_END)
+    if largest > FURTHER * float(sizes[sizes < largest].max(initial=0.0)) > 0:
+        far |= values == -largest
     kinds, places, counts = np.unique(values[far], return_inverse=True, return_counts=True)
-    sizes = np.abs(kinds)
-    mask = (counts > 1) | ((sizes > ENDS[0]) & (sizes < ENDS[1]))
+    ends = np.abs(kinds)
+    mask = (counts > 1) | ((ends > ENDS[0]) & (ends < ENDS[1])) | (ends == HALF_END)
     far[far] = mask[places.reshape(-1)]
     return np.where(far, np.copysign(np.inf, values), values)

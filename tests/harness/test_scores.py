@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score
 from harness.scores import (
     clustered_interval,
     macro_f1,
+    mark_masked,
     r2_interval,
     relative_fidelity,
     wilson_interval,
@@ -157,6 +158,36 @@ def test_masks_of_several_sizes_are_left_out(masks: list[float]) -> None:
     assert relative_fidelity(wrong, wanted) == pytest.approx(1 - 0.5 / 5)
 
 
+HALF, BRAIN, SINGLE = -65504.0, -3.3895313892515355e38, -3.4028234663852886e38
+
+
+@given(
+    st.lists(st.floats(-30, 30), min_size=3, max_size=30).filter(lambda all_: max(all_) > 1),
+    st.sampled_from([HALF, BRAIN, SINGLE, -np.inf]),
+    st.sampled_from([HALF, BRAIN, SINGLE, -np.inf]),
+    st.integers(1, 4),
+)
+def test_masks_of_any_type_stand_for_the_same(
+    numbers: list[float], mine: float, its: float, count: int
+) -> None:
+    """The least number of a type is what `torch.finfo` gives: float16's is 65,504."""
+    wanted = np.array([*numbers, *[its] * count], np.float64)
+    found = np.array([*(0.9 * np.array(numbers)), *[mine] * count], np.float64)
+    assert relative_fidelity(found, wanted) == pytest.approx(0.9, abs=1e-6)
+    open_ = np.array([*numbers, *[0.5] * count], np.float64)
+    assert relative_fidelity(open_, wanted) == relative_fidelity(found, open_) == 0
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e8, -1e9])
+def test_the_least_of_all_scores_is_a_mask_where_it_is_far_beyond_and_often(mask: float) -> None:
+    """Beside such a mask the others would not count in any norm."""
+    wanted = np.array([3.0, 4.0, mask, mask])
+    assert relative_fidelity([3.5, 4.0, mask, mask], wanted) == pytest.approx(1 - 0.5 / 5)
+    few, other = [3.0, mask], [mask / 500, mask, mask]
+    for numbers in (few, other, [-2 * mask, mask, mask], [3.0, -mask, -mask]):
+        assert np.isfinite(mark_masked(numbers)).all(), "no mask"
+
+
 def test_equal_outputs_have_fidelity_one_unless_they_are_no_numbers() -> None:
     for same in (np.zeros(4), np.full(4, 1e25), [5.0], [np.nan, 5.0], [-np.inf, 0.0]):
         assert relative_fidelity(same, same) == 1
@@ -184,6 +215,29 @@ def test_an_interval_over_places_leaves_out_what_is_not_judged() -> None:
     assert found.value == 1
     assert found.low < 1 == found.high
     assert isnan(clustered_interval(np.zeros((2, 3)), np.zeros((2, 3))).value)
+
+
+def test_the_places_of_one_example_tell_little_of_others() -> None:
+    for hits in ([True] * 6 + [False] * 4, [True] * 10, [False]):
+        found = clustered_interval(np.array([hits]), np.ones((1, len(hits))))
+        alone = wilson_interval(found.value, 1)
+        assert (found.low, found.high) == (alone.low, alone.high)
+    two = clustered_interval(np.array([[1, 1, 1, 0], [1, 0, 0, 0]]), np.ones((2, 4)))
+    assert two.value == 0.5
+    assert two.low < 0.1 and two.high > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("examples", [3, 8, 60])
+@pytest.mark.parametrize("alike", [0.5, 5.0, 500.0])
+def test_an_interval_over_places_covers_with_few_examples_too(examples: int, alike: float) -> None:
+    random, covered = np.random.default_rng(4), 0
+    for _ in range(300):
+        chances = random.beta(0.7 * alike, 0.3 * alike, examples)
+        hits = random.random((examples, 25)) < chances[:, None]
+        found = clustered_interval(hits, np.ones_like(hits))
+        covered += found.low <= 0.7 <= found.high
+    assert covered >= 0.9 * 300
 
 
 def test_r2_of_several_numbers_is_that_of_all_of_them_and_nan_where_none_varies() -> None:
