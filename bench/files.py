@@ -53,7 +53,15 @@ def find_path(text: str) -> Path:
     the working folder is one of the folder that was it, before the user's file changed it.
     """
     path = Path(text)
-    return path if path.exists() and not text.startswith("~") else _find_where_it_was(text)
+    return path if exists(path) and not text.startswith("~") else _find_where_it_was(text)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is such a path, as far as this user can see."""
+    try:
+        return path.exists()
+    except OSError:  # of a folder that is closed, or a name that is too long for one
+        return False
 
 
 def _find_where_it_was(text: str) -> Path:

@@ -27,7 +27,7 @@ from typing import (
 )
 
 from bench.errors import Refusal, SpecError, suggest
-from bench.files import find_path, load_file, noting_moves
+from bench.files import exists, find_path, load_file, noting_moves
 from bench.spec import REQUIRED, Call, Parameter, Range, bind, parse_call
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _read_call(kind: Kind, text: str) -> Call:
     prefix, colon, path = text.strip().partition(":")
     if kind != "dataset" or not colon or "(" in prefix or prefix.endswith(".py"):
         return parse_call(text)
-    if find_path(path).exists():
+    if exists(find_path(path)):
         return Call(prefix, (path,))
     call = parse_call(text)
     prefix, _, path = call.name.partition(":")

@@ -106,6 +106,11 @@ def as_subject(made: Any, name: str) -> Subject:
     if not isinstance(inputs, tuple | list) or not inputs:
         raise SpecError(f"Model {name!r} returned {type(inputs).__name__} as its inputs. {wanted}")
     _check_inputs(inputs, name)
+    if isinstance(made, Subject) and made.data is not None and len(inputs) > 1:
+        raise SpecError(
+            f"Model {name!r} has {len(inputs)} example inputs, and a data set feeds one. Wrap the "
+            "module in one that takes them as one tensor and divides it, or leave the data out."
+        )
     if not isinstance(made, Subject):
         return Subject(module, tuple(inputs))
     known = isinstance(made.inputs, tuple)

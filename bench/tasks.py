@@ -19,7 +19,8 @@ RESHAPING = ("View", "Squeeze", "Unsqueeze", "Select", "Slice", "Reshape", "Alia
 def as_tensor(values: Any, what: str) -> Tensor:
     """Return a tensor of what a person has: a tensor, an array, a list, a column of a table.
 
-    Raises SpecError where these are no numbers.
+    Arrays and lists have 64 bits a number whether that was meant or not: they become PyTorch's
+    default type. Raises SpecError where these are no numbers.
     """
     if isinstance(values, Tensor):
         return values
@@ -29,7 +30,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal lengths, or worse
         raise SpecError(f"{what} cannot be read as numbers: {error}") from None
     try:
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+        made = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return made.to(torch.get_default_dtype()) if made.dtype == torch.float64 else made
     except (TypeError, ValueError, RuntimeError):
         kind = {"U": "text", "S": "bytes", "O": "Python objects"}.get(array.dtype.kind)
         raise SpecError(
@@ -72,7 +74,7 @@ def task_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     cross-entropy. Raises SpecError where the outputs do not answer the labels.
     """
     if labels.is_floating_point():
-        return nn.functional.mse_loss(_like(outputs, labels), labels)
+        return nn.functional.mse_loss(_like(outputs, labels), labels.to(outputs.dtype))
     if has_one_output(outputs, labels):
         if (labels > 1).any():
             raise _misfit(outputs, labels)

@@ -25,6 +25,8 @@ ACTIVATIONS = (
     nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.ReLU6,
 )  # fmt: skip
 """Modules that recipes know as activations."""
+SINGLE = "Expected more than 1 value per channel when training"
+"""How PyTorch says that a batch norm got a single example."""
 
 
 def train(subject: Subject, way: list[float] | None = None, device: str = "cpu") -> Subject:
@@ -90,13 +92,18 @@ def tune_accuracy(subject: Subject) -> float:
     if subject.data is None or not subject.data.classes:
         raise Refusal("the model has no labelled classes to tell its accuracy by")
     examples = subject.data.tune
+    judged = examples.labels != IGNORED
+    if not judged.any():
+        raise Refusal("the tune split has no labelled example to tell an accuracy by")
     hits = predict(scores(subject.module, examples.inputs), examples.labels) == examples.labels
-    return float(hits[examples.labels != IGNORED].double().mean())
+    return float(hits[judged].double().mean())
 
 
 def tune_quality(subject: Subject) -> float:
-    """Return the accuracy on the tune split, or R² where labels are numbers."""
+    """Return the accuracy on the tune split, or R² where labels are numbers; NaN without any."""
     assert subject.data is not None
+    if not (subject.data.tune.labels != IGNORED).any():
+        return float("nan")
     if subject.data.classes:
         return tune_accuracy(subject)
     labels = subject.data.tune.labels
@@ -157,11 +164,10 @@ def fit(
     with dropping(module, recipe.dropout):
         for _ in range(recipe.epochs):
             set_training(module)
-            for rows in torch.randperm(len(inputs)).split(size):
-                if len(rows) == 1 and len(inputs) > 1:
-                    continue  # batch norm cannot train on a single example
+            for rows in split_examples(len(inputs), size):
                 optimizer.zero_grad(set_to_none=True)
-                outputs = first_tensor(module(inputs[rows]))
+                with refusing_single_examples():
+                    outputs = first_tensor(module(inputs[rows]))
                 cost = loss(outputs, *(target[rows] for target in targets))
                 (cost + penalize(module, recipe)).backward()
                 optimizer.step()
@@ -174,7 +180,37 @@ def fit(
 def split_epoch(recipe: Recipe, examples: int) -> tuple[int, int]:
     """Return the examples of an update and the updates of an epoch."""
     size = examples if recipe.optimizer == "gd" else recipe.batch_size
-    return size, -(-examples // size)
+    left = examples % size
+    return size, examples // size + (left > 0 and not _is_left_out(left, size, examples))
+
+
+def split_examples(examples: int, size: int) -> Iterator[Tensor]:
+    """Yield the examples of each update of an epoch, in random order.
+
+    What is left in the end is an update as well, unless it is a single example beside others, on
+    which batch norm cannot train.
+    """
+    for rows in torch.randperm(examples).split(size):
+        if not _is_left_out(len(rows), size, examples):
+            yield rows
+
+
+def _is_left_out(rows: int, size: int, examples: int) -> bool:
+    return rows == 1 and size > 1 and examples > 1
+
+
+@contextmanager
+def refusing_single_examples() -> Iterator[None]:
+    """Raise Refusal where a batch norm is to train on a single example."""
+    try:
+        yield
+    except ValueError as error:
+        if SINGLE not in str(error):
+            raise
+        raise Refusal(
+            "it has a batch norm, which cannot train on a single example: train with a batch of 2 "
+            "or more"
+        ) from None
 
 
 def updates_per_epoch(subject: Subject) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Dataset:
     """Training examples, examples to tune on, and test examples that no technique sees.
 
     classes: 0 where the labels are numbers. spare: examples that training leaves to pretraining.
+    Raises SpecError where there is nothing to train on or to test with.
     """
 
     name: str
@@ -55,10 +57,15 @@ class Dataset:
     spare: Split | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _read_count(self.classes, self.name))
         for name in ("train", "tune", "test", "spare"):
             split = getattr(self, name)
             if split is None:
                 continue
+            if not len(split) and name in ("train", "test"):
+                raise SpecError(
+                    f"{self.name}: the {name} split is empty. Give one example or more."
+                )
             try:
                 labels = read_labels(split.labels, self.classes)
             except SpecError as mistake:
@@ -78,6 +85,19 @@ class Dataset:
             return self.train
         inputs = torch.cat([self.train.inputs, self.spare.inputs])
         return Split(inputs, torch.cat([self.train.labels, self.spare.labels]))
+
+
+def _read_count(classes: Any, name: str) -> int:
+    """Return the number of classes as Python's: it may have been reckoned from the labels."""
+    try:
+        count = int(classes)
+    except (TypeError, ValueError, RuntimeError):
+        count = -1
+    if count < 0 or count != classes:
+        raise SpecError(
+            f"{name}: classes must be a whole number, 0 where labels are numbers; got {classes!r}."
+        )
+    return count
 
 
 def divide(

@@ -13,7 +13,7 @@ from bench.errors import Refusal
 from bench.registry import PLAIN_LAYERS, technique
 from bench.subject import Subject, evaluating
 from bench.techniques.parameters import Epochs, ShareBelowOne
-from bench.training import finetune
+from bench.training import finetune, scores
 
 
 @technique(
@@ -43,12 +43,32 @@ def prune_inputs(subject: Subject, fraction: ShareBelowOne, finetune_epochs: Epo
     use = features.std(0, correction=0) * layer.weight.detach().abs().sum(0)
     count = max(1, len(use) - round(fraction * len(use)))
     kept = use.topk(count).indices.sort().values
-    module.set_submodule(name, _read_fewer(layer, features.mean(0), kept))
+    means = features.mean(0)
+    module.set_submodule(name, _read_fewer(layer, means, kept))
     inputs = (subject.inputs[0].flatten(1)[:, kept].contiguous(),)
+    if not _answers_alike(module, inputs[0], subject, means, kept):
+        raise Refusal("prune-inputs needs a model whose first layer alone reads its input")
     made = dataclasses.replace(
         subject, module=module[0], inputs=inputs, data=_select(subject.data, kept)
     )
     return finetune(made.with_note(f"reads {count} of {len(use)} features"), finetune_epochs)
+
+
+def _answers_alike(
+    pruned: nn.Module, few: Tensor, subject: Subject, means: Tensor, kept: Tensor
+) -> bool:
+    """Tell whether a model answers what the whole one does where what it lost is the mean."""
+    whole = means.repeat(len(few), 1)
+    whole[:, kept] = few
+    wanted = scores(subject.module, whole.view_as(subject.inputs[0]))
+    try:
+        found = scores(pruned, few)
+    except Exception:  # something else reads the input too, and misses what is gone
+        return False
+    size = float(wanted.abs().max()) if wanted.numel() else 0.0
+    return found.shape == wanted.shape and torch.allclose(
+        found, wanted, rtol=1e-3, atol=1e-3 * size, equal_nan=True
+    )
 
 
 def _first_layer(module: nn.Module, inputs: tuple[Tensor, ...]) -> str | None:
@@ -73,7 +93,8 @@ def _first_layer(module: nn.Module, inputs: tuple[Tensor, ...]) -> str | None:
         module(*inputs)
     for hook in hooks:
         hook.remove()
-    return reads[0][0] if reads and reads[0][1] else None
+    whole = [name for name, is_whole in reads if is_whole]
+    return reads[0][0] if len(whole) == 1 and reads[0][1] else None
 
 
 def _read_fewer(layer: nn.Linear, means: Tensor, kept: Tensor) -> nn.Linear:

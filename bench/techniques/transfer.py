@@ -17,7 +17,7 @@ from bench.storage import CONVOLUTIONS, STORABLE
 from bench.subject import Recipe, Subject, evaluating
 from bench.techniques.parameters import Count
 from bench.techniques.recipes import require_recipe
-from bench.training import fit
+from bench.training import fit, refusing_single_examples, split_examples
 
 NOISE_SIZE = 32
 GAN_LEARNING_RATE = 4e-4
@@ -188,9 +188,7 @@ def _learn_to_doubt(body: nn.Module, features: int, data: Dataset, recipe: Recip
     )
     doubt = nn.functional.binary_cross_entropy_with_logits
     for _ in range(recipe.epochs):
-        for rows in torch.randperm(len(inputs)).split(recipe.batch_size):
-            if len(rows) == 1:
-                continue  # batch norm cannot train on a single example
+        for rows in split_examples(len(inputs), recipe.batch_size):
             real = inputs[rows]
             made = generator(torch.randn(len(rows), NOISE_SIZE)).view_as(real)
             truth = torch.cat([torch.ones(len(rows), 1), torch.zeros(len(rows), 1)])
@@ -198,6 +196,8 @@ def _learn_to_doubt(body: nn.Module, features: int, data: Dataset, recipe: Recip
             doubt(judge(torch.cat([real, made.detach()])), truth).backward()
             judge_steps.step()
             generator_steps.zero_grad(set_to_none=True)
-            doubt(judge(made), torch.ones(len(rows), 1)).backward()
+            with refusing_single_examples():
+                fooled = judge(made)
+            doubt(fooled, torch.ones(len(rows), 1)).backward()
             generator_steps.step()
     judge.eval()

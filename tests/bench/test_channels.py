@@ -1,6 +1,7 @@
 """Channels, neurons and input features really removed, and by which measure."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,6 +138,31 @@ def test_a_model_that_does_not_read_all_features_first_is_refused() -> None:
     for name in ("mnist1d-cnn", "mnist1d-transformer"):
         with pytest.raises(Refusal, match="reads all input features first"):
             apply("prune-inputs(0.5)", registry.build("model", name))
+
+
+class Twice(nn.Module):
+    """Reads its input in two places, or in one and by its length."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.first, self.other = nn.Linear(10, 2), other
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        read: torch.Tensor = self.first(x) + self.other(x)
+        return read
+
+
+class Length(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("other", [nn.Linear(10, 2), Length(), nn.LayerNorm(10)])
+def test_an_input_that_is_read_in_two_places_is_refused(other: nn.Module) -> None:
+    torch.manual_seed(0)
+    module = Twice(other if not isinstance(other, nn.LayerNorm) else nn.Sequential(other, Length()))
+    with pytest.raises(Refusal, match="prune-inputs needs a"):
+        apply("prune-inputs(0.5, finetune_epochs=0)", replace(features(), module=module.eval()))
 
 
 def test_images_become_rows_of_the_pixels_that_are_kept(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.files import find_path, load_file
+from bench import SpecError, registry
+from bench.files import exists, find_path, load_file
 from harness.paths import read_path
 
 
@@ -52,3 +53,9 @@ def test_a_file_that_changes_the_working_folder_leaves_paths_as_they_were_meant(
         "as open() has it"
     )
     sys.modules.pop("inner_mover", None)
+
+
+def test_a_path_that_no_file_system_takes_is_no_file() -> None:
+    assert not exists(Path("x" * 5_000))
+    with pytest.raises(SpecError):
+        registry.find("dataset", "folder:" + "x" * 5_000 + "(")

@@ -1,6 +1,8 @@
 """Recipes: how a model is trained, held against solutions that are known in closed form."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import isnan
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 from bench import Refusal, SpecError, Subject, registry
 from bench.data import Dataset, Split
 from bench.subject import Recipe, as_subject
-from bench.training import dropping, fit, train, tune_accuracy
+from bench.tasks import task_loss
+from bench.training import dropping, fit, train, tune_accuracy, updates_per_epoch
 
 OPTIMIZERS = ("gd", "sgd", "momentum", "rmsprop", "adam", "adamw")
 
@@ -270,3 +273,50 @@ def test_linear_regression_explains_what_least_squares_does(
     best = torch.linalg.lstsq(torch.cat([inputs, ones], 1), labels[:, None])
     least = labels - (torch.cat([inputs, ones], 1) @ best.solution).flatten()
     assert rest.square().sum() < 1.02 * least.square().sum()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("examples", [1, 2, 22])
+def test_a_batch_of_any_size_trains_on_as_many_updates_as_are_told(
+    batch: int, examples: int
+) -> None:
+    """One example left in the end is none, as batch norm cannot train on it; a batch of one is."""
+    subject, _ = line()
+    assert subject.data is not None
+    few = Split(subject.data.train.inputs[:examples], subject.data.train.labels[:examples])
+    data = replace(subject.data, train=few)
+    recipe = Recipe(epochs=3, batch_size=batch, optimizer="sgd", learning_rate=0.05)
+    made = replace(subject, data=data, recipe=recipe)
+    before = [weight.detach().clone() for weight in made.module.parameters()]
+    updates = []
+    fit(made.module, few.inputs, (few.labels,), task_loss, recipe,
+        after_step=lambda: updates.append(1))  # fmt: skip
+    assert len(updates) == 3 * updates_per_epoch(made)
+    assert updates
+    changed = zip(before, made.module.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in changed)
+
+
+def test_a_batch_norm_that_is_to_train_on_single_examples_is_refused_with_what_would_work() -> None:
+    subject, _ = line()
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    made = replace(subject, module=module, recipe=Recipe(epochs=1, batch_size=1))
+    with pytest.raises(Refusal, match="train with a batch of 2 or more"):
+        train(made)
+    train(replace(made, recipe=Recipe(epochs=1, batch_size=3)))  # 200 leave 2
+
+
+def test_without_examples_to_tune_on_training_goes_on_and_nothing_is_told_of_it() -> None:
+    subject, _ = line()
+    assert subject.data is not None
+    none = Split(subject.data.tune.inputs[:0], subject.data.tune.labels[:0])
+    made = replace(subject, data=replace(subject.data, tune=none),
+                   recipe=Recipe(epochs=2, optimizer="sgd"))  # fmt: skip
+    way: list[float] = []
+    train(made, way)
+    assert len(way) == 2 and all(map(isnan, way))
+    classes = Split(none.inputs, none.labels.long())
+    assert made.data is not None
+    few = Split(made.data.train.inputs, torch.zeros(200, dtype=torch.long))
+    with pytest.raises(Refusal, match="tune split has no labelled example"):
+        tune_accuracy(replace(made, data=Dataset("none", few, classes, few, 2)))

@@ -14,7 +14,9 @@ from torch import nn
 from bench import SpecError
 from bench.conventions import IGNORED
 from bench.data.splits import Dataset, Split
+from bench.subject import Recipe, Subject, as_subject
 from bench.tasks import as_tensor, first_tensor, predict, task_loss
+from bench.training import train
 
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2])
 CONTAINERS: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -142,3 +144,60 @@ def test_a_loss_beside_the_scores_is_not_the_answer(scores: torch.Tensor) -> Non
     assert first_tensor({"energy": loss}) is loss
     with pytest.raises(SpecError, match="holds no tensor"):
         first_tensor({"loss": 0.5})
+
+
+NUMBERS: dict[str, Callable[[np.ndarray], Any]] = {
+    "array": lambda rows: rows,
+    "list": lambda rows: rows.tolist(),
+    "table": pd.DataFrame,
+    "float32 array": lambda rows: rows.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("container", NUMBERS)
+@pytest.mark.parametrize("target", [*NUMBERS, "float64 tensor"])
+def test_numbers_of_any_container_train_a_model_as_it_is(container: str, target: str) -> None:
+    """Arrays and lists have 64 bits a number, and models have 32."""
+    rows = np.random.default_rng(0).standard_normal((12, 3))
+    sums = rows.sum(1, keepdims=True)
+    labels = NUMBERS[target](sums) if target in NUMBERS else torch.from_numpy(sums)
+    split = Split(NUMBERS[container](rows), labels)
+    data = Dataset("sums", split, split, split, 0)
+    recipe = Recipe(epochs=60, batch_size=4, learning_rate=0.1)
+    made = train(Subject(nn.Linear(3, 1), (split.inputs[:2],), data, recipe))
+    assert task_loss(made.module(split.inputs), data.test.labels) < 0.1
+
+
+def test_a_tensor_of_64_bits_stays_one() -> None:
+    assert as_tensor(torch.ones(2, dtype=torch.float64), "Inputs").dtype == torch.float64
+
+
+@pytest.mark.parametrize("classes", [np.int64(3), torch.tensor(3), 3.0, np.float64(3)])
+def test_classes_that_are_counted_from_labels_are_a_number_of_them(classes: Any) -> None:
+    split = Split(torch.zeros(6, 1), CLASSES)
+    made = Dataset("three", split, split, split, classes)
+    assert made.classes == 3
+    assert type(made.classes) is int
+
+
+@pytest.mark.parametrize("classes", [2.5, -1, "3", None, float("nan"), torch.zeros(2)])
+def test_classes_that_are_no_count_are_refused(classes: Any) -> None:
+    split = Split(torch.zeros(6, 1), CLASSES)
+    with pytest.raises(SpecError, match="some: classes must be a whole number"):
+        Dataset("some", split, split, split, classes)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_an_empty_split_is_refused_by_name(name: str) -> None:
+    whole, none = (Split(torch.zeros(count, 1), CLASSES[:count]) for count in (6, 0))
+    splits = {one: none if one == name else whole for one in ("train", "tune", "test")}
+    with pytest.raises(SpecError, match=f"some: the {name} split is empty"):
+        Dataset("some", **splits, classes=3)
+
+
+def test_a_data_set_for_a_model_of_several_inputs_is_refused_with_what_would_work() -> None:
+    split = Split(torch.zeros(6, 1), CLASSES)
+    made = Subject(nn.Bilinear(1, 1, 3), (torch.zeros(2, 1),) * 2,
+                   Dataset("some", split, split, split, 3))  # fmt: skip
+    with pytest.raises(SpecError, match="has 2 example inputs, and a data set feeds one"):
+        as_subject(made, "two")

@@ -103,11 +103,50 @@ def test_an_example_of_a_large_batch_costs_less_than_one_of_a_small_batch(
 def test_a_target_that_is_never_reached_stays_empty(
     measure: Callable[..., pd.DataFrame],
 ) -> None:
-    found = measure(models=["linear-classifier"], task="training", training={"target": 1.0})
+    training = {"target": 1.0}
+    found = measure(models=["linear-classifier"], batch=[100], task="training", training=training)
     assert found["status"].tolist() == ["measured"]
     assert found["time_to_target_s"].isna().all()
     assert found["epochs_to_target"].isna().all()
-    assert found["accuracy"].notna().all()
+    assert (found["accuracy"] > 0.2).all(), "twice as often as by chance"
+
+
+SIGNS = """
+import torch
+from bench import Subject
+from bench.data import Dataset, Split
+from bench.subject import Recipe
+
+def signs():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    half = Split(x, (x[:, 0] > 0).long())
+    module = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[5.0, 0], [0, 0]]))  # all wrong before it learns
+    recipe = Recipe(epochs=20, learning_rate=0.3)
+    return Subject(module, (x[:2],), Dataset("signs", half, half, half, 2), recipe)
+
+def normed():
+    made = signs()
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2), made.module)
+    return Subject(module, made.inputs, made.data, made.recipe)
+"""
+
+
+def test_a_batch_of_one_trains_as_any_other(
+    measure: Callable[..., pd.DataFrame], tmp_path: Any
+) -> None:
+    """It is what a grid has that names no batch."""
+    file = tmp_path / "own.py"
+    file.write_text(SIGNS)
+    models = [f"{file}:signs", f"{file}:normed"]
+    found = measure(models=models, task="training").set_index("model")
+    learnt, refused = (found.loc[model] for model in models)
+    assert learnt["status"] == "measured"
+    assert learnt["updates_per_epoch"] == 60
+    assert learnt["accuracy"] > 0.9
+    assert refused["status"] == "skipped"
+    assert "cannot train on a single example: train with a batch of 2" in refused["message"]
 
 
 def test_a_model_that_is_not_trained_is_skipped_with_the_reason(
