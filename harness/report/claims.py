@@ -12,18 +12,23 @@ LESS = 0.95
 """Share of the baseline's MACs or bytes from which on a variant claims to be lighter."""
 
 
+Q_VALUE = 0.05
+"""Of so many that are told, one in twenty may be luck."""
+
+
 def find_claims(frame: Frame) -> list[str]:
     """Return a sentence for each technique and bound where less work took more time.
 
-    A cell counts where the whole interval of its latency ratio is above 1. Cells of one technique,
-    at whatever strength, that promise the same and are bound by the same are told together, by the
-    slowest of them.
+    A cell counts where the whole interval of its latency ratio is above 1, and its p-value is small
+    for as many cells as there are. Cells of one technique, at whatever strength, that promise the
+    same and are bound by the same are told together, by the one that is slower most clearly.
     """
     if not frame.has("latency_ratio"):
         return []
     cells = average_seeds(frame)
     groups: dict[tuple[str, str, str], list[tuple[pd.Series, float]]] = {}
-    for _, cell in cells[cells["latency_ratio_low"] > 1].iterrows():
+    luck = cells.reindex(columns=["latency_ratio_q_value"])["latency_ratio_q_value"] >= Q_VALUE
+    for _, cell in cells[(cells["latency_ratio_low"] > 1) & ~luck].iterrows():
         baseline = baseline_of(cell, cells)
         promise = None if baseline is None else _find_promise(cell, baseline)
         if promise is not None:
@@ -53,12 +58,12 @@ def _family(technique: str) -> str:
 
 def _tell(key: tuple[str, str, str], found: list[tuple[pd.Series, float]]) -> str:
     _, kind, bound = key
-    cell, share = max(found, key=lambda one: one[0]["latency_ratio"])
+    cell, share = max(found, key=lambda one: one[0]["latency_ratio_low"])
     ratio = text.format_interval(
         cell["latency_ratio"], cell["latency_ratio_low"], cell["latency_ratio_high"], "1"
     )
     place = f"{cell['model']}, {cell['device']}, threads {cell['threads']}, batch {cell['batch']}"
-    more = f" (the slowest of {len(found)} such cells)" if len(found) > 1 else ""
+    more = f" (the clearest of {len(found)} such cells)" if len(found) > 1 else ""
     return (
         f"{cell['technique']}: {share:.0%} {kind}, yet {ratio} times the latency of its baseline "
         f"on {place}{more}. {_explain(cell, kind, bound)}"

@@ -39,9 +39,17 @@ def find_doubts(cells: pd.DataFrame) -> list[str]:
             found.append(f"{count} of {counted(len(cells), 'cell')} {_agree(count, what)}.")
     found += _doubt_speed(cells)
     if "disturbed_share" in cells and cells["disturbed_share"].notna().any():
-        share = cells["disturbed_share"].mean()
+        share = _share_of_blocks(cells, "disturbed_share")
         found.append(f"{share:.1%} of all blocks were disturbed; they are kept and marked.")
     return found
+
+
+def _share_of_blocks(cells: pd.DataFrame, column: str) -> float:
+    """Return the mean of a share of each cell's blocks, by how many rounds it was timed in."""
+    known = cells[cells[column].notna()]
+    rounds = known.reindex(columns=["rounds"])["rounds"].astype(float).fillna(0.0)
+    weights = rounds if rounds.sum() > 0 else rounds + 1
+    return float((known[column].astype(float) * weights).sum() / weights.sum())
 
 
 def _doubt_speed(cells: pd.DataFrame) -> list[str]:

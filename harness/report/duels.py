@@ -58,10 +58,11 @@ def _summarize(pair: tuple[str, str], duels: list[Duel]) -> str:
     always, never = sum(one.always for one in duels), sum(one.never for one in duels)
     crossing = [one.overtakes_at.value for one in duels if np.isfinite(one.overtakes_at.value)]
     bounds = f" ({mean.low:.3g}–{mean.high:.3g})" if np.isfinite(mean.low) else ""
-    least = duels[0].at[0].batch
+    least = sorted({one.at[0].batch for one in duels})
+    smallest = f"{least[0]:g}" if len(least) == 1 else f"{least[0]:g} to {least[-1]:g}"
     words = (
         f"{pair[0]} takes {mean.value:.3g}{bounds} times as long as {pair[1]} at the smallest "
-        f"common batch ({least:g}), in the geometric mean over {counted(len(duels), 'variant')}; "
+        f"common batch ({smallest}), in the geometric mean over {counted(len(duels), 'variant')}; "
         f"{pair[1]} is faster at every batch for {always} of them, at none for {never}"
     )
     if crossing:

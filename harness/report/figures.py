@@ -22,6 +22,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from harness.decide.devices import divide
 from harness.decide.frame import Frame, average_seeds, variant_name
 from harness.decide.frontier import Objective, mark_frontier
 from harness.record import Metric
@@ -261,13 +262,12 @@ def _draw_speedups(
             if key not in base.index:
                 continue
             one = base.loc[[key]].iloc[0]
-            speedup = one["latency_s"] / row["latency_s"]
-            low = one["latency_s_low"] / row["latency_s_high"]
-            high = one["latency_s_high"] / row["latency_s_low"]
+            speedup = divide(one, row)
             place = names.index(variant_name(row, models))
             colour = style.colours[row["model"]]
-            axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
-            axes.plot(speedup, place, marker, color=colour, markersize=6)
+            bounds = [speedup.low, speedup.high]
+            axes.plot(bounds, [place, place], color=colour, linewidth=1.2)
+            axes.plot(speedup.value, place, marker, color=colour, markersize=6)
     axes.set_xlabel(f"times as fast as with {counted(fewest, 'thread')}", fontsize=9)
     axes.grid(True, axis="x", color="0.9", linewidth=0.7)
     axes.tick_params(labelsize=8)

@@ -136,18 +136,19 @@ def describe(machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarize(one: Answer) -> str:
-    """Return a group's answer in a sentence: the fastest that loses least, and the fastest."""
-    gains = [choice for choice in one.choices if not choice.is_baseline]
+    """Return a group's answer in a sentence: the best on its frontier, and the fastest."""
     if not one.choices:
         return "No complete cell."
-    best = one.choices[-1]
+    fastest, best = one.choices[0], one.choices[-1]
     quality = one.quality
     parts = [f"Best {quality}: {best.name} ({text.format_value(best.cell[quality], '1')})"]
-    if gains and gains[0] is not best:
-        fastest = gains[0]
-        faster = text.format_ratio(fastest.latency_ratio)
-        points = text.format_points(fastest.quality_change)
-        parts.append(f"fastest: {fastest.name}, {faster} as fast as its baseline, {points} points")
+    if fastest is not best:
+        words = f"fastest: {fastest.name}"
+        if not fastest.is_baseline:
+            faster = text.format_ratio(fastest.latency_ratio)
+            points = text.format_points(fastest.quality_change)
+            words += f", {faster} as fast as its baseline, {points} points"
+        parts.append(words)
     return "; ".join(parts) + "."
 
 

@@ -88,12 +88,21 @@ def test_the_reason_follows_from_bound_and_realization(more: dict[str, Any], wor
     assert words in told
 
 
-def test_cells_of_one_technique_and_bound_are_told_once_by_the_slowest() -> None:
+def test_cells_of_one_technique_and_bound_are_told_once_by_the_clearest() -> None:
     slow = cell("x(2)", 1.5, 1.4, macs=50.0, batch=64)
     base = cell("baseline", 1.0, 1.0, batch=64)
     (told,) = tell(cell("x(1)", 1.2, 1.1, macs=50.0), slow, base)
     assert told.startswith("x(2): 50%")
-    assert "batch 64 (the slowest of 2 such cells)" in told
+    assert "batch 64 (the clearest of 2 such cells)" in told
+
+
+def test_what_is_slower_by_luck_among_many_cells_is_no_claim() -> None:
+    """Its own interval is above 1, and its p-value not small for so many."""
+    slow = [cell("x(1)", 1.2, 1.1, macs=50.0), cell("y", 1.2, 1.1, macs=50.0)]
+    for cells, q_values, claims in ((slow, (0.04, 0.2), 1), (slow, (float("nan"), 0.01), 2)):
+        told = tell(*(one | {"latency_ratio_q_value": q}
+                      for one, q in zip(cells, q_values, strict=True)))  # fmt: skip
+        assert len(told) == claims
 
 
 # Strength curves

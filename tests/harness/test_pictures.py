@@ -107,6 +107,14 @@ def test_duels_are_told_with_ratio_crossing_memory_and_energy() -> None:
     assert row["cost"] == "– / –"
 
 
+def test_of_variants_that_begin_at_unlike_batches_both_ends_are_named() -> None:
+    rows = [timed(1e-3 * batch, batch=batch, device=device, technique=technique)
+            for technique, batches in (("a", (4, 64)), ("b", (1, 64)), ("c", (8, 64)))
+            for batch in batches for device in ("cpu", "cuda")]  # fmt: skip
+    (sentence,), _ = tell_duels(make_frame(rows))
+    assert "at the smallest common batch (1 to 8), in the geometric mean over 3" in sentence
+
+
 def test_scaling_is_told_with_where_it_stops_paying() -> None:
     rows = [timed(s, threads=n) for n, s in ((1, 1.0), (2, 0.5), (4, 0.5))]
     (told,) = tell_scalings(make_frame(rows))

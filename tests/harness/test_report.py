@@ -17,7 +17,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from simulated import make_frame
 
+from harness.decide.answer import answer
 from harness.decide.sources import load_source
 from harness.grid import Cell
 from harness.record import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, Metric, Record
@@ -26,7 +28,7 @@ from harness.report.doubts import find_doubts
 from harness.report.figures import Panel, draw_trade_off
 from harness.report.labels import place_labels
 from harness.report.style import Style
-from harness.report.write import write_report
+from harness.report.write import summarize, write_report
 from harness.scores import wilson_interval
 from harness.stats import Estimate
 from harness.store import Run
@@ -284,6 +286,35 @@ def test_a_cell_that_left_as_its_place_was_known_has_not_spent_its_budget():
     assert find_doubts(cells) == [
         "1 of 3 cells spent its budget before the interval was as narrow as asked."
     ]
+
+
+def test_blocks_are_counted_where_cells_had_many_of_them_and_few():
+    shares = {"disturbed_share": [1.0, 0.0], "status": "measured", "interval_reached": True}
+    for rounds, told in (([10, 990], "1.0%"), ([5, 5], "50.0%"), ([None, None], "50.0%")):
+        cells = pd.DataFrame(shares | {"rounds": rounds})
+        assert find_doubts(cells)[-1].startswith(f"{told} of all blocks were disturbed")
+
+
+@pytest.mark.parametrize(
+    ("fastest", "told"),
+    [
+        ("baseline", "fastest: small · baseline."),
+        ("bf16", "fastest: small · bf16, 2.00× as fast as its baseline, −10.0 points."),
+    ],
+)
+def test_the_fastest_of_a_frontier_is_named_though_it_is_a_baseline(fastest, told):
+    rows = [
+        {"model": "small", "technique": fastest, "latency_s": 1.0, "accuracy": 0.7},
+        {"model": "small", "technique": "slow", "latency_s": 9.0, "accuracy": 0.1},
+        {"model": "wide", "technique": "prune", "latency_s": 2.0, "accuracy": 0.8},
+        {"model": "wide", "technique": "baseline", "latency_s": 3.0, "accuracy": 0.9},
+    ]
+    if fastest != "baseline":
+        rows.append({"model": "small", "technique": "baseline", "latency_s": 4.0, "accuracy": 0.8})
+    frame = make_frame([{"latency_ratio": 0.5, **row} for row in rows])
+    (one,) = answer(frame)
+    assert summarize(one).endswith(told)
+    assert summarize(one).startswith("Best accuracy: wide · baseline")
 
 
 def test_the_fastest_variant_is_named_with_its_gain_and_loss(parsed):
