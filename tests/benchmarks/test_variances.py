@@ -10,7 +10,7 @@ from variances import split_variance, tabulate
 from harness.grid import BASELINE
 from harness.sweep.heat import CONTROL
 
-SERVERS, TURNS, PROCESSES, ROUNDS = 6, 8, 2, 40
+SERVERS, TURNS, PROCESSES, ROUNDS = 6, 8, 2, 80
 KINDS = ("server", "time", "processes", "rounds")
 
 

@@ -18,6 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.grid import BASELINE
+from harness.repeats import find_sessions
+from harness.stats import LEAST_FOR_INTERVAL
+from harness.sweep.apart import ONE_DEVIATION
 from harness.sweep.heat import CONTROL
 
 Floats = NDArray[np.float64]
@@ -55,12 +58,18 @@ def process_variance(heats: Mapping[object, pd.DataFrame]) -> float:
     between = []
     for heat in heats.values():
         groups = [one["rest_log"].to_numpy() for _, one in heat.groupby("process")]
-        groups = [one for one in groups if len(one) > 1]
+        groups = [one for one in groups if len(one) >= LEAST_FOR_INTERVAL]
         if len(groups) < 2:
             continue
-        errors = float(np.mean([one.var(ddof=1) / len(one) for one in groups]))
-        between.append(float(np.var([one.mean() for one in groups], ddof=1)) - errors)
+        errors = float(np.mean([median_error(one) ** 2 for one in groups]))
+        between.append(float(np.var([np.median(one) for one in groups], ddof=1)) - errors)
     return max(0.0, float(np.mean(between)))
+
+
+def median_error(values: Floats) -> float:
+    """Return the standard error of a median, by order statistics: it holds for any distribution."""
+    _, errors = find_sessions([values], ONE_DEVIATION)
+    return float(errors[0])
 
 
 def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
@@ -73,13 +82,13 @@ def tabulate(blocks: pd.DataFrame) -> pd.DataFrame:
     for name in wide.columns.drop([BASELINE, CONTROL]):
         ratios = (wide[name] - wide[BASELINE]).dropna()
         heats = ratios.groupby(["turn", "server"]).median().unstack("turn")
-        rounds = ratios.groupby(["turn", "server"]).size()
         pairs = [turns[one].reindex(ratios.index) for one in (name, BASELINE)]
-        within = ratios - ratios.groupby([*keys[:2], *pairs]).transform("mean")
-        free = rounds - ratios.groupby([*keys[:2], *pairs]).ngroup().groupby(keys[:2]).nunique()
-        by_round = (within**2).groupby(keys[:2]).sum() / free.clip(lower=1)
+        # What is a pair of processes' own is no round's.
+        grouped = ratios.groupby([*keys[:2], *pairs])
+        errors = grouped.agg(lambda one: median_error(one.to_numpy())) ** 2
+        by_heat = errors[grouped.size() >= LEAST_FOR_INTERVAL].groupby(keys[:2])
         parts = split_variance(heats.to_numpy())
-        by_rounds = float((np.pi / 2 * by_round / rounds).mean())
+        by_rounds = float((by_heat.sum() / by_heat.size() ** 2).mean())
         processes = timed[timed["member"] == name].groupby(["turn", "server"])["process"].nunique()
         own = [_process_variance(timed, wide, one) for one in (name, BASELINE)]
         by_processes = sum(own) / float(processes.mean())
