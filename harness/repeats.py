@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from harness.known import SHARED, VARIANCES, WITHIN, Known, weigh
 from harness.stats import (
     CONFIDENCE,
+    LEAST_FOR_INTERVAL,
     LEAST_P_VALUE,
     Estimate,
     Floats,
@@ -140,6 +141,21 @@ def compare_sessions(
     within = average_sessions(middles, errors, WITHIN.work).interval()
     p_value = _find_p_value(sessions, middles, apart, known)
     return Comparison(as_factor(repeat), p_value, as_factor(within))
+
+
+def pay_for_looks(p_value: float, rounds: int) -> float:
+    """Return how probable a ratio as far from 1 is in any look, up to so many rounds, if it is 1.
+
+    Of a cell that left at one of them: it may have left as it was far off just then. That is how
+    often a mean of independent values, looked at with each of them from LEAST_FOR_INTERVAL on, is
+    so many of its deviations off at least once; looks are fewer, and what sessions differ by does
+    not change from one to the next. Source: Siegmund, "Sequential Analysis" (1985), chapter 4.
+    """
+    if not p_value < 1 or rounds <= LEAST_FOR_INTERVAL:
+        return p_value
+    away = -NormalDist().inv_cdf(p_value / 2)
+    crossings = (away - 1 / away) * NormalDist().pdf(away) * log(rounds / LEAST_FOR_INTERVAL)
+    return min(1.0, p_value + max(0.0, crossings))
 
 
 def _find_p_value(

@@ -20,6 +20,7 @@ from harness.known import Between
 from harness.likeness import compare_work
 from harness.measure.roofline import Roofs, explain
 from harness.record import TIMED, Record
+from harness.repeats import pay_for_looks
 from harness.rounds import CAUSES
 from harness.sweep.disturbed import with_disturbance
 from harness.sweep.drift import with_drift
@@ -264,7 +265,12 @@ def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     ratio = timed.compare(seat, baseline)
     if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
         return record
-    record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=ratio.p_value)
+    p_value = ratio.p_value
+    if seat.member is not None and DECISION in (
+        seat.member.stopped_by, record.conditions.get("stopped_by")
+    ):  # fmt: skip
+        p_value = pay_for_looks(p_value, len(seat.member.rounds()))
+    record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=p_value)
     return record.under(
         latency_ratio_within_low=ratio.within.low, latency_ratio_within_high=ratio.within.high
     )

@@ -150,6 +150,7 @@ def test_an_interval_holds_for_the_other_sessions_as_often_as_it_says(
     )
     print(f"\n{by_cell.round(4).to_string()}\n{chosen['covered'].mean():.1%} of {len(chosen)}")
     assert chosen["covered"].mean() >= 0.93
+    assert (chosen.groupby("workload")["covered"].mean() >= 0.88).all(), "nor of one of them"
     # Of runs of a single session nothing is learnt: what is usual is more than this machine's.
     assert sessions == 1 or chosen["covered"].mean() <= 0.97
 

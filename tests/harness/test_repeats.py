@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from scipy.special import ndtr
 
 from harness.known import WITHIN, Known
 from harness.power import smallest_difference, smallest_unlike_difference
@@ -14,6 +15,7 @@ from harness.repeats import (
     average_sessions,
     compare_sessions,
     find_sessions,
+    pay_for_looks,
     pool_rounds,
 )
 from harness.stats import LEAST_FOR_INTERVAL, PROCESS_SPREAD, Z95, find_trend
@@ -258,3 +260,25 @@ def test_a_difference_of_unlike_cells_is_found_as_often_as_is_said() -> None:
         values = shift + run + 0.01 * generator.standard_normal(3)
         found += average_runs(values, np.full(3, 1e-6), known).p_value() < 0.05
     assert found / TRIALS == pytest.approx(0.95, abs=0.03)
+
+
+@given(st.floats(1e-300, 1.0), st.integers(0, 100_000), st.integers(0, 100_000))
+def test_what_looks_cost_rises_with_their_number_and_is_nothing_at_the_first(
+    p_value: float, fewer: int, more: int
+) -> None:
+    fewer, more = sorted((fewer, more))
+    assert p_value <= pay_for_looks(p_value, fewer) <= pay_for_looks(p_value, more) <= 1
+    assert pay_for_looks(p_value, LEAST_FOR_INTERVAL) == p_value
+    assert np.isnan(pay_for_looks(float("nan"), more))
+
+
+@pytest.mark.parametrize("rounds", [20, 200])
+@pytest.mark.parametrize("threshold", [0.01, 0.05])
+def test_the_least_p_value_of_all_looks_is_paid_for(rounds: int, threshold: float) -> None:
+    generator = np.random.default_rng(15)
+    looks = np.arange(LEAST_FOR_INTERVAL, rounds + 1)
+    sums = np.cumsum(generator.standard_normal((TRIALS, rounds)), axis=1)[:, looks - 1]
+    least = 2 * ndtr(-np.abs(sums / np.sqrt(looks)).max(1))
+    paid = np.array([pay_for_looks(float(one), rounds) for one in least])
+    assert (least < threshold).mean() > 2 * threshold
+    assert 0.2 * threshold <= (paid < threshold).mean() <= 1.3 * threshold
