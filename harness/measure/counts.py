@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, isnan
 from typing import IO, Any, cast
 
 import torch
@@ -14,13 +16,19 @@ from torch.nn.utils import parametrize
 
 from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
-from harness.measure.runtimes import Program, TrainingStep, ready
+from harness.measure.runtimes import Program, TrainingStep, like_strides, ready
 from harness.measure.storages import Storages, find_parts
-from harness.measure.work import Work, is_proportional
+from harness.measure.work import ENOUGH, Work, is_proportional
 
 SEVERAL = (2, 3, 4)
-ENOUGH = 3
+FURTHER = 5
+"""Shows whether what these take is what others take, too."""
+BEYOND_PADDING = 17
+"""Shows that of what is not in proportion: in batches padded to sixteen, few take what all do."""
+AFFORDABLE_MACS = 2e9
+"""A call that takes no more is counted in a second or two."""
 UNCOUNTED = "a call that fails where its operators are seen"
+REFUSED = "every call on the host"
 WHY_LENGTH = 200
 Call = tuple[Program, tuple[Tensor, ...]]
 
@@ -124,47 +132,97 @@ def count_macs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, lis
     return macs / len(few[0]), sorted(unknown)
 
 
-def count_work(call_of: Callable[[int], Call], numbers: Sequence[int]) -> tuple[Work, list[str]]:
+def count_work(
+    call_of: Callable[[int], Call], numbers: Sequence[int], batches: Sequence[int] = ()
+) -> tuple[Work, list[str]]:
     """Return the multiply-accumulates of calls of any number of examples; what is not counted.
 
-    `call_of` gives a program and inputs of so many examples. Three calls with these `numbers` are
-    counted, or two where the second takes more in proportion to its examples; what a model refuses
-    is left out. One comes last: in a call of one example, its own number looks like a constant.
-    What can be called and not counted (a compiler of its own that sees the counter) is not counted.
-    Raises what its last call raised where it takes none of them.
+    `call_of` gives a program and inputs of so many examples. Three calls with the first of these
+    `numbers` that it takes are counted, or two where the second takes more in proportion. Then each
+    of the `batches` that are wanted, where it is not too large; and one call more where what is
+    wanted must be told from others. What can be called and not counted (a compiler of its own that
+    sees the counter) is not counted, nor what takes none of all these numbers here.
     """
-    counted: dict[int, float] = {}
-    unknown: set[str] = set()
-    refused: Exception | None = None
-    for examples in numbers:
-        try:
-            program, inputs = call_of(examples)
-            macs, uncounted = _count_call(program, inputs)
-        except Exception as error:  # it takes certain numbers of examples only
-            refused = error
-            continue
-        counted[len(inputs[0])] = macs
-        unknown |= uncounted
-        if unknown or len(counted) == ENOUGH or (len(counted) > 1 and is_proportional(counted)):
+    tally = _Tally(call_of)
+    wanted = list(dict.fromkeys((*numbers, *batches)))
+    for examples in wanted:
+        tally.add(examples)
+        several = len(tally.counted) > 1 and is_proportional(tally.counted)
+        if tally.unknown or several or len(tally.counted) == ENOUGH:
             break
-    if refused is not None and not counted:
-        return _call_uncounted(call_of, numbers, refused)
-    return Work(tuple(counted.items())), sorted(unknown)
+    if not tally.counted:
+        return _call_uncounted(call_of, wanted, tally.refused)
+    if not tally.unknown:
+        for examples in find_further(tally.counted, batches):
+            tally.add(examples)
+        if 1 in batches and isnan(tally.work.for_one(1)):
+            tally.add(1)
+    return tally.work, sorted(tally.unknown)
+
+
+class _Tally:
+    """What was counted of a model's calls, each in the state in which its second call finds it.
+
+    refused: why the model does not take the last call that it did not take.
+    """
+
+    def __init__(self, call_of: Callable[[int], Call]) -> None:
+        self._call_of = call_of
+        self._called: Callable[[], Program | None] = lambda: None
+        self.counted: dict[int, float] = {}
+        self.unknown: set[str] = set()
+        self.refused = ""
+
+    @property
+    def work(self) -> Work:
+        return Work(tuple(self.counted.items()))
+
+    def add(self, examples: int) -> None:
+        """Count a call of so many examples, unless the model does not take it."""
+        if examples in self.counted:
+            return
+        try:
+            program, inputs = self._call_of(examples)
+            if len(inputs[0]) in self.counted:  # whatever is asked for, it takes all that there are
+                return
+            if program is not self._called():  # what it does once and for all is in its first call
+                _count_call(program, tuple(like_strides(one.clone(), one) for one in inputs))
+                self._called = weakref.ref(program)
+            macs, unknown = _count_call(program, inputs)
+        except Exception as error:  # it takes certain numbers of examples only
+            self.refused = " ".join(f"{type(error).__name__}: {error}".split())[:WHY_LENGTH]
+            return
+        self.counted[len(inputs[0])] = macs
+        self.unknown |= unknown
+
+
+def find_further(counted: Mapping[int, float], batches: Sequence[int]) -> list[int]:
+    """Return which calls are counted as well: those that are wanted, or one that tells of them.
+
+    Of what takes AFFORDABLE_MACS and more, the largest call that takes less stands for it.
+    """
+    each = max(macs / examples for examples, macs in counted.items())
+    least = FURTHER if is_proportional(counted) else BEYOND_PADDING
+    most = max(float(least), AFFORDABLE_MACS // each if each else inf)
+    further = {int(min(batch, most)) for batch in batches if batch > 1}
+    if (1 in batches or not batches) and max(further, default=0) < FURTHER:
+        further.add(FURTHER)
+    return sorted(further)
 
 
 def _call_uncounted(
-    call_of: Callable[[int], Call], numbers: Sequence[int], refused: Exception
+    call_of: Callable[[int], Call], numbers: Sequence[int], why: str
 ) -> tuple[Work, list[str]]:
-    """Return that nothing is known of calls that fail while they are counted, and only then."""
+    """Return that nothing is known of calls that fail, if only while they are counted."""
     forget_traces()
     for examples in numbers:
         with contextlib.suppress(Exception):
             program, inputs = call_of(examples)
             with torch.set_grad_enabled(isinstance(program, TrainingStep)):
                 ready(program)(*inputs)
-            why = " ".join(f"{type(refused).__name__}: {refused}".split())[:WHY_LENGTH]
             return Work(((len(inputs[0]), float("nan")),)), [f"{UNCOUNTED} ({why})"]
-    raise refused
+    tried = ", ".join(map(str, numbers))
+    return Work(((1, float("nan")),)), [f"{REFUSED} (of {tried} examples: {why})"]
 
 
 def _count_call(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, set[str]]:

@@ -4,35 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import isnan, nan, prod
+
+ENOUGH = 3
+"""So many calls tell what is done once a call, for each example, and for each pair of examples."""
+UNTOLD = "a call of so many examples (what fewer take does not tell what it takes)"
 
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-accumulates of one to three calls, by their numbers of examples.
+    """Multiply-accumulates of some calls, by their numbers of examples; a few first.
 
-    One call, or several in proportion, stand for work that is done for each example. Others also
-    tell what is done once a call (a product of two weights) and for each pair of examples.
+    Those in proportion stand for work that is done for each example; others also tell what is done
+    once a call (a product of two weights) and for each pair of examples. They tell of other numbers
+    of examples only where one more call was counted, and agrees.
     """
 
     counted: tuple[tuple[int, float], ...]
 
     def for_one(self, examples: int) -> float:
-        """Return an example's share of a call of so many; NaN where it could not be counted.
-
-        Source: Lagrange's polynomial through what was counted.
-        """
+        """Return an example's share of a call of so many; NaN where nothing tells what it takes."""
         calls = dict(self.counted)
         if any(map(isnan, calls.values())):
             return nan
-        if is_proportional(calls):
-            known, macs = self.counted[0]
-            return macs / known
-        total = sum(
+        # In a call of one example, its own number looks like a constant, its pair like a square.
+        several = {known: macs for known, macs in calls.items() if known > 1} or calls
+        if examples in several:
+            return several[examples] / examples
+        told = extrapolate(several, examples)
+        return calls.get(examples, nan) / examples if isnan(told) else told / examples
+
+
+def extrapolate(calls: Mapping[int, float], examples: int) -> float:
+    """Return what a call of so many examples takes, told by other calls; NaN where they do not.
+
+    Source: Lagrange's polynomial through the first three, on which all others must lie. Where all
+    take the same, however many examples they have, they are padded, and larger ones may take more.
+    """
+    if is_proportional(calls):
+        known, macs = next(iter(calls.items()))
+        return macs / known * examples
+    first = dict(islice(calls.items(), ENOUGH))
+    others = {known: macs for known, macs in calls.items() if known not in first}
+    if not others or any(_through(first, known) != macs for known, macs in others.items()):
+        return nan
+    told = _through(first, examples)
+    padded = len(set(calls.values())) == 1 and examples > max(calls)
+    return nan if padded or told < 0 else told
+
+
+def _through(calls: Mapping[int, float], examples: int) -> int:
+    """Return the value of the polynomial through some calls; what multiplies comes in wholes."""
+    return round(
+        sum(
             macs * prod((examples - other) / (known - other) for other in calls if other != known)
             for known, macs in calls.items()
         )
-        return round(total) / examples
+    )
 
 
 def is_proportional(calls: Mapping[int, float]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from bench.spec import split_pipeline
 from harness.errors import UserError, WorkerFailure, WorkerRefusal
 from harness.grid import BASELINE, TRAINING, Cell
 from harness.layer import Layer
-from harness.measure.work import Work
+from harness.measure.work import UNTOLD, Work
 from harness.record import Record
 from harness.sweep.launcher import Launcher
 from harness.sweep.plan import Plan, imports_of
@@ -92,7 +93,11 @@ def find_key(worker: Worker, plan: Plan, cell: Cell, token: str) -> str:
 def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any]) -> Prepared:
     """Return a prepared variant with what is counted of it."""
     counted = worker.call(
-        "count", plan.grid.budget.timeout_s, variant=facts["variant"], runtime=cell.runtime
+        "count",
+        plan.grid.budget.timeout_s,
+        variant=facts["variant"],
+        runtime=cell.runtime,
+        batches=_find_batches(plan, cell),
     )
     return Prepared(
         variant=facts["variant"],
@@ -107,12 +112,21 @@ def count_variant(worker: Worker, plan: Plan, cell: Cell, facts: dict[str, Any])
     )
 
 
+def _find_batches(plan: Plan, cell: Cell) -> list[int]:
+    """Return the batches of the cells that share a cell's variant."""
+    variant = variant_of(cell)
+    return sorted({one.batch for one in plan.grid.expand() if variant_of(one) == variant})
+
+
 def describe_variant(record: Record, found: Prepared, target: float | None) -> Record:
     """Return the record with what is known of its variant, and the epoch that reached a target."""
+    uncounted = list(found.uncounted_ops)
     if found.work is not None:
-        record = record.measured(macs=found.work.for_one(record.cell.batch))
+        macs = found.work.for_one(record.cell.batch)
+        record = record.measured(macs=macs)
+        uncounted = uncounted or ([UNTOLD] if isnan(macs) else [])
     record = record.measured(**found.metrics).under(
-        uncounted_ops=list(found.uncounted_ops), notes=list(found.notes)
+        uncounted_ops=uncounted, notes=list(found.notes)
     )
     if not found.tune_quality:
         return record

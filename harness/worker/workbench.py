@@ -236,8 +236,11 @@ class Workbench:
 
         return memory.measure_memory(load) | opened.memory()
 
-    def count(self, variant: str, runtime: str) -> dict[str, Any]:
-        """Return parameters, bytes and multiply-accumulates of a variant; note its behaviour."""
+    def count(self, variant: str, runtime: str, batches: Sequence[int] = ()) -> dict[str, Any]:
+        """Return parameters, bytes and multiply-accumulates of a variant; note its behaviour.
+
+        The multiply-accumulates are those of calls of these `batches`, if of any.
+        """
         loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
         inputs = tuple(like_strides(value.clone(), value) for value in loaded.inputs)
 
@@ -247,8 +250,10 @@ class Workbench:
             one = open_variant(variant, "cpu", runtime, examples)  # a step changes the weights
             return one.program, one.inputs
 
-        numbers = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)
-        work, uncounted = counts.count_work(call_of, numbers)  # batch norms learn from two
+        assert loaded.subject is not None
+        few = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)  # norms train on two
+        numbers = (*few, len(loaded.subject.inputs[0]))  # it may take no others
+        work, uncounted = counts.count_work(call_of, numbers, batches)
         kept.keep_behaviour(variant, try_out(loaded.module, inputs))
         found = counts.count_weights(loaded.module)
         found["disk_bytes"] = counts.disk_bytes(loaded.module)

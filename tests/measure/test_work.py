@@ -1,11 +1,15 @@
 """What a call takes is known for any number of examples, though few are counted."""
 
+import math
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.measure.counts import SEVERAL, count_macs, count_work
+from harness.measure import counts
+from harness.measure.counts import BEYOND_PADDING, SEVERAL, count_macs, count_work
 from harness.measure.runtimes import take_batch
 from harness.measure.work import Work
 
@@ -34,19 +38,20 @@ class Mixed(nn.Module):
         return 16 * examples * self.each + 64 * self.once + 4 * examples**2 * self.pairs
 
 
-def count(module: nn.Module, *numbers: int) -> tuple[Work, list[str]]:
-    """Count calls of a model, of so many examples or as for inference."""
-    inputs = torch.randn(2, 4)
+def count(module: nn.Module, *batches: int, rows: int = 2) -> tuple[Work, list[str]]:
+    """Count calls of a model as for inference in these batches."""
+    inputs = torch.randn(rows, 4)
     return count_work(
-        lambda number: (module, take_batch((inputs,), number)), numbers or (*SEVERAL, 1)
+        lambda number: (module, take_batch((inputs,), number)), (*SEVERAL, 1, rows), batches
     )
 
 
 FEW = st.integers(0, 3)
+BATCH = st.integers(1, 10**4)
 ANY = range(10**6)
 
 
-@given(each=FEW, once=FEW, pairs=FEW, examples=st.integers(1, 10**4))
+@given(each=st.integers(1, 3), once=FEW, pairs=FEW, examples=BATCH)
 def test_a_call_of_any_number_of_examples_is_what_its_closed_form_says(
     each: int, once: int, pairs: int, examples: int
 ) -> None:
@@ -61,16 +66,119 @@ def test_a_model_that_takes_certain_numbers_of_examples_is_counted_with_these(
     each: int, first: int, most: int
 ) -> None:
     module = Mixed(each, 0, 0, range(first, max(first, most) + 1))
-    assert count(module)[0].for_one(first) == 16 * each
+    assert count(module, first)[0].for_one(first) == 16 * each
 
 
-def test_a_model_that_takes_none_of_them_says_why() -> None:
-    try:
-        count(Mixed(1, 0, 0, range(8, 9)))
-    except ValueError as error:
-        assert "examples" in str(error)
-    else:
-        raise AssertionError
+@given(each=st.integers(1, 3), once=FEW, pairs=FEW, only=st.integers(1, 64))
+def test_a_model_that_takes_its_own_batch_alone_is_counted_with_that(
+    each: int, once: int, pairs: int, only: int
+) -> None:
+    module = Mixed(each, once, pairs, range(only, only + 1))
+    for work, uncounted in (count(module, only), count(module, rows=only)):
+        assert uncounted == []
+        assert work.for_one(only) == module.macs(only) / only
+
+
+def test_a_model_that_takes_no_number_of_examples_is_not_counted_and_says_why() -> None:
+    work, (why,) = count(Mixed(1, 0, 0, range(0)), 8)
+    assert math.isnan(work.for_one(8))
+    assert why == "every call on the host (of 2, 3, 4, 1, 8 examples: ValueError: 8 examples)"
+
+
+class Merging(nn.Module):
+    """Adds two thin matrices' product to its weight in its first call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.merged = nn.Parameter(torch.randn(4, 4)), None
+        self.thin = nn.ParameterList([torch.randn(4, 2), torch.randn(2, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.merged is None:
+            self.merged = self.weight + self.thin[0] @ self.thin[1]
+        return x @ self.merged
+
+
+@given(examples=BATCH, wanted=st.booleans())
+def test_what_is_done_in_the_first_call_alone_is_no_call_s_work(
+    examples: int, wanted: bool
+) -> None:
+    work, uncounted = count(Merging(), *([examples] if wanted else []))
+    assert (work.for_one(examples), uncounted) == (16, [])
+
+
+class Leaving(nn.Module):
+    """Some rows take a layer more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Linear(4, 4), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        goes_on = y[:, 0] > 0
+        out = torch.zeros(len(x), 16)
+        out[goes_on] = self.deep(y[goes_on])
+        return out
+
+
+class Padded(nn.Module):
+    """Takes as many rows as are a multiple of a number."""
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.layer, self.multiple = nn.Linear(4, 4), multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(nn.functional.pad(x, (0, 0, 0, -len(x) % self.multiple)))[: len(x)]
+
+
+@given(seed=st.integers(0, 99), rows=st.integers(1, 9), batches=st.lists(st.integers(2, 10**4)))
+def test_rows_that_take_different_amounts_are_counted_in_the_batch_that_is_wanted(
+    seed: int, rows: int, batches: list[int]
+) -> None:
+    torch.manual_seed(seed)
+    module = Leaving()
+    inputs = torch.randn(rows, 4)
+    work, uncounted = count_work(
+        lambda number: (module, take_batch((inputs,), number)), (*SEVERAL, 1, rows), batches
+    )
+    assert uncounted == []
+    for batch in batches:
+        goes_on = int((module.first(take_batch((inputs,), batch)[0])[:, 0] > 0).sum())
+        assert work.for_one(batch) == (16 * batch + 64 * goes_on) / batch
+
+
+@given(multiple=st.integers(1, 80), batches=st.lists(BATCH, min_size=1, max_size=3))
+def test_batches_that_are_padded_are_counted_as_they_are_run(
+    multiple: int, batches: list[int]
+) -> None:
+    work, _ = count(Padded(multiple), *batches)
+    for batch in batches:
+        assert work.for_one(batch) == 16 * (batch + -batch % multiple) / batch
+
+
+@given(calls=st.dictionaries(st.integers(1, 99), st.integers(0, 10**6), min_size=1), examples=BATCH)
+def test_no_call_takes_less_than_nothing(calls: dict[int, int], examples: int) -> None:
+    work = Work(tuple((known, float(macs)) for known, macs in calls.items()))
+    assert not work.for_one(examples) < 0
+
+
+@given(multiple=st.integers(1, 80), batches=st.lists(BATCH, min_size=1, max_size=3))
+def test_what_is_too_large_to_be_counted_is_told_from_less_or_not_at_all(
+    multiple: int, batches: list[int]
+) -> None:
+    module, most = Padded(multiple), 40
+    taken: list[int] = []
+    module.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counts, "AFFORDABLE_MACS", 16 * most)
+        work, _ = count(module, *batches)
+    assert max(taken) <= most
+    for batch in batches:
+        share = work.for_one(batch)
+        assert share == 16 * (batch + -batch % multiple) / batch or math.isnan(share)
+        assert not math.isnan(share) or (multiple > 1 and batch > BEYOND_PADDING)
 
 
 def test_what_cannot_be_counted_is_not_counted_for_any_number() -> None:
