@@ -15,14 +15,13 @@ from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
 from harness.measure.tf32 import may_run_in_tf32
+from harness.measure.touched import count_touched, limit_look_up, reads_touched
 
 PLAIN = {Tensor, nn.Parameter}
 """Types of which no subclass runs operators in its own way."""
 IDLE = {"empty", "empty_strided", "detach", "alias", "lift_fresh", "_unsafe_view", "empty_like",
         "new_empty", "new_empty_strided", "_fused_sdp_choice"}  # fmt: skip
 """Operators that move no data, beside those that PyTorch itself calls views."""
-LOOK_UPS = {"embedding", "index", "index_select", "gather"}
-"""Operators that read no more of their first tensor than they write."""
 OVERWRITING = {"copy_", "fill_", "zero_"}
 """Operators in place that do not read what they overwrite."""
 FUSED = {"_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_cudnn_rnn",
@@ -78,13 +77,10 @@ class _Counter(OperatorMode):
         if func.is_view or packet.__name__ in IDLE:
             return outputs
         read, overwritten = _sort_arguments(func, args, kwargs)
-        written = sum(_bytes([*overwritten, *_tensors(outputs)]).values())
-        sizes = _bytes(read)
-        if packet.__name__ in LOOK_UPS:
-            table = next(iter(sizes))
-            sizes[table] = min(sizes[table], written)
+        moved = _count_moved(
+            packet.__name__, args, kwargs, read, [*overwritten, *_tensors(outputs)]
+        )
         self.operators += 1
-        moved = sum(sizes.values()) + written
         self.bytes_moved += moved
         kind = describe_operator(packet.__name__, read)
         self.work[kind] += DISPATCH_BYTES + moved
@@ -104,6 +100,21 @@ class _Counter(OperatorMode):
             return 2 * self._formulas[packet](outputs, *args, **kwargs)
         except Exception:
             return nan
+
+
+def _count_moved(name: str, args: Any, kwargs: Any, read: list[Tensor],
+                 written: list[Tensor]) -> int:  # fmt: skip
+    """Return the bytes that an operator reads and writes; of a large tensor what it touches."""
+    touched = count_touched(name, args)
+    if touched is not None:
+        part: int = touched * args[0].element_size()
+        others = sum(_bytes([one for one in read if one is not args[0]]).values())
+        return others + part * (2 if reads_touched(name, args, kwargs) else 1)
+    put_out, sizes = sum(_bytes(written).values()), _bytes(read)
+    if sizes:
+        first = next(iter(sizes))
+        sizes[first] = limit_look_up(name, args, read, sizes[first], put_out)
+    return sum(sizes.values()) + put_out
 
 
 def describe_operator(name: str, read: list[Tensor]) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing._internal.two_tensor import TwoTensor
 
@@ -95,6 +97,88 @@ def test_expanded_dimensions_are_the_same_memory_again() -> None:
 def test_a_look_up_reads_what_it_writes_and_not_the_whole_table() -> None:
     found = count_traffic(nn.Embedding(1000, 16), (torch.arange(5),))
     assert found == Traffic(5 * 8 + 2 * 4 * 5 * 16, 1, {})
+
+
+@pytest.mark.parametrize("kind", ["sum", "mean", "max"])
+def test_a_bag_of_words_reads_the_rows_that_it_adds_up(kind: str) -> None:
+    words = torch.arange(6).view(2, 3)
+    found = [count_traffic(nn.EmbeddingBag(size, 16, mode=kind), (words,)) for size in (1000, 2000)]
+    assert found[0].bytes_moved == found[1].bytes_moved
+    assert 4 * 16 * (6 + 2) <= found[0].bytes_moved < 4 * 16 * (6 + 2) + 2 * 16 * 16
+
+
+def test_a_table_that_is_quantized_is_looked_up_row_by_row() -> None:
+    words, starts = torch.arange(5), torch.tensor([0, 2])
+    table = torch.ao.nn.quantized.Embedding(1000, 16)
+    assert count_traffic(table, (words,)) == Traffic(5 * 8 + 5 * 16 + 4 * 5 * 16, 1, {})
+    bag = torch.ao.nn.quantized.EmbeddingBag(1000, 16)
+    found = count_traffic(bag, (words, starts))
+    assert found == Traffic(5 * 8 + 2 * 8 + 5 * 16 + 4 * 2 * 16, 1, {})
+
+
+SLOT, PLACES = torch.tensor([5, 2]), torch.tensor([[5, 2], [1, 0]])
+PAIR, SQUARE, COLUMNS = torch.ones(2, 8), torch.ones(2, 2), torch.ones(100, 2)
+ODD = torch.arange(100) % 50 == 1
+IN_PARTS: dict[str, tuple[Callable[[Tensor], Any], int]] = {
+    "index_copy_": (lambda x: x.index_copy_(0, SLOT, PAIR), 2 * 8 + 4 * 2 * 16),
+    "index_copy_ of columns": (lambda x: x.index_copy_(1, SLOT, COLUMNS),
+                               2 * 8 + 4 * 2 * 200),
+    "index_fill_": (lambda x: x.index_fill_(0, SLOT, 1.0), 2 * 8 + 4 * 16),
+    "index_put_": (lambda x: x.index_put_((SLOT,), PAIR), 2 * 8 + 4 * 2 * 16),
+    "index_put_ of one number": (lambda x: x.__setitem__((SLOT, SLOT), PAIR[0, :2]),
+                                 2 * 8 + 4 * 2 * 2),
+    "index_put_ of columns": (lambda x: x.__setitem__((slice(None), SLOT), COLUMNS),
+                              2 * 8 + 4 * 2 * 200),
+    "index_put_ where it is so": (lambda x: x.index_put_((ODD,), PAIR), 100 + 4 * 2 * 16),
+    "index_put_ added": (lambda x: x.index_put_((SLOT,), PAIR, accumulate=True),
+                         2 * 8 + 4 * 3 * 16),
+    "index_add_": (lambda x: x.index_add_(0, SLOT, PAIR), 2 * 8 + 4 * 3 * 16),
+    "index_reduce_": (lambda x: x.index_reduce_(0, SLOT, PAIR, "amax"), 2 * 8 + 4 * 3 * 16),
+    "scatter_": (lambda x: x.scatter_(0, PLACES, SQUARE), 4 * 8 + 4 * 2 * 4),
+    "scatter_ of a number": (lambda x: x.scatter_(0, PLACES, 1.0), 4 * 8 + 4 * 4),
+    "scatter_ added": (lambda x: x.scatter_(0, PLACES, SQUARE, reduce="add"),
+                       4 * 8 + 4 * 3 * 4),
+    "scatter_add_": (lambda x: x.scatter_add_(0, PLACES, SQUARE), 4 * 8 + 4 * 3 * 4),
+    "scatter_reduce_": (lambda x: x.scatter_reduce_(0, PLACES, SQUARE, "amax"),
+                        4 * 8 + 4 * 3 * 4),
+    "put_": (lambda x: x.put_(SLOT, PAIR[0, :2]), 2 * 8 + 4 * 2 * 2),
+    "put_ added": (lambda x: x.put_(SLOT, PAIR[0, :2], accumulate=True), 2 * 8 + 4 * 3 * 2),
+    "masked_scatter_": (lambda x: x.masked_scatter_(ODD[:, None], PAIR), 100 + 4 * 2 * 16),
+    "fill_diagonal_": (lambda x: x.fill_diagonal_(1.0), 4 * 8),
+    "a slice": (lambda x: x[5:7].copy_(PAIR), 4 * 2 * 16),
+    "take": (lambda x: x.take(SLOT), 2 * 8 + 4 * 2 * 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_of_a_large_tensor_what_is_touched_is_moved(name: str) -> None:
+    call, wanted = IN_PARTS[name]
+    assert traffic_of(call, torch.zeros(100, 8)).bytes_moved == wanted
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    data=st.data(),
+    adds=st.booleans(),
+)
+def test_what_is_put_into_a_tensor_moves_what_would_be_taken_from_it(
+    shape: list[int], data: st.DataObject, adds: bool
+) -> None:
+    table = torch.zeros(shape)
+    many = data.draw(st.integers(0, 3))
+    kinds = data.draw(st.lists(st.sampled_from(["all", "some", "mask"]), max_size=len(shape)))
+    index = [
+        {"all": None, "some": torch.arange(many) % size, "mask": torch.arange(size) < many}[kind]
+        for kind, size in zip(kinds, shape, strict=False)
+    ]
+    found = [one for one in index if one is not None]
+    lengths = {int(one.sum()) if one.dtype is torch.bool else many for one in found}
+    assume(found and len(lengths) == 1)
+    part = torch.ops.aten.index(table, index)
+    moved = traffic_of(lambda x: torch.ops.aten.index_put_(x, index, part, adds), table).bytes_moved
+    names = sum({one.data_ptr(): one.nbytes for one in found if one.numel()}.values())
+    touched = min(part.nbytes, table.nbytes)
+    assert moved == names + part.nbytes + touched * (2 if adds else 1)
 
 
 def test_a_sparse_product_reads_the_values_that_are_stored() -> None:
