@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -185,6 +186,59 @@ def test_a_quantized_layer_keeps_its_counts_and_shrinks_its_bytes() -> None:
     assert after["weight_bytes"] < 0.35 * before["weight_bytes"]
     inputs = (torch.randn(2, 64),)
     assert count_macs(quantized, inputs)[0] == count_macs(plain, inputs)[0] == 64 * 32 + 320
+
+
+def quantize(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    whole = nn.Sequential(module).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(whole, {type(module)}, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_quantized_recurrent_layer_has_the_products_of_a_plain_one(
+    kind: Callable[..., nn.Module], both: bool, layers: int, dtype: torch.dtype
+) -> None:
+    plain = kind(6, 5, num_layers=layers, bidirectional=both, batch_first=True)
+    several = nn.utils.rnn.pack_sequence([torch.randn(n, 6) for n in (7, 4, 1)])
+    gates = {nn.LSTM: 4, nn.GRU: 3}[kind]
+    weights = gates * 5 * (1 + both) * (6 + (layers - 1) * 5 * (1 + both) + layers * 5)
+    for rows, steps in ((torch.randn(1, 7, 6), 7), (several, 7 + 4 + 1)):
+        for module in (plain, quantize(plain, dtype)):
+            call = Calls(partial(lambda run, rows, *_: run(rows)[0], module, rows), 1)
+            assert count_macs(call, (ROWS,)) == (steps * weights, [])
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.Linear])
+def test_a_quantized_cell_has_the_products_of_a_plain_one(
+    kind: Callable[..., nn.Module], dtype: torch.dtype
+) -> None:
+    plain = kind(6, 5)
+    inputs = (torch.randn(2, 6),)
+    assert count_macs(quantize(plain, dtype), inputs) == count_macs(plain, inputs)
+
+
+def test_a_quantized_convolution_has_the_products_of_a_plain_one_whichever_way_it_goes() -> None:
+    inputs, scale = torch.randn(1, 4, 9, 9), 0.1
+    quantized = torch.quantize_per_tensor(inputs, scale, 0, torch.quint8)
+    for kind in ("Conv2d", "ConvTranspose2d"):
+        options = {"stride": 2, "groups": 2, "bias": False}
+        plain = getattr(nn, kind)(4, 6, 3, **options)
+        packed = getattr(torch.ao.nn.quantized, kind)(4, 6, 3, **options)
+        assert count_macs(packed, (quantized,)) == count_macs(plain, (inputs,))
+
+
+def test_rows_of_a_quantized_table_are_looked_up_and_multiply_nothing() -> None:
+    words = torch.arange(6).view(2, 3)
+    for table in (torch.ao.nn.quantized.Embedding, torch.ao.nn.quantized.EmbeddingBag):
+        assert count_macs(table(10, 16), (words,)) == (0, [])
+    bag = torch.ao.nn.quantized.EmbeddingBag(10, 16)
+    weighted = Calls(lambda x, w: bag(words, per_sample_weights=torch.ones(2, 3)), 1)
+    assert count_macs(weighted, (words,)) == (6 * 16, [])
 
 
 def test_zeros_are_counted_and_tied_weights_once() -> None:
