@@ -16,9 +16,12 @@ from harness.layer import Layer
 from harness.measure.counts import Seen, count_weights
 from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
+from harness.measure.runtimes import take_batch
 
 BETWEEN = "between layers"
 """The kind of the row for products that no layer makes, such as those of attention."""
+FEW = 2
+"""In a call of a single example, its own numbers look like constants."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ def list_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Layer]:
     A layer that stores its weight in a form of its own (`decode_weight`) is one layer, and so is
     whatever has no parts. Tensors that belong to a module with parts are a row of their own. A
     weight that two layers share is the first one's. Where an operator cannot be counted, the layer
-    that ran it has no `macs`.
+    that ran it has no `macs`. These are of a call of two examples, or of all where it takes no two.
     """
     parts = _find_parts(evaluating(module))
-    few = tuple(value[:1] for value in inputs)
+    few = _take_few(module, inputs)
     calls = _watch_calls({part.name: part.module for part in parts if not part.own}, few, module)
     layers, seen = [], Seen()
     for part in parts:
@@ -59,6 +62,15 @@ def list_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Layer]:
     if between != 0 and (len(parts) != 1 or parts[0].name):
         layers.append(Layer("", BETWEEN, (), 0, 0, between, 0))
     return layers
+
+
+def _take_few(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return as few examples as a module takes; what it does in its first call alone is done."""
+    for examples in (FEW, len(inputs[0]), 1):
+        with contextlib.suppress(Exception), torch.no_grad():
+            count_call(MacCounter(), module, take_batch(inputs, examples))
+            return take_batch(inputs, examples)
+    return inputs
 
 
 def _find_parts(module: nn.Module) -> list[Part]:

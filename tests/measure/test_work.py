@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.measure import counts
 from harness.measure.counts import BEYOND_PADDING, SEVERAL, count_macs, count_work
+from harness.measure.layers import list_layers
 from harness.measure.runtimes import take_batch
 from harness.measure.work import Work
 
@@ -133,7 +134,11 @@ class Padded(nn.Module):
         return self.layer(nn.functional.pad(x, (0, 0, 0, -len(x) % self.multiple)))[: len(x)]
 
 
-@given(seed=st.integers(0, 99), rows=st.integers(1, 9), batches=st.lists(st.integers(2, 10**4)))
+@given(
+    seed=st.integers(0, 99),
+    rows=st.integers(1, 9),
+    batches=st.lists(st.integers(2, 10**4), max_size=3),
+)
 def test_rows_that_take_different_amounts_are_counted_in_the_batch_that_is_wanted(
     seed: int, rows: int, batches: list[int]
 ) -> None:
@@ -215,6 +220,22 @@ def test_a_number_for_each_example_is_no_constant_in_a_call_of_one(
 ) -> None:
     summed = 8 * experts if experts > 2 else 0
     assert count(Mixture(experts))[0].for_one(examples) == 4 * 8 * experts + summed
+
+
+@pytest.mark.parametrize(
+    ("module", "rows"),
+    [
+        (Mixture(2), 1),
+        (Mixture(4), 3),
+        (Merging(), 8),
+        (Mixed(2, 0, 0, range(8, 9)), 8),
+        (Mixed(2, 0, 0, range(1, 2)), 1),
+    ],
+)
+def test_layers_take_together_what_a_call_takes(module: nn.Module, rows: int) -> None:
+    layers = list_layers(module, (torch.randn(rows, 4),))
+    share = count(module, rows, rows=rows)[0].for_one(rows)
+    assert sum(layer.macs or 0 for layer in layers) == share > 0
 
 
 @given(examples=st.integers(1, 10**3))
