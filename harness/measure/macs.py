@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.tasks import find_tensors
+from bench.errors import SpecError
+from bench.tasks import find_tensors, first_tensor
 from harness.measure.dispatch import OperatorMode
 from harness.measure.formulas import aten, find_formulas, is_harmless
 from harness.measure.products import SummedProducts, place_of
@@ -40,6 +41,7 @@ class MacCounter(OperatorMode):
         self._products = SummedProducts()
         self._places: Counter[int] = Counter()
         self._lifted: set[int] = set()
+        self._known: list[weakref.finalize[..., Tensor]] = []
         self.watching = False
         self.seen: dict[Any, bool] = {}
         self.unknown: set[str] = set()
@@ -58,10 +60,18 @@ class MacCounter(OperatorMode):
         for tensor in find_tensors(values):
             place = place_of(tensor)
             self._places[place] += 1
-            weakref.finalize(tensor, self._forget, place).atexit = False
+            known = weakref.finalize(tensor, self._forget, place)
+            known.atexit = False
+            self._known.append(known)
 
     def _forget(self, place: int) -> None:
         self._places[place] -= 1
+
+    def let_go(self) -> None:
+        """Follow no tensor any longer: those that live on would keep this counter."""
+        for known in self._known:
+            known.detach()
+        self._known.clear()
 
     def _look_for_strangers(self, values: Any) -> None:
         """Note a tensor that neither was there before the call nor was made by an operator."""
@@ -77,15 +87,16 @@ class MacCounter(OperatorMode):
         """Keep in mind which tensors are numbers from Python, until their memory is another's."""
         places = {place_of(tensor) for tensor in find_tensors(out)}
         if lifted:
-            self._lifted |= places
+            self._lifted |= places - {0}
         elif not view:
             self._lifted -= places
 
     def finish(self, outputs: Any) -> None:
         """Look at what the whole call returned: an operator's result, not numbers from Python."""
         self._look_for_strangers(outputs)
-        if any(place_of(tensor) in self._lifted for tensor in find_tensors(outputs)):
-            self.note_unknown(f"{OUTSIDE} (outputs that no operator made)")
+        with contextlib.suppress(SpecError):  # it may return nothing
+            if place_of(first_tensor(outputs)) in self._lifted:  # others may well be constants
+                self.note_unknown(f"{OUTSIDE} (outputs that no operator made)")
 
     def _add(self, macs: float) -> None:
         self.macs += macs
@@ -113,17 +124,14 @@ class MacCounter(OperatorMode):
         if self.watching:
             self.know(out)
             self._note_lifted(out, packet is aten.lift_fresh, view)
+        changes = getattr(getattr(func, "_schema", None), "is_mutable", False)
         if formula is not None:
             try:
-                found = formula(out, *args, **kwargs)
+                self._add(formula(out, *args, **kwargs))
             except Exception:  # shapes that no formula expects
                 self.note_unknown(str(packet))
-                self._products.forget(out)
-                return out
-            self._add(found)
-            self._products.forget(out)
+            self._products.forget(out, changes)
             return out
-        changes = getattr(getattr(func, "_schema", None), "is_mutable", False)
         self._add(self._products.count(packet, args, out, view, changes))
         if not is_harmless(func, args):
             self.note_unknown(str(packet))
@@ -190,9 +198,12 @@ def count_call(counter: MacCounter, program: Callable[..., Any], inputs: Sequenc
         held = [*existing, *program.parameters(), *program.buffers(), *inputs]
         counter.know(held)
         counter.watching = True
-    with unfused_attention(), counter, watching_departures(counter):
-        outputs = program(*inputs)
-    counter.finish(outputs)
+    try:
+        with unfused_attention(), counter, watching_departures(counter):
+            outputs = program(*inputs)
+        counter.finish(outputs)
+    finally:
+        counter.let_go()
 
 
 @contextlib.contextmanager

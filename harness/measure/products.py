@@ -22,11 +22,15 @@ SUMS = {
     aten.sum: 0, aten.mean: 0, aten.nansum: 0, aten.cumsum: 0, aten.cumsum_: 0,
     aten.index_add: 3, aten.index_add_: 3, aten.scatter_add: 3, aten.scatter_add_: 3,
     aten.scatter_reduce: 3, aten.scatter_reduce_: 3, aten.index_put: 2, aten.index_put_: 2,
+    aten.put: 2, aten.put_: 2, aten.avg_pool1d: 0, aten.avg_pool2d: 0,
+    aten.avg_pool3d: 0, aten._adaptive_avg_pool2d: 0, aten._adaptive_avg_pool3d: 0,
+    aten.mkldnn_adaptive_avg_pool2d: 0,
 }  # fmt: skip
 """What adds numbers of one tensor up, and which argument that is."""
 SUMMING = {
     aten.scatter_reduce: (4, ("sum", "mean")), aten.scatter_reduce_: (4, ("sum", "mean")),
     aten.index_put: (3, (True,)), aten.index_put_: (3, (True,)),
+    aten.put: (3, (True,)), aten.put_: (3, (True,)),
 }  # fmt: skip
 """What does so only where one of its arguments is one of these values."""
 ADDITIONS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
@@ -37,7 +41,15 @@ KEEPING = {
     (*ADDITIONS, *FACTORS, aten.neg, aten.neg_, aten._to_copy, aten.clone, aten.where,
      aten.masked_fill, aten.masked_fill_, aten.cat, aten.stack, aten.flip, aten.roll, aten.gather,
      aten.constant_pad_nd, aten.index_select, aten.index, aten.nan_to_num, aten._unsafe_view,
-     aten.squeeze_, aten.unsqueeze_, aten.transpose_, aten.t_),
+     aten.squeeze_, aten.unsqueeze_, aten.transpose_, aten.t_, aten.repeat, aten.rot90, aten.take,
+     aten.tril, aten.tril_, aten.triu, aten.triu_, aten.masked_select, aten.diag_embed,
+     aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.native_channel_shuffle,
+     aten.im2col, aten.col2im, aten.reflection_pad1d, aten.reflection_pad2d, aten.reflection_pad3d,
+     aten.replication_pad1d, aten.replication_pad2d, aten.replication_pad3d,
+     aten.index_put, aten.index_put_, aten.put, aten.put_, aten.index_copy, aten.index_copy_,
+     aten.scatter, aten.scatter_, aten.masked_scatter, aten.masked_scatter_, aten.slice_scatter,
+     aten.select_scatter, aten.diagonal_scatter, aten.as_strided_scatter, aten.index_fill,
+     aten.index_fill_),
     ALL,
 )  # fmt: skip
 """What may come between a product and its sum (it scales, casts, moves, or adds something else),
@@ -86,24 +98,27 @@ class SummedProducts:
     def count(self, packet: Any, given: Sequence[Any], out: Any, view: bool, changes: bool) -> int:
         """Return how many products an operator has summed.
 
-        view: its result is a part of what was given. changes: its first argument is its result.
+        view: its result is a part of what was given. changes: it writes into something given.
         """
-        if packet in SUMS:
+        if packet in SUMS and _adds_up(packet, given):
             return self._count_sum(packet, given, out, changes)
-        if view:
+        if view and packet is not aten.lift_fresh:  # which makes tensors of Python's numbers
             return 0
         marks = self._find_marks(packet, given, out)
-        if packet is aten.copy_ and not _is_whole(out):  # beside what else there is
-            marks = self._find(out) + marks
+        if changes and not all(map(_is_whole, find_tensors(out))):  # beside what else there is
+            marks = [*dict.fromkeys(self._find(out) + marks)]
         if not marks:
             self.forget(out, changes)
             return 0
         added = packet in ADDITIONS or packet in (aten.addcmul, aten.addcmul_)
         mark = marks[0] if len(marks) == 1 else _join(marks, added)
+        self._mark(out, mark)
+        return mark.take() if added and mark.terms > FEW else 0
+
+    def _mark(self, out: Any, mark: Mark) -> None:
         for tensor in find_tensors(out):
             if place := place_of(tensor):
                 self._marks[place] = mark
-        return mark.take() if added and mark.terms > FEW else 0
 
     def forget(self, out: Any, changes: bool = False) -> None:
         """Note that what an operator made, or wrote over, has no products in it."""
@@ -113,11 +128,11 @@ class SummedProducts:
 
     def _count_sum(self, packet: Any, given: Sequence[Any], out: Any, changes: bool) -> int:
         (summed,) = given[SUMS[packet] :][:1]
-        place, values = SUMMING.get(packet, (0, None))
-        found = 0
-        if values is None or any(one in values for one in given[place : place + 1]):
-            found = sum(mark.take(summed.numel()) for mark in self._find(summed))
+        found = sum(mark.take(summed.numel()) for mark in self._find(summed))
+        others = self._find(given[: SUMS[packet]])  # to which it is added
         self.forget(out, changes)
+        if others:
+            self._mark(out, _join(others, added=False))
         return found
 
     def _find_marks(self, packet: Any, given: Sequence[Any], out: Any) -> list[Mark]:
@@ -133,6 +148,12 @@ class SummedProducts:
         """Return the marks of tensors, each once."""
         marks = (self._marks.get(place_of(tensor)) for tensor in find_tensors(given))
         return [*{id(mark): mark for mark in marks if mark is not None}.values()]
+
+
+def _adds_up(packet: Any, given: Sequence[Any]) -> bool:
+    """Tell whether an operator that may add numbers up does so, as it was called."""
+    place, values = SUMMING.get(packet, (0, None))
+    return values is None or any(one in values for one in given[place : place + 1])
 
 
 def _join(marks: Sequence[Mark], added: bool) -> Mark:

@@ -1,8 +1,10 @@
 """Counts against closed forms."""
 
 import copy
+import gc
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.subject import Optimizer, Recipe
 from harness.measure.counts import count_macs, count_weights, disk_bytes
+from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import TrainingStep
 
 
@@ -298,6 +301,7 @@ def in_a_thread(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         lambda x, w: in_a_thread(x, w) + 1,
         lambda x, w: torch.from_numpy(np.array([[v.item() for v in row] for row in x])),
         lambda x, w: torch.sparse.mm(w.to_sparse(), w.to_sparse()).to_dense(),
+        lambda x, w: (torch.tensor(0.0), torch.tensor(x.tolist())),
     ],
 )
 def test_what_the_counter_cannot_see_empties_the_count(
@@ -320,6 +324,10 @@ def test_what_the_counter_cannot_see_empties_the_count(
         (lambda x, w: torch.sparse.mm(torch.eye(6).to_sparse(), w @ x.mT), 36 + 6),
         (lambda x, w: x @ torch.tensor([[0.5] * 6] * 6), 36),
         (lambda x, w: x @ torch.full((6, 6), float(x.tolist()[0][0])), 36),
+        (lambda x, w: (x @ w, torch.tensor(0.0)), 36),
+        (lambda x, w: (torch.tensor(0.0), {"scores": x @ w, "classes": torch.tensor([1, 2])}), 36),
+        (lambda x, w: [(x @ w).to_sparse(), torch.tensor([])][0], 36),
+        (lambda x, w: None if (x @ w).is_sparse else (), 36),
     ],
 )
 def test_arguments_by_name_and_constants_are_no_obstacle(
@@ -375,6 +383,18 @@ def test_a_copy_that_pytorch_makes_leaves_nothing() -> None:
     assert count_macs(Copying(), (torch.randn(1, 4),)) == (16, [])
 
 
+def test_a_counter_does_not_live_as_long_as_the_tensors_that_it_knew() -> None:
+    module, inputs = nn.Linear(4, 4), torch.ones(1, 4)
+    counter = MacCounter()
+    count_call(counter, module, (inputs,))
+    with pytest.raises(RuntimeError):
+        count_call(counter, module, (torch.ones(1, 5),))
+    gone = weakref.ref(counter)
+    del counter
+    gc.collect()
+    assert gone() is None
+
+
 class Weighs(nn.Module):
     """A model that multiplies elements, with weights of a row and of a matrix."""
 
@@ -424,6 +444,35 @@ def fill(x: Tensor, row: Tensor) -> Tensor:
     for n in range(0, 16, 2):
         out[:, n : n + 2] = x[:, n : n + 2] * row[n : n + 2]
     return out
+
+
+def turn_some(products: Tensor, factors: Tensor) -> Tensor:
+    """Products, some of which are multiplied once more where they lie."""
+    products[:, :4].mul_(factors[:4])
+    return products
+
+
+def multiply_into(products: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Products, and those of a matrix beside them."""
+    both = torch.zeros(2, *products.shape)
+    both[0].copy_(products)
+    torch.mm(x, weight @ weight.T, out=both[1])
+    return both
+
+
+def put(products: Tensor) -> Tensor:
+    out = torch.zeros_like(products)
+    out[torch.arange(len(out))] = products
+    return out
+
+
+def listed(x: Tensor, row: Tensor) -> Tensor:
+    """Products that nobody sums, and numbers of Python's where these were."""
+    total = torch.zeros(())
+    for _ in range(20):
+        x * row
+        total = total + torch.tensor([1.0] * x.numel()).sum()
+    return x + total
 
 
 def sum_twice(products: Tensor) -> Tensor:
@@ -478,6 +527,39 @@ def sum_twice(products: Tensor) -> Tensor:
         (lambda x, row, matrix: x.index_put(
             (torch.tensor([0]), torch.arange(16)), (x * row)[0]), 0),
         (lambda x, row, matrix: (x[:0] * row).sum(-1), 0),
+        (lambda x, row, matrix: turn_some(x * row, row).sum(-1), 16),
+        (lambda x, row, matrix: turn_some(x * 2, row).sum(-1), 4),
+        (lambda x, row, matrix: multiply_into(x * row, x, matrix).sum(-1), 16 * 16 * 8 + 256 + 16),
+        (lambda x, row, matrix: torch.mul(x, row, out=torch.empty(2, 1, 16)[1]).sum(-1), 16),
+        (lambda x, row, matrix: listed(x, row), 0),
+        (lambda x, row, matrix: put(x * row).sum(-1), 16),
+        (lambda x, row, matrix: put(x * row).index_fill_(1, torch.tensor([1]), 0).sum(-1), 16),
+        (lambda x, row, matrix: x.index_copy(1, torch.arange(16), x * row).sum(-1), 16),
+        (lambda x, row, matrix: x.scatter(1, torch.arange(16)[None], x * row).sum(-1), 16),
+        (lambda x, row, matrix: x.put(torch.arange(16), x * row).sum(-1), 16),
+        (lambda x, row, matrix: x.put(torch.arange(16), x * row, accumulate=True), 16),
+        (lambda x, row, matrix: x.masked_scatter(x < 99, x * row).sum(-1), 16),
+        (lambda x, row, matrix: x.slice_scatter((x * row)[:, 4:], 1, 4).sum(-1), 16),
+        (lambda x, row, matrix: x[None].select_scatter(x * row, 0, 0).sum(-1), 16),
+        (lambda x, row, matrix: (x * row).index_add(1, torch.arange(16), x * matrix[:, 0]).sum(-1),
+         32),
+        (lambda x, row, matrix: (x * row).repeat(1, 2).sum(-1), 16),
+        (lambda x, row, matrix: (x * row).repeat_interleave(2, -1).sum(-1), 16),
+        (lambda x, row, matrix: (x * row).view(-1, 4, 4).tril().triu_(-2).rot90().sum(-1), 16),
+        (lambda x, row, matrix: (x * row).masked_select(row < 99).sum(), 16),
+        (lambda x, row, matrix: (x * row).take(torch.arange(16)).sum(), 16),
+        (lambda x, row, matrix: (x * row).diag_embed().sum(-1), 16),
+        (lambda x, row, matrix: nn.functional.pixel_shuffle((x * row).view(1, 4, 2, 2), 2).sum(),
+         16),
+        (lambda x, row, matrix: nn.functional.pad(x * row, (2, 3), "reflect").sum(-1), 16),
+        (lambda x, row, matrix: nn.functional.unfold((x * row).view(1, 1, 4, 4), 2).sum(-1), 16),
+        (lambda x, row, matrix: nn.functional.avg_pool1d(x * row, 4), 16),
+        (lambda x, row, matrix: nn.functional.avg_pool2d((x * row).view(1, 1, 4, 4), 2), 16),
+        (lambda x, row, matrix: nn.functional.avg_pool3d((x * row).view(1, 1, 4, 2, 2), 2), 16),
+        (lambda x, row, matrix: nn.functional.adaptive_avg_pool1d(x * row, 2), 16),
+        (lambda x, row, matrix: nn.functional.adaptive_avg_pool2d((x * row).view(1, 4, 4), 2), 16),
+        (lambda x, row, matrix: nn.functional.adaptive_avg_pool3d(
+            (x * row).view(1, 4, 2, 2), (2, 1, 1)), 16),
     ],
 )  # fmt: skip
 def test_products_that_are_summed_count_as_the_matrix_product_that_they_are(
