@@ -23,17 +23,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from harness.measure.storages import find_parts
+from harness.prepare.scripts import read_script
 from harness.prepare.users import is_users
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, enum.Enum,
-         PurePath, re.Pattern, type(Ellipsis), type(NotImplemented), torch.dtype, torch.device,
-         torch.layout, torch.memory_format, np.generic, np.dtype)  # fmt: skip
-"""Values that say all of themselves when they are written out."""
+EXACT = (bool, int, float, complex, str, bytes)
+"""Of these a class that is derived may hold more than the value."""
+PLAIN = (type(None), range, PurePath, type(Ellipsis), type(NotImplemented), torch.dtype,
+         torch.device, torch.layout, torch.memory_format, np.dtype)  # fmt: skip
+"""Values that, like those, say all of themselves when they are written out."""
 BY_NAME = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType,
            types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
            np.ufunc)  # fmt: skip
-MANGLED = re.compile(r"___torch_mangle_\d+\.")
-"""What TorchScript puts into names, anew in each process."""
 
 
 class Unkeyable(Exception):  # an answer, not an error
@@ -76,11 +76,18 @@ class Walk:
     def visit(self, one: Any) -> None:
         """Feed an object and what it holds."""
         self.modules.add(type(one).__module__)
-        if isinstance(one, PLAIN):
+        if type(one) in EXACT or isinstance(one, PLAIN):
             self.say("plain", type(one).__qualname__, _bits(one))
+        elif isinstance(one, re.Pattern):  # not written out: that is cut after 200 characters
+            self.say("pattern", one.flags)
+            self.visit(one.pattern)
+        elif isinstance(one, np.generic):  # a record of many numbers would be cut
+            self.say("number")
+            self.feed_array(np.asarray(one))
         elif isinstance(one, tuple):
             self.say("tuple", _name_of(type(one)), len(one))
             self.visit_all(one)
+            self.visit(_attributes(one))
         elif id(one) in self._seen:
             self.say("again", self._seen[id(one)])
         else:
@@ -130,6 +137,13 @@ class Walk:
             self.visit_all(array.reshape(-1).tolist())
         else:
             self.say(np.ascontiguousarray(array).tobytes())
+        self.visit(_attributes(array))
+
+    def feed_member(self, member: enum.Enum) -> None:
+        """A member of an enumeration: its name, and whatever its value is."""
+        self.say(_name_of(type(member)), member.name)
+        self.visit(member.value)
+        self.visit({key: value for key, value in vars(member).items() if key[0] != "_"})
 
     def feed_mapping(self, mapping: dict[Any, Any]) -> None:
         """A dictionary in its order, which a module's layers are called in."""
@@ -137,16 +151,18 @@ class Walk:
         for key, value in mapping.items():
             self.visit(key)
             self.visit(value)
-        self.visit(getattr(mapping, "__dict__", None))
+        self.visit(_attributes(mapping))
 
     def feed_list(self, items: list[Any]) -> None:
         """A list in its order."""
         self.say(_name_of(type(items)), len(items))
         self.visit_all(items)
+        self.visit(_attributes(items))
 
     def feed_set(self, items: set[Any]) -> None:
         """A set, in no order."""
-        self.say(*sorted(digest_content(item) for item in items))
+        self.say(_name_of(type(items)), *sorted(digest_content(item) for item in items))
+        self.visit(_attributes(items))
 
     def feed_function(self, function: types.FunctionType) -> None:
         """A function: its name, and of a user's own its code, defaults and what it encloses."""
@@ -207,13 +223,12 @@ class Walk:
             self.visit([*value.values()] if hooks else value)
 
     def feed_script(self, script: Any) -> None:
-        """A TorchScript module or function: its code and its tensors."""
-        if isinstance(script, torch.jit.ScriptFunction):
-            self.say(MANGLED.sub("", str(script.graph)))
-            return
-        mode = getattr(script, "training", None)  # a frozen one has none
-        self.say(MANGLED.sub("", str(script.inlined_graph)), mode)
-        self.visit(dict(script.state_dict()))
+        """A TorchScript module or function: what it does and what it would save."""
+        try:
+            self.say(*read_script(script))
+        except RuntimeError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise Unkeyable(f"{type(script).__name__} cannot be saved: {why}") from None
 
     def feed_object(self, one: torch.ScriptObject) -> None:
         """A packed weight: what it gives for saving."""
@@ -243,6 +258,8 @@ def _listed(part: Any) -> Any:
 FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
     (Tensor, Walk.feed_tensor),
     (np.ndarray, Walk.feed_array),
+    (enum.Enum, Walk.feed_member),
+    (slice, lambda walk, one: walk.visit_all((one.start, one.stop, one.step))),
     (torch.jit.ScriptModule, Walk.feed_script),
     (torch.jit.ScriptFunction, Walk.feed_script),
     (torch.ScriptObject, Walk.feed_object),
@@ -270,6 +287,11 @@ FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
 
 def _name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _attributes(one: Any) -> dict[str, Any] | None:
+    """What an object of a class of the user's holds beside what its class is made for."""
+    return getattr(one, "__dict__", None) or None
 
 
 def _bits(one: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from typing import Any
 
+from bench.files import OUR_PACKAGES
 from harness.prepare.content import Unkeyable, Walk
 from harness.prepare.users import is_users, text_of
 
@@ -63,5 +66,22 @@ def _feed_globals(walk: Walk, loaded: types.ModuleType) -> None:
             walk.visit(value)
 
 
+@functools.cache
 def _version_of(module: str) -> str:
-    return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
+    """The version of the package that an installed module is in; empty where it has none."""
+    package = module.partition(".")[0]
+    told = getattr(sys.modules.get(package), "__version__", None)
+    if told is not None:
+        return str(told)
+    if package in sys.stdlib_module_names or package in OUR_PACKAGES:
+        return ""
+    if package not in sys.modules:
+        return ""
+    names = _distributions().get(package, ())
+    return " ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names)))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which installed distributions each package is from."""
+    return metadata.packages_distributions()
