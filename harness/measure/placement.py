@@ -20,4 +20,7 @@ def shift_heap(generator: random.Random) -> list[Tensor]:
     Performance Evaluation", ASPLOS 2013.
     """
     count = generator.randint(1, MOST_BUFFERS)
-    return [torch.ones(generator.randint(1, MOST_BYTES), dtype=torch.uint8) for _ in range(count)]
+    return [
+        torch.ones(generator.randint(1, MOST_BYTES), dtype=torch.uint8, device="cpu")
+        for _ in range(count)
+    ]

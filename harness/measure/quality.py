@@ -85,7 +85,7 @@ def _run_in_batches(
     parts = []
     with mode():
         for start in range(0, count, batch):
-            chosen = torch.arange(start, min(count, start + batch))
+            chosen = torch.arange(start, min(count, start + batch), device="cpu")
             rows = tuple(take_rows(value, chosen) for value in inputs)
             filled = tuple(
                 device.place(like_strides(value, model))

@@ -65,8 +65,8 @@ def make_labels(classes: int, batch: int, shape: Sequence[int] = ()) -> Tensor:
     shape: of one example's label; () for a single one.
     """
     if not classes:
-        return torch.zeros(batch, *shape)
-    return (torch.arange(batch * prod(shape)) % classes).reshape(batch, *shape)
+        return torch.zeros(batch, *shape, device="cpu")
+    return (torch.arange(batch * prod(shape), device="cpu") % classes).reshape(batch, *shape)
 
 
 def bind_inputs(program: Program, inputs: tuple[Tensor, ...], device: Device) -> Callable[[], Any]:
@@ -86,7 +86,7 @@ def take_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     Each keeps how its memory is laid out: a transposed, channels-last or sliced input stays one,
     whatever the batch.
     """
-    rows = torch.arange(batch) % len(inputs[0])
+    rows = torch.arange(batch, device="cpu") % len(inputs[0])
     return tuple(like_strides(take_rows(value.detach(), rows), value) for value in inputs)
 
 

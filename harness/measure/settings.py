@@ -85,7 +85,7 @@ def count_working_threads() -> int:
     """
     if torch.get_num_threads() == 1:
         return 1
-    numbers = torch.zeros(LARGE)
+    numbers = torch.zeros(LARGE, dtype=torch.float32, device="cpu")
     numbers.exp()  # starts the threads
     before = read_worked_ns()
     working = 1
@@ -157,6 +157,7 @@ def read_global_settings() -> dict[str, str]:
         "default device": str(torch.get_default_device()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "oneDNN": str(torch.backends.mkldnn.enabled),
+        "quantized engine": torch.backends.quantized.engine,
         "fused attention": str(torch.backends.mha.get_fastpath_enabled()),
         "cuDNN benchmark": str(torch.backends.cudnn.benchmark),
         "flash attention": str(torch.backends.cuda.flash_sdp_enabled()),
@@ -189,7 +190,9 @@ def read_affinity() -> list[int]:
 
 def flushes_denormals() -> bool:
     """Tell whether numbers too small for full precision become zero in this process."""
-    return bool((torch.full((1,), DENORMAL) * 0.5).item() == 0.0)
+    # Whatever type and device are the default: another type has no such number.
+    number = torch.full((1,), DENORMAL, dtype=torch.float32, device="cpu")
+    return bool((number * 0.5).item() == 0.0)
 
 
 def compare_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

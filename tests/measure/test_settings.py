@@ -1,15 +1,20 @@
 """Settings in effect: read back, and compared with what was asked for."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
 from harness.measure import settings
+from harness.measure.placement import shift_heap
+from harness.measure.runtimes import make_labels, take_batch
 
 WANTED = {"threads": 1, "pin": True, "wait_policy": "active"}
 FOUND: dict[str, Any] = {
@@ -55,6 +60,48 @@ def test_flushed_denormals_are_seen() -> None:
         assert settings.flushes_denormals()
     finally:
         torch.set_flush_denormal(False)
+
+
+@contextmanager
+def defaults(dtype: torch.dtype, device: str) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_a_users_file_makes_the_default_is_not_what_our_own_numbers_are(
+    dtype: torch.dtype, device: str
+) -> None:
+    with defaults(dtype, device):
+        assert settings.read_global_settings()["denormals"] == "kept"
+        assert settings.count_working_threads() >= 1
+        assert shift_heap(random.Random(0))[0].device.type == "cpu"
+        assert make_labels(3, 4).tolist() == [0, 1, 2, 0]
+        assert make_labels(0, 4, (2,)).device.type == "cpu"
+        given = torch.ones(2, 3, device="cpu")
+        assert take_batch((given,), 5)[0].tolist() == [[1.0] * 3] * 5
+
+
+def test_the_engine_of_quantized_kernels_is_a_setting() -> None:
+    """Techniques choose steps for it."""
+    engine, *others = {torch.backends.quantized.engine: 0} | dict.fromkeys(
+        one for one in torch.backends.quantized.supported_engines if one != "none"
+    )
+    before = settings.read_global_settings()
+    for other in others:
+        torch.backends.quantized.engine = other
+        try:
+            told = settings.compare_global_settings(before)
+        finally:
+            torch.backends.quantized.engine = engine
+        assert len(told) == 1 and "quantized engine" in told[0]
 
 
 def test_autocast_is_seen() -> None:
