@@ -46,13 +46,13 @@ def trim_cache(folder: Path, most_bytes: int) -> int:
     freed = 0
     for path in (folder / "variants").glob(f"{MAKING}*"):
         if _used_s(path) < longest_ago:
-            freed += _delete(path)
+            freed += discard(path)
     entries = sorted((_used_s(path), _size(path), path) for path in _entries(folder))
     total = sum(size for _, size, _ in entries)
     for used_s, size, path in entries:
         if total <= most_bytes or used_s >= longest_ago:
             break
-        freed += _delete(path)
+        freed += discard(path)
         total -= size
     return freed
 
@@ -81,7 +81,8 @@ def _size(path: Path) -> int:
     return total
 
 
-def _delete(path: Path) -> int:
+def discard(path: Path) -> int:
+    """Delete an entry of the cache; return the bytes freed, none where it is another user's."""
     size = _size(path)
     try:
         if path.is_dir():
@@ -90,6 +91,6 @@ def _delete(path: Path) -> int:
             shutil.rmtree(doomed)
         else:
             path.unlink()
-    except OSError:  # another user's
+    except OSError:
         return 0
     return size

@@ -10,9 +10,10 @@ from typing import Any
 
 import cloudpickle
 import torch
+from torch import Tensor
 
 from bench.cache import cache_folder
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.subject import Subject
 from harness.durable import write_durably
 from harness.measure.behaviour import Behaviour
@@ -44,11 +45,22 @@ def read_behaviour(variant: str) -> Behaviour:
 
 
 def read_facts(variant: str) -> dict[str, Any]:
-    """Return what is known of a prepared variant, which is used now."""
+    """Return what is known of a prepared variant, which is used now, as its data set is."""
     path = variant_folder(variant) / "facts.json"
     mark_used(path)
     facts: dict[str, Any] = json.loads(path.read_text())
+    if facts["data"]:
+        mark_used(_data_file(facts["data"]))
     return facts
+
+
+def is_kept(variant: str) -> bool:
+    """Tell whether a variant is there, with its data set."""
+    try:
+        data = read_facts(variant)["data"]
+    except OSError:
+        return False
+    return not data or _data_file(data).is_file()
 
 
 def variant_folder(variant: str) -> Path:
@@ -78,18 +90,41 @@ def store_dataset(data: Dataset) -> str:
     for split in splits:
         content.update(digest_content(split.inputs, split.labels).encode())
     key = content.hexdigest()[:24]
-    path = cache_folder() / "datasets" / f"{key}.pt"
+    path = _data_file(key)
     if path.is_file():
         mark_used(path)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, lambda place: torch.save(data, place))
+        alone = _compact(data)
+        write_durably(path, lambda place: torch.save(alone, place))
     return key
+
+
+def _compact(data: Dataset) -> Dataset:
+    """A data set without what its tensors are views of: PyTorch would write all of that."""
+    own: dict[str, Any] = {
+        name: Split(_alone(split.inputs), _alone(split.labels))
+        for name in ("train", "tune", "test", "spare")
+        if (split := getattr(data, name)) is not None
+    }
+    return dataclasses.replace(data, **own)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own, unless it shows all of what it is in."""
+    if tensor.layout is not torch.strided or type(tensor) is not Tensor:
+        return tensor
+    larger = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
+    return tensor.clone() if larger else tensor
+
+
+def _data_file(key: str) -> Path:
+    return cache_folder() / "datasets" / f"{key}.pt"
 
 
 def load_dataset(key: str) -> Dataset:
     """Return the data set that is kept under a hash."""
-    path = cache_folder() / "datasets" / f"{key}.pt"
+    path = _data_file(key)
     mark_used(path)
     data: Dataset = torch.load(path, weights_only=False)
     return data

@@ -29,9 +29,16 @@ from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.prepare.build import Steps, apply_step, build_base, built, factory_module
 from harness.prepare.content import Unkeyable
-from harness.prepare.evict import MAKING
+from harness.prepare.evict import MAKING, discard
 from harness.prepare.footprint import ENVIRONMENT, Footprint
-from harness.prepare.kept import SUBJECT, read_facts, save_subject, store_dataset, variant_folder
+from harness.prepare.kept import (
+    SUBJECT,
+    is_kept,
+    read_facts,
+    save_subject,
+    store_dataset,
+    variant_folder,
+)
 from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.seeding import seed_everything
@@ -185,7 +192,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     """
     making.key = key_by_reads(making.key)
     folder = variant_folder(making.key)
-    if (folder / "facts.json").is_file():
+    if is_kept(making.key):
         return read_facts(making.key)
     with watch_reads() as reads:
         subject, data = make()
@@ -216,11 +223,11 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
             subject = subject.with_note(f"built again in each process: {why}")
         facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
         (temporary / "facts.json").write_text(json.dumps(facts))
-        if folder.is_dir() and not (folder / "facts.json").is_file():
-            shutil.rmtree(folder)  # what is left of one that somebody began to delete
+        if folder.is_dir() and not is_kept(making.key):  # somebody began to delete it, or its data
+            discard(folder)
         temporary.replace(folder)
     except OSError:  # another run was faster, and its result is the same; or the disk is full
-        if not (folder / "facts.json").is_file():
+        if not is_kept(making.key):
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

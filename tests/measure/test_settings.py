@@ -91,9 +91,8 @@ def test_what_a_users_file_makes_the_default_is_not_what_our_own_numbers_are(
 
 def test_the_engine_of_quantized_kernels_is_a_setting() -> None:
     """Techniques choose steps for it."""
-    engine, *others = {torch.backends.quantized.engine: 0} | dict.fromkeys(
-        one for one in torch.backends.quantized.supported_engines if one != "none"
-    )
+    engine = torch.backends.quantized.engine
+    others = set(torch.backends.quantized.supported_engines) - {engine, "none"}
     before = settings.read_global_settings()
     for other in others:
         torch.backends.quantized.engine = other

@@ -9,9 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bench.cache import cache_folder
+from bench.data import Dataset, Split
 from harness.prepare.evict import SPARED_S
-from harness.prepare.kept import read_facts, variant_folder
+from harness.prepare.kept import (
+    is_kept,
+    load_dataset,
+    read_facts,
+    store_dataset,
+    variant_folder,
+)
 from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.workers
@@ -80,6 +91,49 @@ def test_a_variant_that_somebody_began_to_delete_is_prepared_again(launcher: Lau
     (variant_folder(variant) / "facts.json").unlink()
     assert prepare(launcher, "digits-mlp(width=5)") == variant
     assert read_facts(variant)["trained"]
+
+
+def test_a_variant_whose_data_set_is_gone_is_prepared_again(launcher: Launcher) -> None:
+    """One that a technique made: the model's is there again whenever that is built."""
+    known = {"seed": 0, "token": "a test", "threads": 1}
+
+    def prepare_both() -> str:
+        with launcher.worker() as worker:
+            base = worker.call("prepare_base", 60, model="digits-mlp(width=6)", recipes=[], **known)
+            step = worker.call(
+                "prepare_step", 60, base=base["variant"], step="prune-inputs(0.5)", **known
+            )
+        assert read_facts(base["variant"])["data"] != read_facts(step["variant"])["data"]
+        return str(step["variant"])
+
+    variant = prepare_both()
+    data = cache_folder() / "datasets" / f"{read_facts(variant)['data']}.pt"
+    data.unlink()
+    assert not is_kept(variant)
+    assert prepare_both() == variant
+    assert is_kept(variant)
+    with launcher.worker() as worker:
+        worker.call("load", 60, variant=variant, device="cpu", runtime="eager", threads=1, batch=8,
+                    pin=False, wait_policy="active", flush_cache=False, cold=False)  # fmt: skip
+        assert len(worker.call("answers", 60, variant=variant, batch=8)["labels"]) > 0
+
+
+@settings(max_examples=20)
+@given(
+    begin=st.integers(0, 900), size=st.integers(1, 50), step=st.sampled_from([1, 2]),
+    columns=st.booleans(),
+)  # fmt: skip
+def test_a_data_set_takes_no_more_room_than_its_examples(
+    begin: int, size: int, step: int, columns: bool
+) -> None:
+    whole = torch.arange(1000 * 2000.0).reshape(1000, 2000)
+    inputs = whole[begin : begin + size * step : step]
+    inputs = inputs[:, ::4] if columns else inputs
+    split = Split(inputs, torch.zeros(len(inputs)))
+    key = store_dataset(Dataset("rows", split, split, split, classes=0))
+    file = cache_folder() / "datasets" / f"{key}.pt"
+    assert file.stat().st_size < 3 * inputs.numel() * inputs.element_size() + 20_000
+    assert torch.equal(load_dataset(key).test.inputs, inputs)
 
 
 def test_a_variant_that_is_loaded_is_used(launcher: Launcher) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.prepare.evict import LIMIT, SPARED_S, mark_used, read_limit, trim_cache
+from harness.prepare.kept import is_kept, read_facts
 
 DAY_S = 24 * 3600.0
 
@@ -55,16 +57,35 @@ def test_what_was_used_longest_ago_goes_first_and_no_more_than_must(
     assert all(days >= SPARED_S / DAY_S for _, days in gone.values())
 
 
-def test_what_is_used_again_stays_and_data_sets_count_too(tmp_path: Path) -> None:
-    first = add(tmp_path, "variants", "first", 100, 9)
-    second = add(tmp_path, "variants", "second", 100, 5)
-    (tmp_path / "datasets").mkdir()
-    data = tmp_path / "datasets" / "d.pt"
-    data.write_bytes(bytes(100))
-    os.utime(data, (time.time() - 7 * DAY_S,) * 2)
-    mark_used(first / "facts.json")
-    assert trim_cache(tmp_path, 150) == 200
-    assert (first.exists(), second.exists(), data.exists()) == (True, False, False)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    variants=st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=8),
+    most=st.integers(0, 1500),
+)
+def test_data_sets_count_too_and_stay_as_long_as_a_variant_of_theirs_that_is_used(
+    tmp_path_factory: pytest.TempPathFactory, variants: list[tuple[int, bool]], most: int
+) -> None:
+    """Each variant has one of four data sets, and is used again or was long ago."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "datasets").mkdir()
+    data = [folder / "datasets" / f"d{number}.pt" for number in range(4)]
+    for path in data:
+        path.write_bytes(bytes(100))
+        os.utime(path, (time.time() - 9 * DAY_S,) * 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETOGRID_CACHE", str(folder))
+        for number, (which, again) in enumerate(variants):
+            path = add(folder, "variants", f"v{number}", 100, 5)
+            (path / "facts.json").write_text(json.dumps({"data": f"d{which}"}))
+            os.utime(path / "facts.json", (time.time() - 5 * DAY_S,) * 2)
+            if again:
+                read_facts(f"v{number}")
+        trim_cache(folder, most)
+        used = [number for number, (_, again) in enumerate(variants) if again]
+        assert all(is_kept(f"v{number}") for number in used)
+    needed = {data[variants[number][0]] for number in used}
+    if most == 0:
+        assert {path for path in data if path.exists()} == needed
 
 
 def test_what_a_kill_left_half_made_goes_and_what_is_being_made_stays(tmp_path: Path) -> None:
