@@ -13,6 +13,8 @@ from types import ModuleType
 from bench.errors import SpecError
 
 OUR_PACKAGES = ("bench", "harness")
+NAMED = "paretogrid_file_"
+"""What the names of modules begin with that are files which a user names."""
 
 
 _left: dict[Path, Path] = {}
@@ -78,7 +80,7 @@ def load_file(file: str) -> ModuleType:
     path = _find_where_it_was(file).resolve()
     if not path.is_file():
         raise SpecError(f"No such file: {file}.")
-    name = f"paretogrid_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{NAMED}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

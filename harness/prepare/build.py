@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from bench import registry
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject, evaluating
 from harness.prepare.seeding import seed_everything
+from harness.prepare.users import is_users
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,17 @@ class Steps:
 
 built: dict[Steps, Subject] = {}
 """What was made in this process: a function that patches something runs once in it."""
+imported: dict[Steps, frozenset[str]] = {}
+"""Which of the user's modules were first imported when a model was made."""
 
 
 def build_base(steps: Steps) -> Subject:
     """Return a model as its function and recipes make it, before it is trained."""
     if steps not in built:
+        before = {*sys.modules}
         built[steps] = _build_base(steps)
+        new = [name for name in [*sys.modules] if name not in before]
+        imported[steps] = frozenset(filter(is_users, new))
     return built[steps]
 
 

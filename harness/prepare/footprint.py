@@ -7,7 +7,6 @@ environment. What is changed so holds in no other process: there the function ha
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from torch.nn.modules import module as modules
 from bench.files import working_folder
 from harness.measure.dispatch import COMPILER
 from harness.measure.settings import read_global_settings
+from harness.prepare.environment import Variables
 from harness.prepare.sources import digest_globals
 from harness.prepare.users import is_users, is_users_file
 
@@ -42,15 +42,18 @@ class Footprint:
 
     def __init__(self) -> None:
         self.plain = read_plain()
+        self.variables = Variables()
         self.owners = read_owners()
         self.globals = {name: digest_globals(name) for name in _user_modules()}
 
     def __enter__(self) -> Footprint:
         self._finder = _Finder(self)
         sys.meta_path.insert(0, self._finder)
+        self.variables.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.variables.__exit__()
         sys.meta_path.remove(self._finder)
 
     def excuse(self, plain: dict[str, Any], owners: Owners) -> None:
@@ -69,6 +72,8 @@ class Footprint:
         """Return what has changed since, by name, with what it is now."""
         now = read_plain()
         found = {name: now[name] for name, value in self.plain.items() if now[name] != value}
+        if variables := self.variables.compare():
+            found[ENVIRONMENT] = variables
         found |= _find_patches(self.owners)
         for name, known in self.globals.items():
             if name in sys.modules and (value := digest_globals(name)) != known:
@@ -83,7 +88,6 @@ def read_plain() -> dict[str, Any]:
     return {
         **read_global_settings(),
         "the import path": list(sys.path),
-        ENVIRONMENT: dict(os.environ),
         "the garbage collector": (gc.isenabled(), gc.get_threshold()),
         "the recursion limit": sys.getrecursionlimit(),
         "the working folder": str(working_folder()),

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
 
 from bench import registry
 from bench.files import load_file
+from harness.prepare.effects import find_effective
+from harness.prepare.environment import Variables
 from harness.prepare.seeding import seed_everything
-from harness.prepare.users import remember_texts
+from harness.prepare.users import is_users, remember_texts
+
+
+@dataclass
+class Brought:
+    """What the user's files do in this process as they are imported, whatever model is made.
+
+    modules: those that do something at their top. variables: of the environment, that they changed.
+    """
+
+    modules: frozenset[str] = frozenset()
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+
+
+brought = Brought()
 
 
 def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str]) -> None:
@@ -17,9 +35,16 @@ def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str
     What a file draws at random when it is imported is the same in every process. Raises SpecError
     for a file that fails to import.
     """
+    before = {*sys.modules}
     sys.path.extend(folder for folder in folders if folder not in sys.path)
     seed_everything(0, "import")
-    registry.load_plugins(plugins)
-    for file in files:
-        load_file(file)
+    with Variables() as variables:
+        registry.load_plugins(plugins)
+        for file in files:
+            load_file(file)
     remember_texts()
+    new = [name for name in [*sys.modules] if name not in before and is_users(name)]
+    installed = {point.module for point in metadata.entry_points(group=registry.ENTRY_POINTS)
+                 if not is_users(point.module)}  # fmt: skip
+    brought.modules = find_effective(new) | installed
+    brought.variables = variables.compare()

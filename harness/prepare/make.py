@@ -27,10 +27,11 @@ from bench.subject import Subject
 from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
-from harness.prepare.build import Steps, apply_step, build_base, built, factory_module
+from harness.prepare.build import Steps, apply_step, build_base, built, factory_module, imported
 from harness.prepare.content import Unkeyable
 from harness.prepare.evict import MAKING, discard
-from harness.prepare.footprint import ENVIRONMENT, Footprint
+from harness.prepare.footprint import Footprint
+from harness.prepare.imports import brought
 from harness.prepare.kept import (
     SUBJECT,
     is_kept,
@@ -43,9 +44,9 @@ from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
-from harness.prepare.users import is_users
+from harness.prepare.users import is_users, read_texts
 
-FORMAT = 6
+FORMAT = 7
 """Of a variant's folder; raise it when what is stored changes."""
 
 
@@ -95,9 +96,10 @@ def build_keyed(
         raise Refusal(f"{' + '.join(recipes)} calls the model's function twice, and {changed}")
     data = store_dataset(subject.data) if subject.data else ""
     try:
-        # Libraries set variables when they are first imported, which is not in every run.
-        lasting = {name: value for name, value in changes.items() if name != ENVIRONMENT}
-        content = digest_all(dataclasses.replace(subject, data=None), module, lasting)
+        sources = {module} | imported[steps] | brought.modules
+        content = digest_all(
+            dataclasses.replace(subject, data=None), sources, [changes, brought.variables]
+        )
     except Unkeyable as why:
         content = token
         subject = subject.with_note(f"prepared anew in every run: {why}")
@@ -196,6 +198,8 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
         return read_facts(making.key)
     with watch_reads() as reads:
         subject, data = make()
+    # Python opens only the compiled text of a neighbour that forward imports.
+    reads.files.update(read_texts())
     if told := reads.tell():
         subject = subject.with_note(told)
     way = making.way

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from bench.cache import cache_folder
 from harness.paths import is_there
+from harness.prepare.users import DIGITS
 
 MOST_READ_BYTES = 256 * 2**20
 """Of larger files size and time stand for what they hold."""
@@ -113,7 +114,7 @@ def _digest(path: Path) -> str:
         facts = path.stat()
         if facts.st_size > MOST_READ_BYTES:
             return f"{facts.st_size} {facts.st_mtime_ns}"
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:24]
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
     except OSError:
         return ""
 

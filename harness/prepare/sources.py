@@ -14,11 +14,11 @@ from harness.prepare.content import Unkeyable, Walk
 from harness.prepare.users import is_users, text_of
 
 
-def digest_all(one: Any, module: str, changes: dict[str, Any]) -> str:
+def digest_all(one: Any, modules: Iterable[str], changes: Any) -> str:
     """Return a digest of all that an object holds, and of the files that its classes are from.
 
-    Raises Unkeyable where something in it has no content. `module` is where it was made, `changes`
-    what else its making has changed.
+    Raises Unkeyable where something in it has no content. `modules` are where it was made and what
+    else had a part in it, `changes` what its making has changed beside.
     """
     walk = Walk()
     try:
@@ -26,7 +26,7 @@ def digest_all(one: Any, module: str, changes: dict[str, Any]) -> str:
         walk.visit_leniently(changes)
     except RecursionError:
         raise Unkeyable("it is nested too deeply") from None
-    return walk.digest.hexdigest() + digest_sources({module} | walk.modules)
+    return walk.digest.hexdigest() + digest_sources({*modules, *walk.modules})
 
 
 def digest_sources(names: Iterable[str]) -> str:

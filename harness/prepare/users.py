@@ -8,7 +8,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from bench.files import NAMED
 from harness.paths import is_there
+
+DIGITS = 24
+"""Of a digest that stands for what a file holds."""
 
 
 def is_users(module: str) -> bool:
@@ -41,6 +45,18 @@ def text_of(module: str) -> str:
         file = Path(str(sys.modules[module].__file__))
         _texts[module] = hashlib.sha256(file.read_bytes()).hexdigest()
     return _texts[module]
+
+
+def read_texts() -> dict[str, str]:
+    """Return what the text of the user's modules was when they were imported, by their files.
+
+    Not of files that are named themselves: a key holds them, or what they do.
+    """
+    return {
+        str(Path(str(sys.modules[name].__file__)).absolute()): text_of(name)[:DIGITS]
+        for name in [*sys.modules]
+        if name in sys.modules and is_users(name) and not name.startswith(NAMED)
+    }
 
 
 def remember_texts() -> None:
