@@ -51,6 +51,13 @@ def digest_content(*objects: Any) -> str:
     return walk.digest.hexdigest()
 
 
+def digest_leniently(*objects: Any) -> str:
+    """Return a digest of what objects hold, where what cannot be looked into counts as alike."""
+    walk = Walk(lenient=True)
+    walk.visit_all(objects)
+    return walk.digest.hexdigest()
+
+
 class Walk:
     """Feeds a digest with objects; what comes again is named by when it came first.
 

@@ -22,6 +22,8 @@ from harness.prepare.evict import mark_used
 
 SUBJECT = "subject.pt"
 """The file of a variant's folder that holds it; absent where it is built again."""
+STATE = "state.pt"
+"""The file of a variant's folder that holds what one learned that is built again."""
 MAPPED_FROM_BYTES = 100 * 2**20
 """Files as large as this are mapped: the processes that load a variant share its weights."""
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench.cache import code_version
 from bench.errors import Refusal
@@ -28,11 +29,12 @@ from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.prepare.build import Steps, apply_step, build_base, built, factory_module, imported
-from harness.prepare.content import Unkeyable
+from harness.prepare.content import Unkeyable, digest_leniently
 from harness.prepare.evict import MAKING, discard
 from harness.prepare.footprint import Footprint
 from harness.prepare.imports import brought
 from harness.prepare.kept import (
+    STATE,
     SUBJECT,
     is_kept,
     read_facts,
@@ -44,6 +46,7 @@ from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
+from harness.prepare.state import find_lost, save_state
 from harness.prepare.users import is_users, read_texts
 
 FORMAT = 7
@@ -69,7 +72,11 @@ def prepare_base(
         return train(found.subject, None if batch is None else way, device), found.data
 
     task = found.subject.task(model)
-    making = _Making(found.key, found.steps, task, begin=begin, way=way, changed=found.changed)
+    untrained = None if found.subject.lacks() else found.subject.module
+    making = _Making(
+        found.key, found.steps, task, begin=begin, way=way, changed=found.changed,
+        untrained=untrained,
+    )  # fmt: skip
     return _keep(making, make)
 
 
@@ -185,6 +192,8 @@ class _Making:
     way: list[float] = field(default_factory=list)
     changed: str = ""
     """What its function changed in the process beside the model, or nothing."""
+    untrained: nn.Module | None = None
+    """The module of a model before training, where it is trained."""
 
 
 def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str, Any]:
@@ -222,7 +231,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))
     try:
-        why = _save(subject, temporary, making.changed)
+        why = _save(subject, temporary, making.changed, making.untrained)
         if why:
             subject = subject.with_note(f"built again in each process: {why}")
         facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
@@ -238,10 +247,10 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     return facts
 
 
-def _save(subject: Subject, folder: Path, why: str) -> str:
+def _save(subject: Subject, folder: Path, why: str, untrained: nn.Module | None = None) -> str:
     """Write a subject for other processes; or, for a reason, its weights, and return the reason.
 
-    It is given, or is found when the subject cannot be written or read again.
+    It is given, or is found when the subject cannot be written or read again as it is.
     """
     # Cloned: a view of the training examples would bring all of them along.
     inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
@@ -249,26 +258,37 @@ def _save(subject: Subject, folder: Path, why: str) -> str:
     try:
         if not why:
             save_subject(alone, folder / SUBJECT)
-            torch.load(folder / SUBJECT, weights_only=False, mmap=True)
+            read = torch.load(folder / SUBJECT, weights_only=False, mmap=True)
+            if digest_leniently(read.module) != digest_leniently(alone.module):
+                why = "what is read again is not what was written"
     except OSError:
         raise
     except Exception as error:
         _raise_full_disk(error)
-        (folder / SUBJECT).unlink(missing_ok=True)
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if not why:
         return ""
+    (folder / SUBJECT).unlink(missing_ok=True)
+    return why + _save_weights(subject.module, folder / STATE, untrained)
+
+
+def _save_weights(module: nn.Module, path: Path, untrained: nn.Module | None) -> str:
+    """Write what a module has learned, if that is all; otherwise say that training is repeated.
+
+    That is done with the same seed.
+    """
     try:
-        state = {
-            "state": subject.module.state_dict(),
-            "buffers": dict(subject.module.named_buffers()),
-        }
-        with (folder / "state.pt").open("wb") as file:
-            torch.save(state, file)
-    except Exception as error:  # then training is repeated, with the same seed
+        save_state(module, path)
+        lost = find_lost(module, untrained, path) if untrained is not None else ""
+    except Exception as error:
         _raise_full_disk(error)
-        (folder / "state.pt").unlink(missing_ok=True)
-    return why
+        lost = f"what it learns ({type(error).__name__})"
+    if not lost:
+        return ""
+    path.unlink(missing_ok=True)
+    if untrained is None:
+        return ""
+    return f"; trained again in each, as {lost} cannot be kept: register it as a buffer"
 
 
 def _raise_full_disk(error: BaseException | None) -> None:

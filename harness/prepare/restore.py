@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bench.subject import Subject
 from bench.training import train
 from harness.prepare.build import Steps, apply_step, build_base, built
-from harness.prepare.kept import SUBJECT, load_dataset, mapped_bytes, read_facts, variant_folder
+from harness.prepare.kept import (
+    STATE,
+    SUBJECT,
+    load_dataset,
+    mapped_bytes,
+    read_facts,
+    variant_folder,
+)
 from harness.prepare.seeding import seed_everything
+from harness.prepare.state import restore_state
 
 _restored: dict[str, Subject] = {}
 """Variants that were built again in this process, with the weights they had."""
@@ -50,8 +56,8 @@ def _rebuild(facts: dict[str, Any]) -> Subject:
     variant = facts["variant"]
     if variant not in _restored:
         steps, subject = _remake(facts)
-        if (variant_folder(variant) / "state.pt").is_file():
-            _restore_state(subject.module, variant_folder(variant) / "state.pt")
+        if (variant_folder(variant) / STATE).is_file():
+            restore_state(subject.module, variant_folder(variant) / STATE)
         elif facts["trained"] and not steps.base:
             seed_everything(steps.seed, "train")
             subject = train(subject, device=steps.device)
@@ -64,16 +70,3 @@ def _remake(facts: dict[str, Any]) -> tuple[Steps, Subject]:
     if steps.base and steps not in built:
         built[steps] = apply_step(load_subject(steps.base, with_data=True), steps)
     return steps, build_base(steps)
-
-
-def _restore_state(module: nn.Module, path: Path) -> None:
-    """Give a module the parameters and buffers that were kept, whatever shape those had."""
-    kept = torch.load(path, weights_only=False, mmap=True)
-    if isinstance(module, torch.jit.ScriptModule):
-        module.load_state_dict(kept["state"])
-        return
-    for name, buffer in kept["buffers"].items():
-        owner, _, leaf = name.rpartition(".")
-        module.get_submodule(owner)._buffers[leaf] = buffer
-    parameters = {name: one for name, one in kept["state"].items() if name not in kept["buffers"]}
-    module.load_state_dict(parameters, strict=False)

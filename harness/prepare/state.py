@@ -1,0 +1,90 @@
+"""State: what a module has learned, kept for where it is built again by its steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.prepare.content import digest_leniently
+
+OWN = vars(nn.Module()).keys() - {"training"}
+"""Attributes in which PyTorch has a module's parts."""
+DATA = (type(None), bool, int, float, complex, str, bytes, Tensor, np.ndarray, np.generic)
+MOST_TOLD = 3
+
+
+def save_state(module: nn.Module, path: Path) -> None:
+    """Write a module's parameters and buffers, and its attributes that are nothing but data."""
+    state = {
+        "state": module.state_dict(),
+        "buffers": dict(module.named_buffers(remove_duplicate=False)),
+        "attributes": {name: _read_attributes(part) for name, part in module.named_modules()},
+    }
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
+def restore_state(module: nn.Module, path: Path) -> None:
+    """Give a module what was kept, whatever shape its buffers had."""
+    kept = torch.load(path, weights_only=False, mmap=True)
+    if isinstance(module, torch.jit.ScriptModule):
+        module.load_state_dict(kept["state"])
+        return
+    for name, buffer in kept["buffers"].items():
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner)._buffers[leaf] = buffer
+    parameters = {name: one for name, one in kept["state"].items() if name not in kept["buffers"]}
+    module.load_state_dict(parameters, strict=False)
+    for name, attributes in kept["attributes"].items():
+        held = vars(module.get_submodule(name))
+        for key, value in attributes.items():
+            if key not in held or digest_leniently(held[key]) != digest_leniently(value):
+                held[key] = value
+
+
+def find_lost(made: nn.Module, untrained: nn.Module, path: Path) -> str:
+    """Return what an untrained module would lack with what was kept of a trained one, or nothing.
+
+    Tried out on a copy. Other objects than data are not kept: they may be another's too.
+    """
+    rebuilt = copy.deepcopy(untrained)
+    try:
+        restore_state(rebuilt, path)
+    except Exception as error:
+        return " ".join(f"its weights ({type(error).__name__}: {error}".split())[:200] + ")"
+    rebuilt.train(getattr(made, "training", False))
+    if digest_leniently(rebuilt) == digest_leniently(made):
+        return ""
+    return ", ".join([*_differing(rebuilt, made)][:MOST_TOLD]) or "all that it learns"
+
+
+def _differing(rebuilt: nn.Module, made: nn.Module) -> Iterator[str]:
+    """The attributes in which two modules differ, by name."""
+    parts = dict(rebuilt.named_modules())
+    for path, part in made.named_modules():
+        other = vars(parts.get(path, nn.Module()))
+        for name, value in vars(part).items():
+            if name not in OWN and digest_leniently(other.get(name)) != digest_leniently(value):
+                yield f"{path}.{name}".lstrip(".")
+
+
+def _read_attributes(part: nn.Module) -> dict[str, Any]:
+    if isinstance(part, torch.jit.ScriptModule):
+        return {}
+    return {
+        name: value for name, value in vars(part).items() if name not in OWN and _is_data(value)
+    }
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, dict):
+        return type(value) is dict and all(map(_is_data, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set):
+        return type(value) in (list, tuple, set) and all(map(_is_data, value))
+    return type(value) in DATA or isinstance(value, np.generic)
