@@ -29,7 +29,7 @@ from bench.training import train, updates_per_epoch
 from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.prepare.build import Steps, apply_step, build_base, built, factory_module, imported
-from harness.prepare.content import Unkeyable, digest_leniently
+from harness.prepare.content import Unkeyable
 from harness.prepare.evict import MAKING, discard
 from harness.prepare.footprint import Footprint
 from harness.prepare.imports import brought
@@ -46,7 +46,7 @@ from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
-from harness.prepare.state import find_lost, save_state
+from harness.prepare.state import find_differences, find_lost, save_state
 from harness.prepare.users import is_users, read_texts
 
 FORMAT = 7
@@ -259,8 +259,8 @@ def _save(subject: Subject, folder: Path, why: str, untrained: nn.Module | None 
         if not why:
             save_subject(alone, folder / SUBJECT)
             read = torch.load(folder / SUBJECT, weights_only=False, mmap=True)
-            if digest_leniently(read.module) != digest_leniently(alone.module):
-                why = "what is read again is not what was written"
+            lost = [*find_differences(alone.module, read.module)]
+            why = f"{lost[0]} is another when it is read again" if lost else ""
     except OSError:
         raise
     except Exception as error:

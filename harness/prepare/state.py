@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.prepare.content import digest_leniently
+from harness.prepare.users import is_users
 
 OWN = vars(nn.Module()).keys() - {"training"}
 """Attributes in which PyTorch has a module's parts."""
@@ -59,19 +61,35 @@ def find_lost(made: nn.Module, untrained: nn.Module, path: Path) -> str:
     except Exception as error:
         return " ".join(f"its weights ({type(error).__name__}: {error}".split())[:200] + ")"
     rebuilt.train(getattr(made, "training", False))
-    if digest_leniently(rebuilt) == digest_leniently(made):
-        return ""
-    return ", ".join([*_differing(rebuilt, made)][:MOST_TOLD]) or "all that it learns"
+    return ", ".join([*find_differences(made, rebuilt)][:MOST_TOLD])
 
 
-def _differing(rebuilt: nn.Module, made: nn.Module) -> Iterator[str]:
-    """The attributes in which two modules differ, by name."""
-    parts = dict(rebuilt.named_modules())
-    for path, part in made.named_modules():
-        other = vars(parts.get(path, nn.Module()))
-        for name, value in vars(part).items():
-            if name not in OWN and digest_leniently(other.get(name)) != digest_leniently(value):
-                yield f"{path}.{name}".lstrip(".")
+def find_differences(one: nn.Module, other: nn.Module) -> Iterator[str]:
+    """Yield the names of what two modules hold that is not alike.
+
+    Objects of an installed library are left out: it restores them, with marks of its own.
+    """
+    others = dict(other.named_modules())
+    for path, part in one.named_modules():
+        held, found = _read_parts(part), _read_parts(others[path]) if path in others else {}
+        for name, value in held.items():
+            if name not in found or digest_leniently(value) != digest_leniently(found[name]):
+                yield f"{path}.{name}".strip(".")
+
+
+def _read_parts(part: nn.Module) -> dict[str, Any]:
+    """What a module holds apart from the modules in it, by name."""
+    if isinstance(part, torch.jit.ScriptModule):
+        return {"the script": part}
+    own = {name: value for name, value in vars(part).items()
+           if name not in OWN and not _is_a_librarys(value)}  # fmt: skip
+    return {**part._parameters, **part._buffers, **own}
+
+
+def _is_a_librarys(value: Any) -> bool:
+    module = type(value).__module__
+    standard = module.partition(".")[0] in sys.stdlib_module_names
+    return not (_is_data(value) or standard or is_users(module))
 
 
 def _read_attributes(part: nn.Module) -> dict[str, Any]:
