@@ -263,7 +263,7 @@ CHANGES = {
     "an object that is held": "Repeat(Config(VALUE))",
     "a buffer that is not saved": "Repeat(None, buffer=VALUE)",
     "an enclosed variable": "Repeat(lambda: VALUE)",
-    "a class attribute": "Repeat('class')",
+    "a class attribute": "Repeat('class', of_all=VALUE)",
     "a global instance": "Repeat('instance')",
     "a default argument": "Repeat('default')",
     "a neighbour that is imported late": "Repeat('late')",
@@ -290,8 +290,10 @@ def by_default(times=VALUE):
     return times
 
 class Repeat(nn.Module):
-    def __init__(self, times, buffer=0):
+    def __init__(self, times, buffer=0, of_all=None):
         super().__init__()
+        if of_all:
+            Repeat.times_of_all = of_all
         self.same, self.layer = nn.Linear(64, 64, bias=False), nn.Linear(64, 10)
         self.same.requires_grad_(False).weight.copy_(torch.eye(64))
         self.times = times
@@ -325,7 +327,6 @@ class Repeat(nn.Module):
         return self.layer(x) * (-1) ** times
 
 def net():
-    Repeat.times_of_all = VALUE
     examples = load_dataset("digits")
     return Subject({made}, (examples.train.inputs[:4],), examples, Recipe(epochs=5))
 def inputs():
