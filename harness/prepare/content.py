@@ -233,7 +233,7 @@ class Walk:
         """A TorchScript module or function: what it does and what it would save."""
         try:
             self.say(*read_script(script))
-        except RuntimeError as error:
+        except Exception as error:
             why = str(error).strip().partition("\n")[0]
             raise Unkeyable(f"{type(script).__name__} cannot be saved: {why}") from None
 

@@ -24,7 +24,7 @@ BY_GRAPHS = (".py", ".debug_pkl", "serialization_id")
 def read_script(script: Any) -> Iterator[str | bytes]:
     """Yield what stands for a script: the same in each process, another for any other script.
 
-    Raises RuntimeError where TorchScript cannot save it.
+    Raises whatever TorchScript does where it cannot save it.
     """
     yield from _read_graphs(script)
     file = io.BytesIO()
