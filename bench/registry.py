@@ -12,6 +12,7 @@ import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from types import UnionType
 from typing import (
@@ -177,6 +178,13 @@ def load_built_ins() -> None:
     """Import this package's own models, techniques and data sets."""
     for name in BUILT_IN:
         importlib.import_module(name)
+
+
+@cache
+def list_installed() -> tuple[str, ...]:
+    """Return the names of the plugins that installed packages bring."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return tuple(sorted(point.name for point in points))
 
 
 def load_plugins(files: Iterable[str] = ()) -> None:

@@ -42,14 +42,24 @@ servers, or his model would be another in each."""
 
 @dataclass(frozen=True)
 class Imports:
-    """The user's files that a worker has imported, and the folders it finds their neighbours in."""
+    """The user's files that a worker has imported, and the folders it finds their neighbours in.
+
+    installed: the plugins of packages, which it has imported as well.
+    """
 
     folders: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    installed: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.plugins or self.files)
+        return bool(self.plugins or self.files or self.installed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a worker is asked to import: it finds by itself what is installed."""
+        told = asdict(self)
+        del told["installed"]
+        return told
 
 
 NOTHING = Imports()
@@ -117,7 +127,7 @@ class Server:
         """Return a fork that has imported files and serves in its turn."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.ask(b"template" + json.dumps(asdict(imports)).encode(), theirs.fileno())
+            self.ask(b"template" + json.dumps(imports.to_json()).encode(), theirs.fileno())
         return Server(ours, self._log, self._ending)
 
     def exit_code(self, pid: int) -> int | None:
@@ -246,7 +256,7 @@ class Launcher:
         while self._ending:  # while it was forked they ended; it has loaded nothing yet
             self._ending.pop().wait_for_end()
         if template is None:
-            worker.call("bring_in", START_TIMEOUT_S, **asdict(imports))
+            worker.call("bring_in", START_TIMEOUT_S, **imports.to_json())
         return worker
 
     def _find_template(self, imports: Imports) -> Server | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.spec import find_files, split_pipeline
 from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE, TRAINING, Cell, Grid, is_pattern
@@ -203,7 +204,7 @@ def _with_place(message: str, where: str, place: str) -> str:
 
 
 def imports_of(grid: Grid, cell: Cell) -> Imports:
-    """Return what is imported in a cell's workers: plugins, and the files that its names are in.
+    """Return what is imported in a cell's workers: plugins, and files that its names are in.
 
     No other model's file: what that sets or patches when it is imported is not this cell's.
     """
@@ -212,7 +213,8 @@ def imports_of(grid: Grid, cell: Cell) -> Imports:
     plugins = grid.grid.plugins
     parents = (str(read_path(file).resolve().parent) for file in (*files, *plugins))
     folders = dict.fromkeys((*parents, str(Path.cwd())))
-    return Imports(tuple(folders), plugins, tuple(dict.fromkeys(files)))
+    installed = registry.list_installed()
+    return Imports(tuple(folders), plugins, tuple(dict.fromkeys(files)), installed)
 
 
 def has_built_ins(grid: Grid) -> bool:

@@ -1,8 +1,10 @@
 """The command as a person or a nightly job calls it."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -231,3 +233,25 @@ def test_a_mistake_nobody_can_be_told_of_has_its_exit_code(tmp_path: Path) -> No
         running = start_command(tmp_path, "run", "--bogus", stderr=full)
     running.communicate(timeout=60)
     assert running.returncode == 2
+
+
+def test_a_technique_that_an_installed_package_brings_runs_on_a_model_of_ours(
+    tmp_path: Path, command: Command
+) -> None:
+    """No file is named anywhere: workers have to find by themselves what is installed."""
+    site = tmp_path / "site"
+    info = site / "their_package-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[paretogrid.plugins]\ntheirs = their_package\n")
+    (site / "their_package.py").write_text(
+        "from bench import technique\n@technique('theirs')\n"
+        "def theirs(subject):\n    return subject.with_note('by theirs')\n"
+    )
+    known = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    done = command("run", "--model", "linear-classifier", "--technique", "theirs", *QUICK, env=known)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (tmp_path / "results").iterdir()
+    cells = pd.read_parquet(run / "cells.parquet").set_index("technique")
+    assert cells["status"].to_dict() == {"baseline": "measured", "theirs": "measured"}
+    assert cells.loc["theirs", "notes"].tolist() == ["by theirs"]
