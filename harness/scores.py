@@ -17,9 +17,11 @@ ENDS = 3.38e38, 3.41e38
 """Between these are the largest numbers of bfloat16 and float32."""
 HALF_END = 65504.0
 """The largest number of float16."""
-LEAST_MASK, FURTHER = 1e4, 1e3
-"""The least number, where it occurs more than once, is a mask below minus this, if it is so many
-times as large as any other: -10,000 and -1e9 are common, too."""
+LEAST_MASK, FURTHER = 9.9e3, 1e3
+"""The least number, where it occurs more than once, may be a mask below minus this, if it is so
+many times as large as any other."""
+WRITTEN = [10.0**power for power in range(4, 31)]
+"""What masks are written as, with a minus: -1e9, say."""
 
 
 def wilson_interval(successes: float, trials: float) -> Estimate:
@@ -146,8 +148,8 @@ def mark_masked(numbers: ArrayLike) -> Floats:
     """Return numbers with those that stand for "not allowed" as infinities.
 
     They are those beyond ±MASKED that occur more than once, as a mask does and a number hardly; the
-    least number, where it occurs more than once and is far beyond all others; and those at the end
-    of a type's range.
+    least number, where it occurs more than once, is far beyond all others, and a power of ten; and
+    those at the end of a type's range.
     """
     values = np.asarray(numbers, np.float64)
     if not values.size:
@@ -158,9 +160,17 @@ def mark_masked(numbers: ArrayLike) -> Floats:
         return values
     far = (sizes > MASKED) | (sizes == HALF_END)
     if largest > FURTHER * float(sizes[sizes < largest].max(initial=0.0)) > 0:
-        far |= values == -largest
+        far |= (values == -largest) & _is_written(largest)
     kinds, places, counts = np.unique(values[far], return_inverse=True, return_counts=True)
     ends = np.abs(kinds)
     mask = (counts > 1) | ((ends > ENDS[0]) & (ends < ENDS[1])) | (ends == HALF_END)
     far[far] = mask[places.reshape(-1)]
     return np.where(far, np.copysign(np.inf, values), values)
+
+
+def _is_written(number: float) -> bool:
+    """Tell whether a number is a power of ten, in any type that models run in."""
+    single = np.array(WRITTEN, np.float32)
+    bits = single.view(np.uint32)
+    brain = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+    return number in {*WRITTEN, *single.tolist(), *brain.tolist()}

@@ -249,7 +249,9 @@ def test_a_technique_that_an_installed_package_brings_runs_on_a_model_of_ours(
         "def theirs(subject):\n    return subject.with_note('by theirs')\n"
     )
     known = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
-    done = command("run", "--model", "linear-classifier", "--technique", "theirs", *QUICK, env=known)
+    done = command(
+        "run", "--model", "linear-classifier", "--technique", "theirs", *QUICK, env=known
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (tmp_path / "results").iterdir()
     cells = pd.read_parquet(run / "cells.parquet").set_index("technique")

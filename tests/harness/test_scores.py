@@ -178,13 +178,14 @@ def test_masks_of_any_type_stand_for_the_same(
     assert relative_fidelity(open_, wanted) == relative_fidelity(found, open_) == 0
 
 
-@pytest.mark.parametrize("mask", [-1e4, -1e8, -1e9])
+@pytest.mark.parametrize("mask", [-1e4, -1e8, -1e9, -998244352.0, -9984.0])
 def test_the_least_of_all_scores_is_a_mask_where_it_is_far_beyond_and_often(mask: float) -> None:
     """Beside such a mask the others would not count in any norm."""
     wanted = np.array([3.0, 4.0, mask, mask])
     assert relative_fidelity([3.5, 4.0, mask, mask], wanted) == pytest.approx(1 - 0.5 / 5)
     few, other = [3.0, mask], [mask / 500, mask, mask]
-    for numbers in (few, other, [-2 * mask, mask, mask], [3.0, -mask, -mask]):
+    odd = [3.0, 1.01 * mask, 1.01 * mask]
+    for numbers in (few, other, odd, [-2 * mask, mask, mask], [3.0, -mask, -mask]):
         assert np.isfinite(mark_masked(numbers)).all(), "no mask"
 
 

@@ -84,7 +84,7 @@ def test_whatever_a_module_learns_is_there_when_it_is_restored(
     (tmp_path / "net.py").write_text(text)
     model = f"{tmp_path}/net.py:net"
     facts = prepare_base(model, [], 0, "a test")
-    assert facts["rebuilt"] == (layer == "built again")
+    assert facts["rebuilt"] == (layer == "built again"), facts["notes"]
     build.built.clear()
     found = copy.deepcopy(load_subject(facts["variant"]).module)  # as training does: hooks differ
     build.built.clear()
