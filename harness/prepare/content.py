@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import random
 import re
 import types
 import weakref
@@ -34,6 +35,14 @@ PLAIN = (type(None), range, PurePath, type(Ellipsis), type(NotImplemented), torc
 BY_NAME = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType,
            types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
            np.ufunc)  # fmt: skip
+
+
+COMMON = {
+    id(one): name
+    for name, one in (("Python's", random._inst), ("NumPy's", np.random.mtrand._rand),
+                      ("PyTorch's", torch.default_generator))
+}  # fmt: skip
+"""The generators that all share: seeded before anything is made, and the seed is in the key."""
 
 
 class Unkeyable(Exception):  # an answer, not an error
@@ -85,6 +94,8 @@ class Walk:
         self.modules.add(type(one).__module__)
         if type(one) in EXACT or isinstance(one, PLAIN):
             self.say("plain", type(one).__qualname__, _bits(one))
+        elif id(one) in COMMON:
+            self.say("generator", COMMON[id(one)])
         elif isinstance(one, re.Pattern):  # not written out: that is cut after 200 characters
             self.say("pattern", one.flags)
             self.visit(one.pattern)

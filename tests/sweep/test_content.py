@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 
 from harness.prepare.content import digest_content
@@ -154,3 +156,19 @@ def test_another_version_of_a_library_that_tells_none_itself_is_another(
 
     assert digest("1.0") == digest("1.0") != digest("2.0")
     assert digest_sources(["torch"]) == digest_sources(["torch"])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: random._inst, lambda: np.random.mtrand._rand, lambda: torch.default_generator,
+             lambda: student_t, lambda: [student_t, random.choice]],
+)  # fmt: skip
+def test_the_state_of_generators_that_all_share_is_no_content(make: Callable[[], Any]) -> None:
+    """A distribution of SciPy's holds NumPy's: a file with one would change in each call."""
+    before = digest_content(make())
+    for draw in (random.random, np.random.random, lambda: torch.rand(1)):
+        draw()
+    assert digest_content(make()) == before
+    own = np.random.RandomState(0)
+    first = digest_content(own)
+    own.random()
+    assert digest_content(own) != first, "one of the user's own is"
