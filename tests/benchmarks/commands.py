@@ -18,7 +18,8 @@ def run_grid(folder: Path, grid: str, code: Path | None = None) -> Run:
     """
     (folder / "grid.toml").write_text(grid)
     start = ["-m", "paretogrid"] if code is None else ["-P", "-c", THEIR_COMMAND]
-    command = [sys.executable, *start, "run", "grid.toml", "--no-report"]
+    # An old command writes its report in any case.
+    command = [sys.executable, *start, "run", "grid.toml", *(["--no-report"] if not code else [])]
     env = os.environ | ({} if code is None else {"PYTHONPATH": find_path(code)})
     subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
     (made,) = (folder / "results").iterdir()
