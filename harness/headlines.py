@@ -36,15 +36,7 @@ class TimedRounds:
         names, numbers, logs = tabulate(self.medians)
         turns = np.array([self.sessions[number] for number in numbers], dtype=np.int64)
         parts = take_apart(logs) if names else (np.empty((0, 0)), np.empty(0))
-        return SplitSessions(names, *parts, turns)
-
-    @cached_property
-    def slowness(self) -> dict[int, float]:
-        """How slow all cells were in each round, beside the level that headlines are told at."""
-        level, _ = self.split.level()
-        _, numbers, _ = tabulate(self.medians)
-        factors = np.exp(self.split.shared - level) if len(level) else np.empty(0)
-        return dict(zip(numbers, factors.tolist(), strict=True))
+        return SplitSessions(names, *parts, turns, numbers)
 
 
 def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
@@ -72,13 +64,21 @@ def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
 class SplitSessions:
     """A heat's rounds as logarithms, split: what is each cell's own (cells × rounds), and shared.
 
-    turns: the session of each round.
+    turns: the session of each round, and `numbers` that of the round.
     """
 
     names: list[str]
     own: Floats
     shared: Floats
     turns: NDArray[np.int64]
+    numbers: list[int]
+
+    @cached_property
+    def slowness(self) -> dict[int, float]:
+        """How slow all cells were in each round, beside the level that headlines are told at."""
+        level, _ = self.level()
+        factors = np.exp(self.shared - level) if len(level) else np.empty(0)
+        return dict(zip(self.numbers, factors.tolist(), strict=True))
 
     @cached_property
     def middles(self) -> dict[str, dict[int, float]]:

@@ -35,8 +35,6 @@ PLAIN = (type(None), range, PurePath, type(Ellipsis), type(NotImplemented), torc
 BY_NAME = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType,
            types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
            np.ufunc)  # fmt: skip
-
-
 COMMON = {
     id(one): name
     for name, one in (("Python's", random._inst), ("NumPy's", np.random.mtrand._rand),

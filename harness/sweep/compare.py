@@ -13,7 +13,7 @@ from harness.known import WITHIN, Known
 from harness.repeats import Comparison, compare_sessions
 from harness.rounds import ONE_PROCESS, choose_rounds, find_process_spread
 from harness.stats import Floats
-from harness.sweep.heat import Member
+from harness.sweep.heat import Member, find_rounds_sessions
 
 
 def tabulate_rounds(members: Sequence[Member], likeness: Floats) -> TimedRounds:
@@ -25,11 +25,6 @@ def tabulate_rounds(members: Sequence[Member], likeness: Floats) -> TimedRounds:
         process_spread(members),
         likeness,
     )
-
-
-def find_rounds_sessions(members: Sequence[Member]) -> dict[int, int]:
-    """Return the session of each round of a heat."""
-    return {n: one.session for member in members for n, one in member.rounds().items()}
 
 
 def process_spread(members: Sequence[Member]) -> float:

@@ -215,7 +215,7 @@ def with_level(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     """Return the record with a seat's latency at its heat's level, and what follows from it."""
     assert seat.member is not None
     latency, within = (found[seat.member.name] for found in (timed.latencies, timed.within))
-    record = with_latency(record, seat.member, latency, timed.slowness)
+    record = with_latency(record, seat.member, latency, timed.rounds.split.slowness)
     if timed.control.problem is None and timed.control.blocks:
         record = record.measured(control_latency_s=timed.latencies[timed.control.name])
     if isfinite(timed.machine_speed):
@@ -247,16 +247,22 @@ def with_likeness(record: Record, seats: Sequence[Seat], seat: Seat) -> Record:
 
     Unknown where that was not timed.
     """
-    baseline = find_baseline(seats, seat.cell)
-    if baseline is None or baseline.member is None or not baseline.member.blocks:
+    baseline = _find_timed_baseline(seats, seat)
+    if baseline is None:
         return record
     return record.under(reference_likeness=compare_work(seat.work, baseline.work))
 
 
+def _find_timed_baseline(seats: Sequence[Seat], seat: Seat) -> Seat | None:
+    baseline = find_baseline(seats, seat.cell)
+    timed = baseline is not None and baseline.member is not None and baseline.member.blocks
+    return baseline if timed else None
+
+
 def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
-    baseline = find_baseline(timed.seats, seat.cell)
-    if baseline is None or baseline.member is None or not baseline.member.blocks:
+    baseline = _find_timed_baseline(timed.seats, seat)
+    if baseline is None:
         return record
     record = with_likeness(record, timed.seats, seat)
     if baseline is seat:

@@ -159,8 +159,13 @@ def never() -> Samples:
 
 def latencies(members: Sequence[Member]) -> dict[str, Estimate]:
     """Return the time of each member that was timed, at the level of the heat's sessions."""
-    sessions = {n: block.session for member in members for n, block in member.rounds().items()}
-    return find_latencies({member.name: member.medians() for member in members}, sessions)
+    medians = {member.name: member.medians() for member in members}
+    return find_latencies(medians, find_rounds_sessions(members))
+
+
+def find_rounds_sessions(members: Sequence[Member]) -> dict[int, int]:
+    """Return the session of each round of a heat."""
+    return {n: one.session for member in members for n, one in member.rounds().items()}
 
 
 def run_heat(

@@ -77,7 +77,9 @@ def doubt_answers(answers: Answers, baseline: Answers) -> list[str]:
         if not alike:
             found.append(f"the outputs are {outputs.size} numbers, and the baseline's "
                          f"{wanted.size}: there is no fidelity")  # fmt: skip
-        told = "is 0" if scores.relative_fidelity(outputs, wanted) == 0 else "is not known"
+        told = ""
+        if alike and (alone.any() or missed.any()):
+            told = "is 0" if scores.relative_fidelity(outputs, wanted) == 0 else "is not known"
         if alone.any() and alike:
             found.append(f"{_share(alone)} of the outputs are NaN or infinite where the baseline's "
                          f"are not, or are another: fidelity {told}")  # fmt: skip

@@ -123,11 +123,6 @@ class TimedHeat:
         return compare(*pair, self.process_spread, known, self.rounds.split.middles)
 
     @cached_property
-    def slowness(self) -> dict[int, float]:
-        """How slow all members were in each round, beside the level that latencies are told at."""
-        return self.rounds.slowness
-
-    @cached_property
     def process_spread(self) -> float:
         """How far processes with the same work were apart, relatively."""
         return self.rounds.spread

@@ -24,8 +24,7 @@ from harness.grid import BASELINE, Cell
 from harness.measure.disturbance import Disturbance
 from harness.record import METRICS, Record
 from harness.sweep.between import name_company, note_between, read_between
-from harness.sweep.compare import find_rounds_sessions
-from harness.sweep.heat import CONTROL, Member, TimedBlock, never
+from harness.sweep.heat import CONTROL, Member, TimedBlock, find_rounds_sessions, never
 from harness.sweep.look import GROWTH, look_at
 from harness.sweep.seat import Seat, TimedHeat
 
