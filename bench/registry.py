@@ -183,13 +183,17 @@ def load_built_ins() -> None:
 @cache
 def list_installed() -> tuple[str, ...]:
     """Return the names of the plugins that installed packages bring."""
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return tuple(sorted(point.name for point in points))
+    return tuple(sorted(point.name for point in find_installed()))
+
+
+def find_installed() -> importlib.metadata.EntryPoints:
+    """Return the entry points by which installed packages bring plugins."""
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
 
 
 def load_plugins(files: Iterable[str] = ()) -> None:
     """Import the plugins of installed packages, then the given files."""
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for point in find_installed():
         try:
             point.load()
         except Exception as error:

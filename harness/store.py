@@ -19,10 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyarrow import compute
 
-from bench.conventions import IGNORED
 from harness.durable import remove_leftovers, write_durably
 from harness.errors import UserError
 from harness.grid import BASELINE
@@ -46,17 +44,6 @@ CONTROL_PREFIX = "control-"
 def control_id(heat: str) -> str:
     """Return what the control's samples of a heat are kept under, in place of a cell's id."""
     return f"{CONTROL_PREFIX}{hashlib.sha256(heat.encode()).hexdigest()[:12]}"
-
-
-def read_right(run: Run) -> dict[str, NDArray[np.bool_]]:
-    """Return whether each test example that is judged was answered right, by cell; answers kept."""
-    table = run.read("examples").to_pandas()
-    table = table[table["label"] != IGNORED].sort_values(["cell_id", "example"], kind="stable")
-    right = (table["label"] == table["predicted"]).to_numpy(bool)
-    names = table["cell_id"].to_numpy()
-    starts = np.flatnonzero(table["cell_id"].ne(table["cell_id"].shift()).to_numpy())
-    parts = np.split(right, starts[1:]) if len(starts) else []
-    return dict(zip(names[starts], parts, strict=True))
 
 
 class Run:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from harness.decide.noise import BLOCK_COLUMNS, Noise
+from harness.examples import read_right
 from harness.rounds import CAUSES, choose_rounds
-from harness.store import Run, read_right
+from harness.store import Run
 
 
 def load_noise(run: Run) -> Noise:

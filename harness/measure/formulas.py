@@ -7,7 +7,7 @@ not known.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf, prod
 from typing import Any
 
@@ -15,30 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from bench.tasks import find_tensors
+from harness.measure import packed
 
 Formula = Callable[..., float]
 """Multiply-accumulates of a call: takes its output, then what it was given."""
 
-PACKED = (
-    "linear", "linear_relu", "linear_leaky_relu", "linear_tanh", "linear_dynamic",
-    "linear_relu_dynamic", "linear_dynamic_fp16", "linear_relu_dynamic_fp16",
-    "linear_with_input_q_dq_qweight_dq_output_fp32",
-    "linear_with_input_q_dq_qweight_dq_relu_output_fp32", "conv1d", "conv1d_relu", "conv1d_dynamic",
-    "conv2d", "conv2d_relu", "conv2d_add", "conv2d_add_relu", "conv2d_dynamic", "conv3d",
-    "conv3d_relu", "conv3d_dynamic",
-)  # fmt: skip
-"""Operators in `torch.ops.quantized` that multiply by packed weights."""
-PACKED_TRANSPOSED = tuple(
-    f"conv_transpose{axes}d{ending}" for axes in (1, 2, 3) for ending in ("", "_dynamic")
-)
-PACKED_CELLS = ("quantized_lstm_cell_dynamic", "quantized_gru_cell_dynamic",
-                "quantized_rnn_tanh_cell_dynamic", "quantized_rnn_relu_cell_dynamic")  # fmt: skip
-PACKED_TABLES = ("embedding_byte", "embedding_4bit")
-PACKED_BAGS = tuple(
-    f"embedding_bag_{width}{ending}"
-    for width in ("byte", "4bit", "2bit") for ending in ("", "_rowwise_offsets")
-)  # fmt: skip
 HARMLESS_TAGS = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.view_copy, torch.Tag.core}
 """PyTorch's own words for operators; the core set multiplies in nothing but what has a formula."""
 HARMLESS = re.compile(
@@ -127,58 +108,6 @@ def count_time_convolution(out: Tensor, _: Any, weight: Tensor, *__: Any) -> int
     return out.numel() * prod(weight.shape[:2])
 
 
-def count_packed(out: Tensor, *given: Any) -> int:
-    """Outputs · weights that make each of them; a packed weight tells its shape itself."""
-    packed: Any = next(value for value in given if isinstance(value, torch.ScriptObject))
-    shape: tuple[int, ...] = packed.unpack()[0].shape
-    return out.numel() * prod(shape[1:])
-
-
-def _find_packed(given: Sequence[Any]) -> list[tuple[int, ...]]:
-    """Return the shapes of packed weights."""
-    packed: list[Any] = [value for value in given if isinstance(value, torch.ScriptObject)]
-    return [tuple(one.unpack()[0].shape) for one in packed]
-
-
-def count_packed_transposed(_: Any, inputs: Tensor, *given: Any) -> int:
-    """Inputs · weights that each of them meets: a packed weight is (in, out / groups, kernel)."""
-    return inputs.numel() * prod(_find_packed(given)[0][1:])
-
-
-def count_packed_cell(_: Any, inputs: Tensor, *given: Any) -> int:
-    """Of one step of a recurrent layer: rows meet all weights of both packed matrices."""
-    return prod(inputs.shape[:-1]) * sum(map(prod, _find_packed(given)))
-
-
-def count_packed_recurrent(gates: int) -> Formula:
-    """Return the formula of recurrent layers with so many gates, whose weights are packed.
-
-    Rows meet all weights of each layer in each direction. Beside the weights stand the states,
-    before them, and after them biases, layers, dropout, training, and whether there is a way back.
-    """
-
-    def count(_: Any, rows: Tensor, *given: Any) -> int:
-        at = next(n for n, one in enumerate(given) if len(_find_cells(one)))
-        states, layers, directions = given[at - 1], given[at + 2], 1 + given[at + 5]
-        hidden = next(find_tensors(states)).shape[-1]
-        inputs = rows.shape[-1] + (layers - 1) * directions * hidden
-        weights = directions * gates * hidden * (inputs + layers * hidden)
-        rows_met: int = prod(rows.shape[:-1])
-        return rows_met * int(weights)
-
-    return count
-
-
-def _find_cells(value: Any) -> list[Any]:
-    several = value if isinstance(value, list | tuple) else ()
-    return [one for one in several if isinstance(one, torch.ScriptObject)]
-
-
-def count_nothing(*_: Any) -> int:
-    """Of rows that are looked up."""
-    return 0
-
-
 def count_attention(_: Any, query: Tensor, key: Tensor, value: Tensor, *__: Any) -> int:
     """Two products: of queries with keys, and of the weights with values."""
     return prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
@@ -205,12 +134,6 @@ def count_distances(out: Tensor, first: Tensor, *rest: Any) -> int:
     """Of every pair of rows: one for every column, unless its size is all that is taken of it."""
     powers = [power for power in rest if isinstance(power, float)]
     return 0 if powers and powers[0] in (0, 1, inf) else out.numel() * first.shape[-1]
-
-
-def count_packed_bag(out: Tensor, _: Any, indices: Tensor, *rest: Any) -> int:
-    """The same of rows that are packed."""
-    weights = rest[4] if len(rest) > 4 else None
-    return 0 if weights is None else indices.numel() * out.shape[-1]
 
 
 def count_bag(_: Any, table: Tensor, indices: Tensor, *rest: Any) -> int:
@@ -241,7 +164,8 @@ OWN: dict[str, Formula] = {
     "_cdist_forward": count_distances, "_pdist_forward": count_distances,
     "_euclidean_dist": count_distances, "_embedding_bag": count_bag,
     "_embedding_bag_forward_only": count_bag,
-    "quantized_lstm": count_packed_recurrent(4), "quantized_gru": count_packed_recurrent(3),
+    "quantized_lstm": packed.count_packed_recurrent(4),
+    "quantized_gru": packed.count_packed_recurrent(3),
 }  # fmt: skip
 """Operators of `torch.ops.aten` that multiply, with formulas of ours; the others are PyTorch's."""
 
@@ -249,16 +173,11 @@ OWN: dict[str, Formula] = {
 def find_formulas() -> dict[Any, Formula]:
     """Return the formula of every operator that is counted."""
     found: dict[Any, Formula] = {name: halve(flops) for name, flops in flop_registry.items()}
-    packed: dict[Formula, tuple[str, ...]] = {
-        count_packed: PACKED, count_packed_transposed: PACKED_TRANSPOSED,
-        count_packed_cell: PACKED_CELLS, count_packed_bag: PACKED_BAGS,
-        count_nothing: PACKED_TABLES,
-    }  # fmt: skip
     found |= {
         getattr(torch.ops.quantized, name): of_positions(count)
-        for count, names in packed.items() for name in names
+        for name, count in packed.FORMULAS.items()
         if hasattr(torch.ops.quantized, name)
-    }  # fmt: skip
+    }
     in_place = {f"{name}_": count for name, count in OWN.items()}
     own = (OWN | in_place).items()
     return found | {

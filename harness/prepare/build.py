@@ -14,7 +14,7 @@ from bench import registry
 from bench.errors import Refusal, SpecError
 from bench.subject import Subject, as_subject, evaluating
 from harness.prepare.seeding import seed_everything
-from harness.prepare.users import is_users
+from harness.prepare.users import find_imported
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def build_base(steps: Steps) -> Subject:
     if steps not in built:
         before = {*sys.modules}
         built[steps] = _build_base(steps)
-        new = [name for name in [*sys.modules] if name not in before]
-        imported[steps] = frozenset(filter(is_users, new))
+        imported[steps] = find_imported(before)
     return built[steps]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import random
 import re
 import types
 import weakref
@@ -26,6 +25,7 @@ from torch.nn.parameter import is_lazy
 from harness.measure.storages import find_parts
 from harness.prepare.scripts import read_script
 from harness.prepare.users import is_users
+from harness.prepare.values import COMMON, attributes, bits, bytes_of, name_of, quantization
 
 EXACT = (bool, int, float, complex, str, bytes)
 """Of these a class that is derived may hold more than the value."""
@@ -35,12 +35,6 @@ PLAIN = (type(None), range, PurePath, type(Ellipsis), type(NotImplemented), torc
 BY_NAME = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType,
            types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
            np.ufunc)  # fmt: skip
-COMMON = {
-    id(one): name
-    for name, one in (("Python's", random._inst), ("NumPy's", np.random.mtrand._rand),
-                      ("PyTorch's", torch.default_generator))
-}  # fmt: skip
-"""The generators that all share: seeded before anything is made, and the seed is in the key."""
 
 
 class Unkeyable(Exception):  # an answer, not an error
@@ -91,7 +85,7 @@ class Walk:
         """Feed an object and what it holds."""
         self.modules.add(type(one).__module__)
         if type(one) in EXACT or isinstance(one, PLAIN):
-            self.say("plain", type(one).__qualname__, _bits(one))
+            self.say("plain", type(one).__qualname__, bits(one))
         elif id(one) in COMMON:
             self.say("generator", COMMON[id(one)])
         elif isinstance(one, re.Pattern):  # not written out: that is cut after 200 characters
@@ -101,9 +95,9 @@ class Walk:
             self.say("number")
             self.feed_array(np.asarray(one))
         elif isinstance(one, tuple):
-            self.say("tuple", _name_of(type(one)), len(one))
+            self.say("tuple", name_of(type(one)), len(one))
             self.visit_all(one)
-            self.visit(_attributes(one))
+            self.visit(attributes(one))
         elif id(one) in self._seen:
             self.say("again", self._seen[id(one)])
         else:
@@ -128,7 +122,7 @@ class Walk:
 
     def feed_tensor(self, tensor: Tensor) -> None:
         """A tensor: what it is, how it lies, what is in it."""
-        self.say(_name_of(type(tensor)), tensor.dtype, tuple(tensor.shape), tensor.layout,
+        self.say(name_of(type(tensor)), tensor.dtype, tuple(tensor.shape), tensor.layout,
                  tensor.device.type, tensor.requires_grad)  # fmt: skip
         own = {name: value for name, value in vars(tensor).items() if not name.startswith("_")}
         self.visit(own)
@@ -139,10 +133,10 @@ class Walk:
         elif is_lazy(tensor) or tensor.is_meta:
             self.say("without values")
         elif tensor.is_quantized:
-            self.say(repr(tensor.qscheme()), repr(_quantization(tensor)))
-            self.say(_bytes_of(tensor.int_repr()))
+            self.say(repr(tensor.qscheme()), repr(quantization(tensor)))
+            self.say(bytes_of(tensor.int_repr()))
         elif tensor.layout is torch.strided:
-            self.say(tensor.stride(), _bytes_of(tensor))
+            self.say(tensor.stride(), bytes_of(tensor))
         else:
             self.visit_all(find_parts(tensor.detach()))
 
@@ -153,32 +147,32 @@ class Walk:
             self.visit_all(array.reshape(-1).tolist())
         else:
             self.say(np.ascontiguousarray(array).tobytes())
-        self.visit(_attributes(array))
+        self.visit(attributes(array))
 
     def feed_member(self, member: enum.Enum) -> None:
         """A member of an enumeration: its name, and whatever its value is."""
-        self.say(_name_of(type(member)), member.name)
+        self.say(name_of(type(member)), member.name)
         self.visit(member.value)
         self.visit({key: value for key, value in vars(member).items() if key[0] != "_"})
 
     def feed_mapping(self, mapping: dict[Any, Any]) -> None:
         """A dictionary in its order, which a module's layers are called in."""
-        self.say(_name_of(type(mapping)), len(mapping))
+        self.say(name_of(type(mapping)), len(mapping))
         for key, value in mapping.items():
             self.visit(key)
             self.visit(value)
-        self.visit(_attributes(mapping))
+        self.visit(attributes(mapping))
 
     def feed_list(self, items: list[Any]) -> None:
         """A list in its order."""
-        self.say(_name_of(type(items)), len(items))
+        self.say(name_of(type(items)), len(items))
         self.visit_all(items)
-        self.visit(_attributes(items))
+        self.visit(attributes(items))
 
     def feed_set(self, items: set[Any]) -> None:
         """A set, in no order."""
-        self.say(_name_of(type(items)), *sorted(digest_content(item) for item in items))
-        self.visit(_attributes(items))
+        self.say(name_of(type(items)), *sorted(digest_content(item) for item in items))
+        self.visit(attributes(items))
 
     def feed_function(self, function: types.FunctionType) -> None:
         """A function: its name, and of a user's own its code, defaults and what it encloses."""
@@ -212,7 +206,7 @@ class Walk:
 
     def feed_class(self, kind: type) -> None:
         """A class: its name; of the user's own also its bases, methods and attributes."""
-        self.say(_name_of(kind))
+        self.say(name_of(kind))
         self.modules.add(kind.__module__)
         if not is_users(kind.__module__):
             return
@@ -263,7 +257,7 @@ class Walk:
         try:
             parts = one.__reduce_ex__(4)
         except Exception as error:
-            raise Unkeyable(f"{_name_of(type(one))} does not tell what it holds: {error}") from None
+            raise Unkeyable(f"{name_of(type(one))} does not tell what it holds: {error}") from None
         self.visit_all([parts] if isinstance(parts, str) else map(_listed, parts))
 
 
@@ -299,32 +293,3 @@ FEEDERS: tuple[tuple[Any, Callable[[Walk, Any], None]], ...] = (
     (BY_NAME, lambda walk, one: walk.say(getattr(one, "__qualname__", "") or one.__name__)),
 )
 """How kinds of objects are fed, the first that fits."""
-
-
-def _name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _attributes(one: Any) -> dict[str, Any] | None:
-    """What an object of a class of the user's holds beside what its class is made for."""
-    return getattr(one, "__dict__", None) or None
-
-
-def _bits(one: Any) -> str:
-    """The value written out; numbers exactly."""
-    if isinstance(one, float):
-        return one.hex()
-    return repr(one)
-
-
-def _quantization(tensor: Tensor) -> tuple[Any, ...]:
-    if tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
-        scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
-        return (scales.tolist(), zeros.tolist(), tensor.q_per_channel_axis())
-    return (tensor.q_scale(), tensor.q_zero_point())
-
-
-def _bytes_of(tensor: Tensor) -> memoryview | bytes:
-    """A tensor's numbers in the order of its dimensions."""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return plain.view(torch.uint8).numpy().data if plain.numel() else b""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 
 from bench import registry
 from bench.files import load_file
 from harness.prepare.effects import find_effective
 from harness.prepare.environment import Variables
 from harness.prepare.seeding import seed_everything
-from harness.prepare.users import is_users, remember_texts
+from harness.prepare.users import find_imported, is_users, remember_texts
 
 
 @dataclass
@@ -43,8 +42,6 @@ def bring_in(folders: Sequence[str], plugins: Sequence[str], files: Sequence[str
         for file in files:
             load_file(file)
     remember_texts()
-    new = [name for name in [*sys.modules] if name not in before and is_users(name)]
-    installed = {point.module for point in metadata.entry_points(group=registry.ENTRY_POINTS)
-                 if not is_users(point.module)}  # fmt: skip
-    brought.modules = find_effective(new) | installed
+    installed = {one.module for one in registry.find_installed() if not is_users(one.module)}
+    brought.modules = find_effective(find_imported(before)) | installed
     brought.variables = variables.compare()

@@ -26,27 +26,18 @@ from bench.errors import Refusal
 from bench.spec import find_files
 from bench.subject import Subject
 from bench.training import train, updates_per_epoch
-from harness.measure.runtimes import like_strides
 from harness.measure.settings import read_global_settings
 from harness.prepare.build import Steps, apply_step, build_base, built, factory_module, imported
 from harness.prepare.content import Unkeyable
 from harness.prepare.evict import MAKING, discard
 from harness.prepare.footprint import Footprint
 from harness.prepare.imports import brought
-from harness.prepare.kept import (
-    STATE,
-    SUBJECT,
-    is_kept,
-    read_facts,
-    save_subject,
-    store_dataset,
-    variant_folder,
-)
+from harness.prepare.kept import is_kept, read_facts, store_dataset, variant_folder
 from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
+from harness.prepare.save import save_prepared
 from harness.prepare.seeding import seed_everything
 from harness.prepare.sources import digest_all, digest_sources
-from harness.prepare.state import find_differences, find_lost, save_state
 from harness.prepare.users import is_users, read_texts
 
 FORMAT = 7
@@ -231,7 +222,7 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))
     try:
-        why = _save(subject, temporary, making.changed, making.untrained)
+        why = save_prepared(subject, temporary, making.changed, making.untrained)
         if why:
             subject = subject.with_note(f"built again in each process: {why}")
         facts |= {"rebuilt": bool(why), "notes": list(subject.notes)}
@@ -245,61 +236,6 @@ def _keep(making: _Making, make: Callable[[], tuple[Subject, str]]) -> dict[str,
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return facts
-
-
-def _save(subject: Subject, folder: Path, why: str, untrained: nn.Module | None = None) -> str:
-    """Write a subject for other processes; or, for a reason, its weights, and return the reason.
-
-    It is given, or is found when the subject cannot be written or read again as it is.
-    """
-    # Cloned: a view of the training examples would bring all of them along.
-    inputs = tuple(like_strides(value.detach().clone(), value) for value in subject.inputs)
-    alone = dataclasses.replace(subject, data=None, inputs=inputs)
-    try:
-        if not why:
-            save_subject(alone, folder / SUBJECT)
-            read = torch.load(folder / SUBJECT, weights_only=False, mmap=True)
-            lost = [*find_differences(alone.module, read.module)]
-            why = f"{lost[0]} is another when it is read again" if lost else ""
-    except OSError:
-        raise
-    except Exception as error:
-        _raise_full_disk(error)
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    if not why:
-        return ""
-    (folder / SUBJECT).unlink(missing_ok=True)
-    return why + _save_weights(subject.module, folder / STATE, untrained)
-
-
-def _save_weights(module: nn.Module, path: Path, untrained: nn.Module | None) -> str:
-    """Write what a module has learned, if that is all; otherwise say that training is repeated.
-
-    That is done with the same seed.
-    """
-    try:
-        save_state(module, path)
-        lost = find_lost(module, untrained, path) if untrained is not None else ""
-    except Exception as error:
-        _raise_full_disk(error)
-        lost = f"what it learns ({type(error).__name__})"
-    if not lost:
-        return ""
-    path.unlink(missing_ok=True)
-    if untrained is None:
-        return ""
-    return f"; trained again in each, as {lost} cannot be kept: register it as a buffer"
-
-
-def _raise_full_disk(error: BaseException | None) -> None:
-    """Raise the OSError at the root of an error, if there is one.
-
-    PyTorch's writer covers it with a complaint of its own, as if the content were to blame.
-    """
-    while error is not None:
-        if isinstance(error, OSError):
-            raise error
-        error = error.__cause__ or error.__context__
 
 
 def digest(*parts: Any) -> str:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import sys
 import sysconfig
+from collections.abc import Collection
 from pathlib import Path
 
 from bench.files import NAMED
@@ -36,6 +37,11 @@ def is_users_file(file: str | None) -> bool:
     return not any(path.is_relative_to(root) for root in _own_and_standard())
 
 
+def find_imported(before: Collection[str]) -> frozenset[str]:
+    """Return the user's modules that are loaded, those left out that were `before`."""
+    return frozenset(name for name in [*sys.modules] if name not in before and is_users(name))
+
+
 _texts: dict[str, str] = {}
 
 
@@ -54,16 +60,15 @@ def read_texts() -> dict[str, str]:
     """
     return {
         str(Path(str(sys.modules[name].__file__)).absolute()): text_of(name)[:DIGITS]
-        for name in [*sys.modules]
-        if name in sys.modules and is_users(name) and not name.startswith(NAMED)
+        for name in find_imported(())
+        if not name.startswith(NAMED)
     }
 
 
 def remember_texts() -> None:
     """Note the text of every module of the user's that is loaded: files are edited meanwhile."""
-    for name in [*sys.modules]:
-        if name in sys.modules and is_users(name):
-            text_of(name)
+    for name in find_imported(()):
+        text_of(name)
 
 
 @functools.cache

@@ -17,15 +17,14 @@ from harness import stats
 from harness.errors import WorkerFailure, WorkerRefusal
 from harness.grid import Budget
 from harness.known import Between
-from harness.likeness import compare_work
 from harness.measure.roofline import Roofs, explain
 from harness.record import TIMED, Record
-from harness.repeats import pay_for_looks
 from harness.rounds import CAUSES
 from harness.sweep.disturbed import with_disturbance
 from harness.sweep.drift import with_drift
 from harness.sweep.heat import DECISION, Member
 from harness.sweep.judge import doubt_answers, find_right, judge_answers
+from harness.sweep.ratio import with_ratio
 from harness.sweep.seat import Seat, TimedHeat, find_baseline
 from harness.sweep.tables import examples_table
 
@@ -239,46 +238,6 @@ def with_sessions(record: Record, member: Member, between: Between) -> Record:
         run_spread=sqrt(between.work.shared),
         known_runs=between.work.runs,
         reference_share=between.work.at_reference,
-    )
-
-
-def with_likeness(record: Record, seats: Sequence[Seat], seat: Seat) -> Record:
-    """Return the record with how much of its work a seat has in common with its baseline.
-
-    Unknown where that was not timed.
-    """
-    baseline = _find_timed_baseline(seats, seat)
-    if baseline is None:
-        return record
-    return record.under(reference_likeness=compare_work(seat.work, baseline.work))
-
-
-def _find_timed_baseline(seats: Sequence[Seat], seat: Seat) -> Seat | None:
-    baseline = find_baseline(seats, seat.cell)
-    timed = baseline is not None and baseline.member is not None and baseline.member.blocks
-    return baseline if timed else None
-
-
-def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
-    """Return the record with the ratio of a seat's latency to its baseline's, if that was timed."""
-    baseline = _find_timed_baseline(timed.seats, seat)
-    if baseline is None:
-        return record
-    record = with_likeness(record, timed.seats, seat)
-    if baseline is seat:
-        record = record.measured(latency_ratio=stats.Estimate(1.0, 1.0, 1.0))
-        return record.under(latency_ratio_within_low=1.0, latency_ratio_within_high=1.0)
-    ratio = timed.compare(seat, baseline)
-    if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
-        return record
-    p_value = ratio.p_value
-    if seat.member is not None and DECISION in (
-        seat.member.stopped_by, record.conditions.get("stopped_by")
-    ):  # fmt: skip
-        p_value = pay_for_looks(p_value, len(seat.member.rounds()))
-    record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=p_value)
-    return record.under(
-        latency_ratio_within_low=ratio.within.low, latency_ratio_within_high=ratio.within.high
     )
 
 

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any, Self
@@ -20,6 +19,7 @@ from typing import IO, Any, Self
 from bench.cache import cache_folder
 from bench.errors import SpecError
 from harness.errors import UserError, WorkerFailure
+from harness.sweep.imports import NOTHING, Imports
 from harness.sweep.remote import Worker, last_line
 from harness.worker.channel import Channel
 
@@ -38,31 +38,6 @@ SERVER_ENVIRONMENT = {
 """What it adds to the user's: a thread that NumPy's BLAS, or pandas by way of Arrow's allocator,
 starts when it is imported would break in a fork; and a set of the user's has the same order in all
 servers, or his model would be another in each."""
-
-
-@dataclass(frozen=True)
-class Imports:
-    """The user's files that a worker has imported, and the folders it finds their neighbours in.
-
-    installed: the plugins of packages, which it has imported as well.
-    """
-
-    folders: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    installed: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.plugins or self.files or self.installed)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a worker is asked to import: it finds by itself what is installed."""
-        told = asdict(self)
-        del told["installed"]
-        return told
-
-
-NOTHING = Imports()
 
 
 class Server:

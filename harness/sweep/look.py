@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from harness.stats import LEAST_FOR_INTERVAL
 from harness.store import control_id
-from harness.sweep.conclude import with_likeness, with_sessions
+from harness.sweep.conclude import with_sessions
 from harness.sweep.heat import CONTROL, DECISION, INTERRUPTION, Member
+from harness.sweep.ratio import with_likeness
 from harness.sweep.seat import TimedHeat
 
 OPEN = "open"

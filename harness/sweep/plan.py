@@ -16,7 +16,8 @@ from harness.errors import UserError, WorkerFailure
 from harness.grid import BASELINE, TRAINING, Cell, Grid, is_pattern
 from harness.grid_file import check_exclusions
 from harness.paths import read_path
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 from harness.sweep.remote import Worker
 
 RESOLVE_TIMEOUT_S = 600.0

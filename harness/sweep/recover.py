@@ -14,11 +14,12 @@ from typing import Any
 
 from harness.durable import write_durably
 from harness.errors import UserError
+from harness.examples import read_right
 from harness.grid import Cell
 from harness.known import WITHIN, Between, Known
 from harness.measure.roofline import Roofs, Traffic
 from harness.record import Record
-from harness.store import Run, control_id, read_right
+from harness.store import Run, control_id
 from harness.sweep.conclude import conclude_again, conclude_kept
 from harness.sweep.heat import CONTROL, INTERRUPTION, Member, never
 from harness.sweep.journal import FOLDER, Journal, cannot_write, find_files, number_of, restore

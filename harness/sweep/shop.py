@@ -9,8 +9,9 @@ from pathlib import Path
 
 from harness.grid import Cell, Grid
 from harness.sweep.hardware import Hardware
+from harness.sweep.imports import NOTHING
 from harness.sweep.interruption import Interruption
-from harness.sweep.launcher import NOTHING, Launcher
+from harness.sweep.launcher import Launcher
 from harness.sweep.look import Decide
 from harness.sweep.plan import imports_of
 from harness.sweep.progress import Progress

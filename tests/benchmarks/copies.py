@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from random import Random
 
 from harness.sweep.heat import Member, Stop, run_heat
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 from harness.sweep.remote import alternate
 
 BLOCK_S = 0.01

@@ -26,7 +26,8 @@ from unlike import BATCH, WORKLOADS
 from harness.grid import Cell
 from harness.grid_file import parse_grid
 from harness.sweep.heat import CONTROL, Member, Stop, run_heat
-from harness.sweep.launcher import NOTHING, Imports, Launcher
+from harness.sweep.imports import NOTHING, Imports
+from harness.sweep.launcher import Launcher
 from harness.sweep.plan import imports_of, resolve
 from harness.sweep.remote import Worker, alternate
 from harness.sweep.variants import prepare_variant

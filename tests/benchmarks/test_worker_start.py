@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.sweep.launcher import NOTHING, Imports, Launcher
+from harness.sweep.imports import NOTHING, Imports
+from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.clock
 

@@ -19,8 +19,8 @@ from harness.measure.disturbance import Disturbance
 from harness.measure.machine import describe_machine
 from harness.measure.timing import Block
 from harness.store import Run, read_cells
+from harness.sweep.imports import NOTHING
 from harness.sweep.interruption import Interruption
-from harness.sweep.launcher import NOTHING
 from harness.sweep.look import Decide
 from harness.sweep.plan import Plan, Technique
 from harness.sweep.progress import Progress

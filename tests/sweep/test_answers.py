@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.conventions import IGNORED
+from harness.examples import read_right
 from harness.grid import Cell
 from harness.record import Record
-from harness.store import Run, read_right
+from harness.store import Run
 from harness.sweep.answers import Answers, KnownAnswers
 from harness.sweep.heat import Member, never
 from harness.sweep.judge import find_right, judge_answers

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 
 WIDTH, STEPS = 6, 5
 FILE = """

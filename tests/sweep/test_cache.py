@@ -35,7 +35,7 @@ from torch import nn
 import paretogrid
 paretogrid.claim_names()
 from bench.subject import Subject
-from harness.prepare.make import _save
+from harness.prepare.save import save_prepared
 
 class Odd(nn.Linear):
     def __reduce__(self):
@@ -46,7 +46,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 kind = {"plain": nn.Linear, "odd": Odd}[sys.argv[2]]
 subject = Subject(kind(1000, 1000), (torch.zeros(2, 1000),))
 try:
-    print("kept", _save(subject, Path(sys.argv[1]), ""))
+    print("kept", save_prepared(subject, Path(sys.argv[1]), ""))
 except OSError as error:
     print("full", error.errno)
 """

@@ -11,7 +11,8 @@ from harness.errors import WorkerFailure
 from harness.grid_file import parse_grid
 from harness.store import Run, read_cells
 from harness.sweep.doctor import examine
-from harness.sweep.launcher import NOTHING, Imports, Launcher
+from harness.sweep.imports import NOTHING, Imports
+from harness.sweep.launcher import Launcher
 from harness.sweep.plan import resolve
 from harness.sweep.progress import Progress
 from harness.sweep.remote import Worker

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from harness.prepare.environment import Variables
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.workers
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 
 MIB = 2**20
 ALLOCATE = """

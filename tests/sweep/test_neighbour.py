@@ -15,7 +15,8 @@ import pytest
 
 from harness.sweep.disturbed import with_disturbance
 from harness.sweep.heat import Member, Stop, latencies, run_heat
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 
 PROCESSORS = os.cpu_count() or 1
 ROUNDS = 60

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.sweep.launcher import NOTHING, Imports, Launcher
+from harness.sweep.imports import NOTHING, Imports
+from harness.sweep.launcher import Launcher
 from harness.sweep.remote import Worker
 from harness.worker.server import holds_card
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from bench.subject import Subject
 from bench.training import train
-from harness.prepare import build, make, restore
+from harness.prepare import build, restore
 from harness.prepare.build import Steps, build_base
 from harness.prepare.content import digest_leniently
 from harness.prepare.kept import STATE, variant_folder
 from harness.prepare.make import prepare_base
 from harness.prepare.restore import load_subject
+from harness.prepare.save import save_prepared
 from harness.prepare.seeding import seed_everything
 from harness.prepare.state import find_lost, restore_state, save_state
 
@@ -129,9 +130,9 @@ class Forgets(nn.Linear):
 def test_a_module_that_is_read_again_as_another_is_built_again(tmp_path: Path) -> None:
     module = Forgets(4, 4)
     subject = Subject(module, (torch.zeros(2, 4),))
-    assert make._save(subject, tmp_path, "") == ""
+    assert save_prepared(subject, tmp_path, "") == ""
     module.scale = 2.0
-    assert make._save(subject, tmp_path, "") == "scale is another when it is read again"
+    assert save_prepared(subject, tmp_path, "") == "scale is another when it is read again"
     assert not (tmp_path / "subject.pt").exists()
 
 

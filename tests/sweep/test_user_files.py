@@ -13,7 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness.sweep.launcher import Imports, Launcher
+from harness.sweep.imports import Imports
+from harness.sweep.launcher import Launcher
 
 Measure = Callable[..., pd.DataFrame]
 BRIEF: dict[str, Any] = {
