@@ -64,8 +64,17 @@ def weigh(multiples: Floats, count: float, logs: Floats | float = 0.0) -> Floats
     A scaled inverse χ², as a distribution of the logarithm; `logs`: what else is known, as the
     logarithm of its likelihood.
     """
-    told = logs - count / 2 * (np.log(multiples) + 1 / multiples)
-    weights: Floats = np.exp(np.maximum(told - told.max(), LEAST_LOG))
+    return _normalize(logs - count / 2 * (np.log(multiples) + 1 / multiples))
+
+
+def _log_f(multiples: Floats, count: float) -> Floats:
+    """Return the logarithm of the density of F(count, count), as one of the logarithm."""
+    return count / 2 * np.log(multiples) - count * np.log1p(multiples)
+
+
+def _normalize(logs: Floats) -> Floats:
+    """Return weights that sum to 1, by their logarithms."""
+    weights: Floats = np.exp(np.maximum(logs - logs.max(), LEAST_LOG))
     weights /= weights.sum()
     return weights
 
@@ -90,9 +99,12 @@ def learn_variance(
     """Return the variance that is known by sums of squares and of before, and as how many.
 
     before, count: what was known; it counts the less the more there is now, as it is of other cells
-    or machines. The rest: as in `find_likelihoods`; squares of which something else explains much
-    tell little. The result is the scaled inverse χ² whose logarithm has the mean and the variance
-    of the posterior.
+    or machines, which may be more or less steady. Hence its share of the variance has an F
+    distribution with as many degrees of freedom above as below: a scaled inverse χ² would all but
+    rule out what is much less. The rest: as in `find_likelihoods`; squares of which something else
+    explains much tell little. The result is the scaled inverse χ² whose logarithm has the mean and
+    the variance of the posterior. Source of the prior: Pérez, Pericchi and Ramírez, "The Scaled
+    Beta2 Distribution as a Robust Prior for Scales", Bayesian Analysis 2017.
     """
     from scipy.special import digamma  # late: few commands need it
 
@@ -102,7 +114,7 @@ def learn_variance(
     told = float((counts * (before / (before + known)) ** 2).sum())
     variances = before * VARIANCES
     logs = find_likelihoods(variances, squares, known, counts)
-    weights = weigh(VARIANCES, count**2 / (count + told), logs)
+    weights = _normalize(logs + _log_f(VARIANCES, count**2 / (count + told)))
     middle = float(weights @ np.log(variances))
     spread = float(weights @ (np.log(variances) - middle) ** 2)
     half = (1 + np.sqrt(1 + 2 * spread)) / (2 * spread)  # trigamma(half) is `spread`

@@ -20,6 +20,8 @@ WARM_UP_S = 0.1
 WARM_UP_CALLS = 3
 REWARM_S = 0.002
 LEAST_CALLS = 3
+SINGLE_CALL_S = 0.03
+"""One sample of a call so long is a block: more rounds tell as much as more samples in each."""
 LONG_CALL_S = 0.5
 CLOCK_SHARE = 0.005
 """The largest share of a sample that reading the clock may take."""
@@ -83,7 +85,8 @@ def warm_up(
     call_s = median(times[len(times) // 2 :])
     loops = max(1, int(np.ceil(clock_cost_s() / CLOCK_SHARE / max(call_s, 1e-9))))
     loops = loops if looped and refresh is None else 1
-    return Pace(call_s, loops, 1 if call_s > LONG_CALL_S else LEAST_CALLS, len(times), processors)
+    least_calls = 1 if call_s > SINGLE_CALL_S else LEAST_CALLS
+    return Pace(call_s, loops, least_calls, len(times), processors)
 
 
 def time_block(
