@@ -11,6 +11,8 @@ from harness.stats import Floats
 
 VARIANCES = np.geomspace(1e-4, 1e4, 121)
 """Where a variance between sessions is looked at, as multiples of what is known of it."""
+BETWEEN_VARIANCES = float(np.log(VARIANCES[1] / VARIANCES[0])) ** 2 / 12
+"""How far off their logarithms may be for being so far apart, as a variance."""
 SHARED = np.geomspace(1 / 30, 300, 25)
 """Where the variance of what the sessions of a run share is looked at, likewise."""
 
@@ -94,17 +96,19 @@ def find_likelihoods(
 
 
 def learn_variance(
-    before: float, count: float, squares: ArrayLike, explained: ArrayLike, free: ArrayLike
-) -> tuple[float, float]:
+    before: float, count: float, squares: ArrayLike, explained: ArrayLike, free: ArrayLike,
+    least: float = 0.0,
+) -> tuple[float, float]:  # fmt: skip
     """Return the variance that is known by sums of squares and of before, and as how many.
 
     before, count: what was known; it counts the less the more there is now, as it is of other cells
-    or machines, which may be more or less steady. Hence its share of the variance has an F
-    distribution with as many degrees of freedom above as below: a scaled inverse χ² would all but
-    rule out what is much less. The rest: as in `find_likelihoods`; squares of which something else
-    explains much tell little. The result is the scaled inverse χ² whose logarithm has the mean and
-    the variance of the posterior. Source of the prior: Pérez, Pericchi and Ramírez, "The Scaled
-    Beta2 Distribution as a Robust Prior for Scales", Bayesian Analysis 2017.
+    or machines, which may be more or less steady. So its share of the variance has an F
+    distribution with as many degrees of freedom above as below, where a scaled inverse χ² would all
+    but rule out what is much less; `least` is as little as it can be, and at most `before`. The
+    rest: as in `find_likelihoods`; squares of which something else explains much tell little. The
+    result is the scaled inverse χ² whose logarithm has the mean and the variance of the posterior.
+    Source of the prior: Pérez, Pericchi and Ramírez, "The Scaled Beta2 Distribution as a Robust
+    Prior for Scales", Bayesian Analysis 2017.
     """
     from scipy.special import digamma  # late: few commands need it
 
@@ -114,8 +118,9 @@ def learn_variance(
     told = float((counts * (before / (before + known)) ** 2).sum())
     variances = before * VARIANCES
     logs = find_likelihoods(variances, squares, known, counts)
-    weights = _normalize(logs + _log_f(VARIANCES, count**2 / (count + told)))
+    logs = logs + _log_f(VARIANCES, count**2 / (count + told))
+    weights = _normalize(np.where(variances >= least, logs, -np.inf))
     middle = float(weights @ np.log(variances))
-    spread = float(weights @ (np.log(variances) - middle) ** 2)
+    spread = float(weights @ (np.log(variances) - middle) ** 2) + BETWEEN_VARIANCES
     half = (1 + np.sqrt(1 + 2 * spread)) / (2 * spread)  # trigamma(half) is `spread`
     return float(np.exp(middle + digamma(half)) / half), float(2 * half)

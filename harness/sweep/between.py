@@ -18,6 +18,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from harness.durable import remember
 from harness.grid import BASELINE, Measure
@@ -72,16 +73,13 @@ class Company:
             return known
         told = np.array([astuple(one) for one in self.heats])
         squares, error, free, step, step_error, step_sessions, steps, *others = told.T
-        variance, sessions = learn_variance(known.variance, known.sessions, squares, error, free)
+        variance, sessions = _learn(known.variance, known.sessions, squares, error, free)
         explained = step_error + step_sessions * variance
-        shared, runs = learn_variance(known.shared, known.runs, step, explained, steps)
+        shared, runs = _learn(known.shared, known.runs, step, explained, steps)
         # Of two cells that are not the reference; each of these has half of what both have.
-        both, _ = learn_variance(variance, known.sessions, *others)
+        both, _ = _learn(variance, known.sessions, *others)
         at_reference = float(np.clip(1 - both / 2 / variance, *AT_REFERENCE))
-        return Known(
-            max(LEAST, variance), min(sessions, MOST_SESSIONS),
-            max(LEAST, shared), min(runs, MOST_SESSIONS), at_reference,
-        )  # fmt: skip
+        return Known(variance, sessions, shared, runs, at_reference)
 
     def after(self, shown: Shown, pairs: Sequence[Pair], usual: Known) -> Company:
         """Return it after another heat."""
@@ -187,8 +185,7 @@ class Kept:
         most = FURTHEST_LEVEL * robust_deviation(self.levels)
         squares = float((np.clip(off, -most, most) ** 2).sum())
         known = USUAL.speed.variance, USUAL.speed.sessions
-        variance, count = learn_variance(*known, [squares], [0.0], [len(off) - 1.0])
-        return Known(max(LEAST, variance), min(count, MOST_SESSIONS))
+        return Known(*_learn(*known, [squares], [0.0], [len(off) - 1.0]))
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -204,6 +201,14 @@ class Kept:
         }
         levels = list(self.levels[-MOST_LEVELS:])
         return json.dumps({"version": VERSION, "levels": levels, "companies": told})
+
+
+def _learn(
+    before: float, count: float, squares: ArrayLike, explained: ArrayLike, free: ArrayLike
+) -> tuple[float, float]:
+    """Return what `learn_variance` does, within what a machine can be."""
+    told = learn_variance(before, count, squares, explained, free, LEAST)
+    return max(LEAST, told[0]), min(told[1], MOST_SESSIONS)
 
 
 def _read(path: Path) -> Kept:

@@ -29,6 +29,12 @@ def test_a_long_call_is_not_looped_and_is_called_a_few_times() -> None:
     assert len(block.seconds) == LEAST_CALLS
 
 
+def test_one_call_of_many_milliseconds_is_a_block_unless_more_fit_into_its_time() -> None:
+    pace = warm_up(lambda: time.sleep(0.04))
+    assert len(time_block(lambda: time.sleep(0.04), pace, 0.01, Watch()).seconds) == 1
+    assert len(time_block(lambda: time.sleep(0.04), pace, 0.1, Watch()).seconds) == 3
+
+
 def test_a_block_goes_on_until_its_time_is_over() -> None:
     block = time_block(lambda: time.sleep(0.001), Pace(0.001, 1, 3, 3), 0.05, Watch())
     assert 10 < len(block.seconds) <= 50
