@@ -16,6 +16,8 @@ BETWEEN_VARIANCES = float(np.log(VARIANCES[1] / VARIANCES[0])) ** 2 / 12
 SHARED = np.geomspace(1 / 30, 300, 25)
 """Where the variance of what the sessions of a run share is looked at, likewise."""
 
+NOTHING = 1e-9
+"""As fewer squares none count."""
 LEAST_LOG = -700.0
 """Less is nothing, as a number of a computer."""
 
@@ -69,9 +71,10 @@ def weigh(multiples: Floats, count: float, logs: Floats | float = 0.0) -> Floats
     return _normalize(logs - count / 2 * (np.log(multiples) + 1 / multiples))
 
 
-def _log_f(multiples: Floats, count: float) -> Floats:
-    """Return the logarithm of the density of F(count, count), as one of the logarithm."""
-    return count / 2 * np.log(multiples) - count * np.log1p(multiples)
+def _log_f(multiples: Floats, above: float, below: float) -> Floats:
+    """Return the logarithm of the density of F(above, below), as one of the logarithm."""
+    told: Floats = -(above + below) / 2 * np.log1p(below / above / multiples)
+    return told - below / 2 * np.log(multiples)
 
 
 def _normalize(logs: Floats) -> Floats:
@@ -102,23 +105,22 @@ def learn_variance(
     """Return the variance that is known by sums of squares and of before, and as how many.
 
     before, count: what was known; it counts the less the more there is now, as it is of other cells
-    or machines, which may be more or less steady. So its share of the variance has an F
-    distribution with as many degrees of freedom above as below, where a scaled inverse χ² would all
-    but rule out what is much less; `least` is as little as it can be, and at most `before`. The
-    rest: as in `find_likelihoods`; squares of which something else explains much tell little. The
-    result is the scaled inverse χ² whose logarithm has the mean and the variance of the posterior.
-    Source of the prior: Pérez, Pericchi and Ramírez, "The Scaled Beta2 Distribution as a Robust
-    Prior for Scales", Bayesian Analysis 2017.
+    or machines. These may be much steadier as well, which a scaled inverse χ² all but rules out: it
+    turns into an F distribution, which does not. `least` is as little as the variance can be, and
+    at most `before`. The rest: as in `find_likelihoods`; squares of which something else explains
+    much tell little. The result is the scaled inverse χ² whose logarithm has the mean and the
+    variance of the posterior. Source of the prior: Pérez, Pericchi and Ramírez, "The Scaled Beta2
+    Distribution as a Robust Prior for Scales", Bayesian Analysis 2017.
     """
     from scipy.special import digamma  # late: few commands need it
 
     counts, known = np.asarray(free, np.float64), np.asarray(explained, np.float64)
     if not counts.any():
         return before, count
-    told = float((counts * (before / (before + known)) ** 2).sum())
+    told = max(NOTHING, float((counts * (before / (before + known)) ** 2).sum()))
     variances = before * VARIANCES
     logs = find_likelihoods(variances, squares, known, counts)
-    logs = logs + _log_f(VARIANCES, count**2 / (count + told))
+    logs = logs + _log_f(VARIANCES, count**2 / told, count**2 / (count + told))
     weights = _normalize(np.where(variances >= least, logs, -np.inf))
     middle = float(weights @ np.log(variances))
     spread = float(weights @ (np.log(variances) - middle) ** 2) + BETWEEN_VARIANCES
