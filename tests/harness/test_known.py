@@ -28,6 +28,21 @@ def test_a_variance_is_learnt_from_precise_squares(truth: float) -> None:
     assert np.median(found[:, 1]) == pytest.approx(40, rel=0.2)
 
 
+@pytest.mark.parametrize("times", [10, 5])
+def test_a_machine_that_is_steadier_by_far_is_known_after_ten_runs(times: int) -> None:
+    """Where what rounds and processes explain is as large as what is asked for."""
+    generator, free = np.random.default_rng(3), np.full(10, 2.0)
+    truth = BEFORE / times**2
+    explained = np.full(10, truth)
+    found = [
+        learn_variance(BEFORE, COUNT, draw_squares(generator, truth, explained, 2.0),
+                       explained, free)
+        for _ in range(100)
+    ]  # fmt: skip
+    farthest = [np.sqrt(variance * (1 + 2 / count)) for variance, count in found]
+    assert np.median(farthest) < 1.5 * np.sqrt(truth)
+
+
 def test_squares_that_something_else_explains_neither_teach_nor_unteach() -> None:
     """A noisy heat may have squares far below or above what explains them: it is not known why."""
     generator, free = np.random.default_rng(2), 2.0

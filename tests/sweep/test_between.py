@@ -89,16 +89,6 @@ def test_after_many_heats_a_machine_is_known(work: float, speed: float, tmp_path
     assert len(paths | {path}) == 4
 
 
-@pytest.mark.parametrize("work", [0.002, 0.004])
-def test_a_steadier_machine_than_usual_is_known_after_ten_runs(work: float, tmp_path: Path) -> None:
-    """What rounds and processes explain, as large here, hides much of what sessions differ by."""
-    path = tmp_path / "known"
-    learn(path, work, 0.02, 10)
-    known = read_between(path, "a").work
-    assert np.sqrt(known.variance) < 2 * work, "ten times less than usual, as a variance"
-    assert np.sqrt(known.variance / 3 + known.shared) < 2 * work
-
-
 @pytest.mark.parametrize("run", [0.0, 0.01, 0.03])
 def test_what_another_run_has_of_its_own_is_learnt(run: float, tmp_path: Path) -> None:
     path = tmp_path / "known"
