@@ -37,6 +37,7 @@ def train(subject: Subject, way: list[float] | None = None, device: str = "cpu")
     """
     if subject.recipe is None or subject.data is None:
         return subject
+    refuse_hooks(subject.module)
     made = dataclasses.replace(subject, module=copy.deepcopy(subject.module))
     if device != "cpu":
         made = dataclasses.replace(
@@ -55,6 +56,16 @@ def train(subject: Subject, way: list[float] | None = None, device: str = "cpu")
         return made
     home = dataclasses.replace(made, module=made.module.to("cpu"), data=subject.data)
     return home.with_note(f"trained on {device}")
+
+
+def refuse_hooks(module: nn.Module) -> None:
+    """Raise Refusal where a parameter has hooks, which copies of a module do not have."""
+    for name, one in module.named_parameters():
+        if one._backward_hooks or getattr(one, "_post_accumulate_grad_hooks", None):
+            raise Refusal(
+                f"its parameter {name} has a hook, and PyTorch copies and saves none: compute "
+                "what it does in forward, or by torch.nn.utils.parametrize"
+            )
 
 
 def _move(data: Dataset, device: str) -> Dataset:
@@ -100,7 +111,10 @@ def tune_accuracy(subject: Subject) -> float:
 
 
 def tune_quality(subject: Subject) -> float:
-    """Return the accuracy on the tune split, or R² where labels are numbers; NaN without any."""
+    """Return the accuracy on the tune split, or R² where labels are numbers.
+
+    NaN without any, or where these are all the same.
+    """
     assert subject.data is not None
     if not (subject.data.tune.labels != IGNORED).any():
         return float("nan")
@@ -108,7 +122,8 @@ def tune_quality(subject: Subject) -> float:
         return tune_accuracy(subject)
     labels = subject.data.tune.labels
     rest = labels - predict(scores(subject.module, subject.data.tune.inputs), labels)
-    return float(1 - rest.square().sum() / (labels - labels.mean(0)).square().sum())
+    spread = (labels - labels.mean(0)).square().sum()
+    return float(1 - rest.square().sum() / spread) if spread > 0 else float("nan")
 
 
 @torch.no_grad()

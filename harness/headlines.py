@@ -80,14 +80,16 @@ class SplitSessions:
         factors = np.exp(self.shared - level) if len(level) else np.empty(0)
         return dict(zip(self.numbers, factors.tolist(), strict=True))
 
-    @cached_property
-    def middles(self) -> dict[str, dict[int, float]]:
-        """What is each cell's own in each session that it has rounds in."""
-        found = {}
-        for name in self.names:
-            sessions, middles, _ = self.own_sessions(name)
-            found[name] = dict(zip(sessions, middles.tolist(), strict=True))
-        return found
+    def find_own(self, name: str) -> dict[int, Own]:
+        """Return what is a cell's own in each session that it has rounds in."""
+        if name not in self.names:
+            return {}
+        row = self.own[self.names.index(name)]
+        told = zip(*self.own_sessions(name), strict=True)
+        return {
+            one: Own(row[self.turns == one], float(middle), float(error))
+            for one, middle, error in told
+        }
 
     def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
         """Return the sessions that a cell has rounds in, their middles and standard errors."""
@@ -108,6 +110,23 @@ class SplitSessions:
         halves = [(one.high - one.low) / 2 for one in map(series_median_interval, sessions)]
         errors = np.fmax(errors, np.array(halves) / Z95)
         return middles.mean(keepdims=True), np.sqrt((errors**2).sum(keepdims=True)) / len(sessions)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is a cell's own in the rounds of a session, NaN where it had none that counts.
+
+    middle, error: the median, and its standard error.
+    """
+
+    values: Floats
+    middle: float
+    error: float
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds tell of it."""
+        return int(np.isfinite(self.values).sum())
 
 
 def find_freedom(likeness: Floats) -> Floats:

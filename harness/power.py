@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from harness.known import WITHIN, Known
 from harness.repeats import compare_sessions
-from harness.stats import Z95, robust_deviation
+from harness.stats import robust_deviation
 
 DRAWS, STEPS = 200, 8
 LARGEST_LOG_RATIO = 3.0
@@ -57,5 +57,14 @@ def smallest_unlike_difference(alike: float, known: Known, sessions: int) -> flo
     At p < 0.05, by what is `known` of how far sessions and runs are apart; `alike` is the same of
     cells with the same work, which rounds and processes limit.
     """
-    apart = sqrt(known.variance / sessions + known.shared)
-    return expm1(hypot(log1p(alike), (Z95 + Z90) * apart))
+    from scipy.special import stdtrit  # late: few commands need it
+
+    parts = np.array([known.variance / sessions, known.shared])
+    apart = float(parts.sum())
+    if not apart:
+        return alike
+    # The test looks up how far a few are apart, which may be more: by Satterthwaite's number.
+    free = apart**2 / float(parts**2 @ [1 / (known.sessions + sessions - 1), 1 / known.runs])
+    asked = float(stdtrit(free, 0.975))
+    found = asked + Z90 * sqrt(1 + asked**2 / 2 / free)
+    return expm1(hypot(log1p(alike), found * sqrt(apart)))

@@ -33,6 +33,10 @@ FURTHEST_OUT = 1e-200
 """Tails are not looked at further out."""
 LEAST_FOR_ORDER = 12
 """Rounds of a session from which on their order tells how sure their median is."""
+ENOUGH_FOR_TAILS = 100
+"""So many tell that well enough for the tails to be those of a normal distribution."""
+LEAST_AWAY = sqrt(1 + sqrt(2))
+"""Nearer to nothing, crossings would be told less often, which they are not."""
 LEAST_WEIGHT = 1e-9
 """What is less probable than that is left out."""
 NOTHING = 1e-9
@@ -153,7 +157,7 @@ def pay_for_looks(p_value: float, rounds: int) -> float:
     """
     if not p_value < 1 or rounds <= LEAST_FOR_INTERVAL:
         return p_value
-    away = -NormalDist().inv_cdf(p_value / 2)
+    away = max(LEAST_AWAY, -NormalDist().inv_cdf(p_value / 2))
     crossings = (away - 1 / away) * NormalDist().pdf(away) * log(rounds / LEAST_FOR_INTERVAL)
     return min(1.0, p_value + max(0.0, crossings))
 
@@ -172,7 +176,7 @@ def _find_p_value(
         return average_runs(middles, np.hypot(errors, apart), known).p_value()
 
     found = reckon(FLAGGED)
-    if found >= FLAGGED or max(map(len, sessions)) >= LEAST_FOR_ORDER:
+    if found >= FLAGGED or sum(map(len, sessions)) >= ENOUGH_FOR_TAILS:
         return found
     low, high = log(FURTHEST_OUT), log(FLAGGED)  # the p-value falls as its tails' place rises
     while high - low > NEAR:
@@ -216,9 +220,13 @@ def find_sessions(
 def _scale_by_order(sessions: Sequence[Floats], outside: float) -> float:
     """Return the standard error of a session's median, times the root of its rounds' number.
 
-    From order statistics, which hold for any distribution; 0 where no session has enough rounds.
+    From order statistics, which hold for any distribution; 0 where no session has enough rounds
+    for what is so far outside.
     """
-    known = [one for one in sessions if len(one) >= LEAST_FOR_ORDER]
+    known = [
+        one for one in sessions
+        if len(one) >= LEAST_FOR_ORDER and 2.0 ** (1 - len(one)) < outside
+    ]  # fmt: skip
     found = [median_interval(one, 1 - outside) for one in known]
     widths = [one.high - one.low for one in found]
     rounds = np.array([len(one) for one in known])

@@ -167,7 +167,11 @@ def _find_middle(values: Floats, turns: NDArray[np.int64]) -> Estimate:
         return Estimate(float("nan"))
     rest = series_median_interval(values - np.array([middles[one] for one in turns]))
     middle = float(np.mean([*middles.values()]))
-    return Estimate(middle, middle + rest.low - rest.value, middle + rest.high - rest.value)
+    # A mean of medians, each of its own rounds: a short session is as doubtful as it is.
+    counts = np.array([np.count_nonzero(turns == one) for one in middles])
+    stretch = sqrt(len(values) * float((1 / counts).sum())) / len(counts)
+    below, above = stretch * (rest.value - rest.low), stretch * (rest.high - rest.value)
+    return Estimate(middle, middle - below, middle + above)
 
 
 def find_process_spread(

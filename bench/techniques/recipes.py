@@ -13,7 +13,7 @@ from bench.errors import Refusal
 from bench.registry import build, find, technique
 from bench.spec import Call, Range, name_arguments
 from bench.subject import Optimizer, Recipe, Subject, as_subject
-from bench.training import is_activation
+from bench.training import is_activation, split_epoch
 
 Strength = Annotated[float, Range(0)]
 LEARNING_RATES: dict[Optimizer, float] = {
@@ -136,11 +136,12 @@ def few_labels(
     recipe = require_recipe(subject, "few-labels")
     assert subject.data is not None
     examples = subject.data.train
-    count = max(subject.data.classes, round(share * len(examples)))
+    count = max(1, subject.data.classes, round(share * len(examples)))
     spare, kept = stratify(examples.labels, count)
     train, rest = (Split(examples.inputs[rows], examples.labels[rows]) for rows in (kept, spare))
     if same_updates:
-        epochs = round(recipe.epochs * len(examples) / len(train))
+        updates = [split_epoch(recipe, len(split))[1] for split in (examples, train)]
+        epochs = round(recipe.epochs * updates[0] / updates[1])
         recipe = dataclasses.replace(recipe, epochs=epochs)
     data = dataclasses.replace(subject.data, train=train, spare=rest)
     return dataclasses.replace(subject, data=data, recipe=recipe)

@@ -65,8 +65,10 @@ def draw_objectives(
     measured = frame.measured.iloc[flat]
     starts = np.cumsum([0, *(len(one) for one in rows)])
     groups = [np.arange(start, end) for start, end in pairwise(starts)]
+    seeds = measured["seed"].tolist()
     drawn = [
-        average_draws(noise.draw(measured, frame.metric(one.name)), groups) for one in objectives
+        average_draws(noise.draw(measured, frame.metric(one.name)), groups, seeds)
+        for one in objectives
     ]
     return np.stack(drawn, axis=1)
 

@@ -6,6 +6,7 @@ they share moves them together, and only what tells them apart makes their order
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ from harness.stats import Z95, Floats, bounded_variance, known_median
 from harness.store import CONTROL_PREFIX
 
 DRAWS = 500
+UNSEEN = 2
+"""As many examples as a test split might hold besides."""
 RESAMPLED_FROM = 12
 """Of fewer rounds the resampled medians are too alike: of 6, two equal cells are told apart with
 95 % in 27 % of heats."""
@@ -102,7 +105,10 @@ class Noise:
     def _draw_examples(self, cells: pd.DataFrame, drawn: Floats, seed: int) -> None:
         """Put what the test examples tell in the places of the cells whose answers were kept.
 
-        Source: Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981.
+        Source: Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981. It knows no examples but
+        those that there are: of two cells that differ in a single answer, one would be better for
+        sure. Hence some unseen ones, of which each way of answering has its share, give or take a
+        half: with one answer more the odds are 4 to 1, as by a flat prior of who is ahead.
         """
         by_count: dict[int, list[int]] = {}
         for row, cell in enumerate(cells["cell_id"]):
@@ -110,11 +116,24 @@ class Noise:
                 by_count.setdefault(len(self.answers[cell]), []).append(row)
         for count, rows in by_count.items():
             generator = np.random.default_rng([seed, 3, count])
-            weights = generator.standard_exponential((count, drawn.shape[1]))
+            weights = generator.standard_exponential((count + UNSEEN, drawn.shape[1]))
             weights /= weights.sum(0)
             ids = cells["cell_id"].to_numpy()[rows]
             right = np.array([self.answers[cell] for cell in ids], dtype=float)
-            drawn[rows] = right @ weights
+            unseen = np.array([_draw_unseen(one, drawn.shape[1], seed) for one in right])
+            found = right @ weights[:count] + (unseen * weights[count:]).sum(1)
+            drawn[rows] = np.clip(found, 0.0, 1.0)
+
+
+def _draw_unseen(right: Floats, draws: int, seed: int) -> Floats:
+    """Return UNSEEN × draws: how many of an unseen example a way of answering has right.
+
+    Its share, and a half more or less; the same for the same answers.
+    """
+    name = zlib.crc32(np.packbits(right > 0).tobytes())
+    generator = np.random.default_rng([seed, 6, len(right), name])
+    off: Floats = generator.integers(0, 2, (UNSEEN, draws)) - 0.5
+    return off + float(right.mean())
 
 
 def draw_within_intervals(
@@ -173,11 +192,13 @@ def draw_blocks(rounds: int, draws: int, generator: np.random.Generator) -> NDAr
     return chosen.reshape(draws, -1)[:, :rounds]
 
 
-def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int = 0) -> Floats:
+def average_draws(
+    drawn: Floats, groups: Sequence[NDArray[np.int64]], seeds: Sequence[int], seed: int = 0
+) -> Floats:
     """Return groups × draws: what the mean over all seeds might be, by those that there are.
 
-    A group's rows are the seeds of one variant, in the seeds' order: one model's seed is the same
-    model before the technique, so variants with as many seeds are off in the same direction, and
+    A group's rows are those of one variant, each of one of the `seeds`: with the same seed it is
+    the same model before the technique, so variants are off in the same direction by it, and
     each of their differences is as doubtful as Student's t has it of so few. Drawn from the seeds
     themselves, means would all lie between these: two variants that are equal would be told apart
     by two seeds in every other case. Source: Student, Biometrika 1908.
@@ -187,9 +208,12 @@ def average_draws(drawn: Floats, groups: Sequence[NDArray[np.int64]], seed: int 
         values, count = drawn[rows], len(rows)
         averaged[number] = values.mean(0)
         if count > 1:
-            generator = np.random.default_rng([seed, 4, count])
-            normal = generator.standard_normal(values.shape)
-            squares = generator.chisquare(count - 1, drawn.shape[1])
+            normal = np.array([
+                np.random.default_rng([seed, 4, seeds[row]]).standard_normal(drawn.shape[1])
+                for row in rows
+            ])  # fmt: skip
+            few = np.random.default_rng([seed, 7, count])
+            squares = few.chisquare(count - 1, drawn.shape[1])
             off = (normal * (values - averaged[number])).sum(0)
             averaged[number] += off / np.sqrt(count * squares)
     return averaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -43,22 +44,27 @@ class Behaviour:
 
 
 def try_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> Behaviour:
-    """Return how a module behaves in a call; plain where it fails, which is told elsewhere."""
-    if not inputs or not len(inputs[0]):
-        return Behaviour()
-    given = take_batch(inputs, TRIED_EXAMPLES)
-    if any(value.layout is not torch.strided for value in given):
-        return Behaviour()
-    for behaviour in (Behaviour(), Behaviour(takes_gradients=True)):
-        try:
-            with behaviour.mode():  # in which inputs are made when it is timed, too
-                fresh = tuple(like_strides(value.clone(), value) for value in given)
-                evaluating(module)(*fresh)
-            written = not all(is_same(one, other) for one, other in zip(fresh, given, strict=True))
-        except Exception:
-            continue
-        return replace(behaviour, writes_inputs=written)
+    """Return how a module behaves in a call; plain where it fails, which is told elsewhere.
+
+    A call of two examples, or of all example inputs, or of one, as it takes them.
+    """
+    there = len(inputs[0]) if inputs else 0
+    for examples in dict.fromkeys((TRIED_EXAMPLES, there, 1)) if there else ():
+        given = take_batch(inputs, examples)
+        if any(value.layout is not torch.strided for value in given):
+            break
+        for behaviour in (Behaviour(), Behaviour(takes_gradients=True)):
+            with contextlib.suppress(Exception):
+                return replace(behaviour, writes_inputs=_writes(module, given, behaviour))
     return Behaviour()
+
+
+def _writes(module: nn.Module, given: tuple[Tensor, ...], behaviour: Behaviour) -> bool:
+    """Tell whether a call changes its inputs."""
+    with behaviour.mode():  # in which inputs are made when it is timed, too
+        fresh = tuple(like_strides(value.clone(), value) for value in given)
+        evaluating(module)(*fresh)
+    return not all(is_same(one, other) for one, other in zip(fresh, given, strict=True))
 
 
 def is_same(one: Tensor, other: Tensor) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan
@@ -17,7 +16,7 @@ from torch.nn.utils import parametrize
 from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import Program, TrainingStep, like_strides, ready
-from harness.measure.storages import Storages, find_parts
+from harness.measure.storages import Storages, find_parts, unpack
 from harness.measure.work import ENOUGH, Work, is_proportional
 
 SEVERAL = (2, 3, 4)
@@ -48,16 +47,15 @@ def count_weights(
 
     Parameters are the numbers of distinct memory: tied ones count once, also over several calls
     with one `seen`. What a mask or parametrization of `torch.nn.utils` sets to zero is zero.
-    Quantized layers keep their weights outside `parameters()`; they are counted from the state. A
-    layer that stores its weight in a form of its own gives it back by `decode_weight()`: its
-    numbers count as parameters, its stored tensors as bytes. Not `recurse`: the module's own
-    tensors without those of its parts.
+    Quantized layers keep their weights outside `parameters()`; they are counted from the state, of
+    a module that stands in several places once. A layer that stores its weight in a form of its own
+    gives it back by `decode_weight()`: its numbers count as parameters, its stored tensors as
+    bytes. Not `recurse`: the module's own tensors without those of its parts.
     """
     seen = seen or Seen()
-    state = module.state_dict() if recurse else _own_state(module)
-    packed = [t for v in state.values() if not isinstance(v, Tensor) for t in _tensors(v)]
-    layers = module.modules() if recurse else [module]
-    decoders = (getattr(layer, "decode_weight", None) for layer in layers)
+    parts = [Stored(part) for part in (module.modules() if recurse else [module])]
+    packed = [tensor for part in parts for tensor in part.packed]
+    decoders = (getattr(part.module, "decode_weight", None) for part in parts)
     decoded = [decode() for decode in decoders if callable(decode)]
     masked = _find_masked(module)
     params = nonzero = 0
@@ -65,19 +63,36 @@ def count_weights(
         new = _take(tensor, seen.weights)
         params += new
         nonzero += min(new, _nonzero(masked.get(id(tensor), tensor))) if new else 0
-    everything = [tensor for value in state.values() for tensor in _tensors(value)]
+    stored_bytes = sum(
+        _take_bytes(tensor, seen.stored) * part.share for part in parts for tensor in part.tensors
+    )
     return {
         "params": float(params),
         "nonzero_params": float(nonzero),
-        "weight_bytes": float(sum(_take_bytes(tensor, seen.stored) for tensor in everything)),
+        "weight_bytes": float(stored_bytes),
     }
 
 
-def _own_state(module: nn.Module) -> dict[str, Any]:
-    """What a module itself would save: its parameters, and its buffers that last."""
-    passing = module._non_persistent_buffers_set
-    buffers = [one for one in module.named_buffers(recurse=False) if one[0] not in passing]
-    return dict([*module.named_parameters(recurse=False), *buffers])
+class Stored:
+    """What a module would save, without the modules in it: its state, unpacked.
+
+    tensors: all of it. packed: those that are no parameter and no buffer, as quantized layers keep
+    their weights; of a single number it is a scale. share: of the bytes that they are stored in.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        state: dict[str, Any] = {}
+        module._save_to_state_dict(state, "", keep_vars=True)
+        plain = {id(one) for one in (*module.parameters(False), *module.buffers(False))}
+        self.module = module
+        self.tensors = [tensor for value in state.values() for tensor in _tensors(value)]
+        self.packed = [one for one in self.tensors if id(one) not in plain and one.numel() > 1]
+        # PyTorch's dynamic layers in half precision unpack their weights to float32.
+        self.share = 0.5 if torch.float16 in map(_as_dtype, state.values()) else 1.0
+
+
+def _as_dtype(value: Any) -> torch.dtype | None:
+    return value if isinstance(value, torch.dtype) else None
 
 
 def _find_masked(module: nn.Module) -> dict[int, Tensor]:
@@ -161,36 +176,36 @@ def count_work(
 
 
 class _Tally:
-    """What was counted of a model's calls, each in the state in which its second call finds it.
+    """What was counted of a model's calls, each the second one of so many examples.
 
     refused: why the model does not take the last call that it did not take.
     """
 
     def __init__(self, call_of: Callable[[int], Call]) -> None:
         self._call_of = call_of
-        self._called: Callable[[], Program | None] = lambda: None
+        self._refused: set[int] = set()
+        self._fixed = False
         self.counted: dict[int, float] = {}
         self.unknown: set[str] = set()
         self.refused = ""
 
     @property
     def work(self) -> Work:
-        return Work(tuple(self.counted.items()))
+        return Work(tuple(self.counted.items()), frozenset(self._refused), self._fixed)
 
     def add(self, examples: int) -> None:
         """Count a call of so many examples, unless the model does not take it."""
-        if examples in self.counted:
+        if examples in self.counted or self._fixed:
             return
         try:
             program, inputs = self._call_of(examples)
-            if len(inputs[0]) in self.counted:  # whatever is asked for, it takes all that there are
-                return
-            if program is not self._called():  # what it does once and for all is in its first call
-                _count_call(program, tuple(like_strides(one.clone(), one) for one in inputs))
-                self._called = weakref.ref(program)
+            self._fixed = len(inputs[0]) != examples
+            # What is done once and for all is in the first call; or once for so many examples.
+            _count_call(program, tuple(like_strides(one.clone(), one) for one in inputs))
             macs, unknown = _count_call(program, inputs)
         except Exception as error:  # it takes certain numbers of examples only
             self.refused = " ".join(f"{type(error).__name__}: {error}".split())[:WHY_LENGTH]
+            self._refused.add(examples)
             return
         self.counted[len(inputs[0])] = macs
         self.unknown |= unknown
@@ -236,6 +251,8 @@ def _count_call(program: Program, inputs: tuple[Tensor, ...]) -> tuple[float, se
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, torch.ScriptObject):
+        yield from _tensors(unpack(value))
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)

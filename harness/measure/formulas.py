@@ -142,10 +142,28 @@ def count_bag(_: Any, table: Tensor, indices: Tensor, *rest: Any) -> int:
     return 0 if weights is None else indices.numel() * table.shape[1]
 
 
+def count_bag_slope(_: Any, slope: Tensor, *rest: Any) -> int:
+    """Of its table: each row that was looked up, times its own weight where there are such."""
+    tensors = [one for one in rest if isinstance(one, Tensor)]
+    weighted = len(tensors) > 4
+    return tensors[0].numel() * slope.shape[1] if weighted else 0
+
+
+def count_bag_weights_slope(_: Any, slope: Tensor, __: Tensor, indices: Tensor, *___: Any) -> int:
+    """Of the rows' own weights: each row that was looked up with the slope."""
+    return indices.numel() * slope.shape[1]
+
+
+def count_grouped(out: Tensor, first: Tensor, second: Tensor, *_: Any) -> int:
+    """Of groups of rows, or of columns, each group with its own matrix."""
+    macs = count_product(out, first, second)
+    return macs // len(first) if (first.dim(), second.dim()) == (3, 2) else macs
+
+
 aten = torch.ops.aten
 OWN: dict[str, Formula] = {
     "mm": count_product, "bmm": count_product, "_sparse_mm": count_product,
-    "_int_mm": count_product, "_grouped_mm": count_product,
+    "_int_mm": count_product, "_grouped_mm": count_grouped,
     "addmm": added(count_product), "addbmm": added(count_product), "baddbmm": added(count_product),
     "_sparse_addmm": added(count_product), "sspaddmm": added(count_product),
     "mv": count_vector_product, "dot": count_vector_product, "vdot": count_vector_product,
@@ -164,6 +182,8 @@ OWN: dict[str, Formula] = {
     "_cdist_forward": count_distances, "_pdist_forward": count_distances,
     "_euclidean_dist": count_distances, "_embedding_bag": count_bag,
     "_embedding_bag_forward_only": count_bag,
+    "_embedding_bag_dense_backward": count_bag_slope,
+    "_embedding_bag_per_sample_weights_backward": count_bag_weights_slope,
     "quantized_lstm": packed.count_packed_recurrent(4),
     "quantized_gru": packed.count_packed_recurrent(3),
 }  # fmt: skip

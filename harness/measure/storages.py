@@ -73,6 +73,15 @@ def _mark(taken: Tensor, tensor: Tensor) -> Tensor:
     return taken.as_strided(sizes, strides, int(tensor.storage_offset()))
 
 
+def unpack(packed: torch.ScriptObject) -> Any:
+    """Return what a packed object of quantized kernels holds; nothing of what is none."""
+    held: Any = packed  # its methods are registered at run time
+    for name in ("unpack", "__getstate__"):
+        if held._has_method(name):  # a profiler's record has neither, and no tensors
+            return getattr(held, name)()
+    return None
+
+
 def find_parts(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the plain tensors in which a tensor's numbers lie: of a subclass or a sparse one."""
     if hasattr(tensor, "__tensor_flatten__") and type(tensor) is not Tensor:

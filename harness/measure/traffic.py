@@ -14,6 +14,7 @@ from harness.measure.dispatch import OperatorMode, forget_traces
 from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
+from harness.measure.storages import unpack
 from harness.measure.tf32 import may_run_in_tf32
 from harness.measure.touched import count_touched, limit_look_up, reads_touched
 
@@ -153,11 +154,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         for item in value:
             yield from _tensors(item)
     elif isinstance(value, torch.ScriptObject):
-        packed: Any = value  # its methods are registered at run time
-        for name in ("unpack", "__getstate__"):
-            if packed._has_method(name):  # a profiler's record has neither, and no tensors
-                yield from _tensors(getattr(packed, name)())
-                break
+        yield from _tensors(unpack(value))
     elif isinstance(value, Tensor):
         if value.layout in (torch.sparse_csr, torch.sparse_bsr):
             yield from (value.crow_indices(), value.col_indices(), value.values())

@@ -18,21 +18,27 @@ class Work:
 
     Those in proportion stand for work that is done for each example; others also tell what is done
     once a call (a product of two weights) and for each pair of examples. They tell of other numbers
-    of examples only where one more call was counted, and agrees.
+    of examples only where one more call was counted, and agrees, and of none that were `refused`.
+    fixed: every call takes the examples that were counted, however many are asked for.
     """
 
     counted: tuple[tuple[int, float], ...]
+    refused: frozenset[int] = frozenset()
+    fixed: bool = False
 
     def for_one(self, examples: int) -> float:
         """Return an example's share of a call of so many; NaN where nothing tells what it takes."""
         calls = dict(self.counted)
-        if any(map(isnan, calls.values())):
+        if any(map(isnan, calls.values())) or examples in self.refused:
             return nan
+        if self.fixed:
+            known, macs = next(iter(calls.items()))
+            return macs / known
         # In a call of one example, its own number looks like a constant, its pair like a square.
         several = {known: macs for known, macs in calls.items() if known > 1} or calls
         if examples in several:
             return several[examples] / examples
-        told = extrapolate(several, examples)
+        told = extrapolate(calls if is_proportional(calls) else several, examples)
         return calls.get(examples, nan) / examples if isnan(told) else told / examples
 
 
@@ -43,6 +49,8 @@ def extrapolate(calls: Mapping[int, float], examples: int) -> float:
     take the same, however many examples they have, they are padded, and larger ones may take more.
     """
     if is_proportional(calls):
+        if len(calls) == 1:
+            return nan
         known, macs = next(iter(calls.items()))
         return macs / known * examples
     first = dict(islice(calls.items(), ENOUGH))

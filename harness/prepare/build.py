@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from bench import registry
 from bench.errors import Refusal, SpecError
+from bench.spec import find_files, parse_call
 from bench.subject import Subject, as_subject, evaluating
 from harness.prepare.seeding import seed_everything
 from harness.prepare.users import find_imported
@@ -88,6 +90,17 @@ def apply_step(subject: Subject, steps: Steps) -> Subject:
             "Subject."
         )
     return made
+
+
+def makers_of(step: str) -> set[str]:
+    """Return the modules in which a technique, and each model that it names, are defined."""
+    call = parse_call(step)
+    found = {factory_module("technique", step)}
+    for value in (*call.args, *dict(call.kwargs).values()):
+        if isinstance(value, str) and not find_files(value):
+            with contextlib.suppress(SpecError):
+                found.add(factory_module("model", value))
+    return found
 
 
 def factory_module(kind: registry.Kind, text: str) -> str:

@@ -27,7 +27,15 @@ from bench.spec import find_files
 from bench.subject import Subject
 from bench.training import train, updates_per_epoch
 from harness.measure.settings import read_global_settings
-from harness.prepare.build import Steps, apply_step, build_base, built, factory_module, imported
+from harness.prepare.build import (
+    Steps,
+    apply_step,
+    build_base,
+    built,
+    factory_module,
+    imported,
+    makers_of,
+)
 from harness.prepare.content import Unkeyable
 from harness.prepare.evict import MAKING, discard
 from harness.prepare.footprint import Footprint
@@ -37,9 +45,11 @@ from harness.prepare.reads import digest_files, has_changed, watch_reads
 from harness.prepare.restore import load_subject
 from harness.prepare.save import save_prepared
 from harness.prepare.seeding import seed_everything
-from harness.prepare.sources import digest_all, digest_sources
+from harness.prepare.sources import digest_all, digest_sources, find_version
 from harness.prepare.users import is_users, read_texts
 
+LIBRARIES = ("torch-pruning",)
+"""With what techniques make a model beside PyTorch: another version may make another."""
 FORMAT = 7
 """Of a variant's folder; raise it when what is stored changes."""
 
@@ -88,7 +98,9 @@ def build_keyed(
     """Build a model that is to be trained so, and find its key."""
     steps = Steps(model=model, recipes=tuple(recipes), batch=batch, seed=seed, device=device)
     module = factory_module("model", model)
-    subject, changes = _watch(lambda: build_base(steps), is_users(module))
+    subject, changes = _watch(
+        lambda: build_base(steps), is_users(module) or any(map(_is_own, recipes))
+    )
     changed = _tell(changes)
     if changed and subject.origin != model:
         raise Refusal(f"{' + '.join(recipes)} calls the model's function twice, and {changed}")
@@ -148,13 +160,16 @@ def key_by_reads(key: str) -> str:
 
 def step_key(base: str, step: str, seed: int, token: str) -> str:
     """Return the key of a variant with one more technique applied."""
-    sources = digest_sources([factory_module("technique", step)])
-    return digest(base, step, seed, code_version(), sources, token if _is_own(step) else "")
+    sources = digest_sources(makers_of(step))
+    libraries = [(name, find_version(name)) for name in LIBRARIES]
+    return digest(
+        base, step, seed, code_version(), sources, libraries, token if _is_own(step) else ""
+    )
 
 
 def _is_own(step: str) -> bool:
-    """Tell whether a technique is the user's, or names a file of his."""
-    return is_users(factory_module("technique", step)) or bool(find_files(step))
+    """Tell whether a technique, or a model that it names, is the user's, or one of his files."""
+    return bool(find_files(step)) or any(map(is_users, makers_of(step)))
 
 
 def _watch(make: Callable[[], Subject], users: bool) -> tuple[Subject, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import types
@@ -79,6 +80,14 @@ def _version_of(module: str) -> str:
         return ""
     names = _distributions().get(package, ())
     return " ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names)))
+
+
+@functools.cache
+def find_version(distribution: str) -> str:
+    """Return the version of an installed distribution; empty where there is none."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(distribution)
+    return ""
 
 
 @functools.cache

@@ -41,7 +41,9 @@ def restore_state(module: nn.Module, path: Path) -> None:
     for name, buffer in kept["buffers"].items():
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner)._buffers[leaf] = buffer
-    parameters = {name: one for name, one in kept["state"].items() if name not in kept["buffers"]}
+    parameters = copy.copy(kept["state"])  # with the versions by which quantized layers read it
+    for name in kept["buffers"]:
+        parameters.pop(name, None)
     module.load_state_dict(parameters, strict=False)
     for name, attributes in kept["attributes"].items():
         held = vars(module.get_submodule(name))
@@ -61,28 +63,30 @@ def find_lost(made: nn.Module, untrained: nn.Module, path: Path) -> str:
     except Exception as error:
         return " ".join(f"its weights ({type(error).__name__}: {error}".split())[:200] + ")"
     rebuilt.train(getattr(made, "training", False))
-    return ", ".join([*find_differences(made, rebuilt)][:MOST_TOLD])
+    return ", ".join([*find_differences(made, rebuilt, everything=True)][:MOST_TOLD])
 
 
-def find_differences(one: nn.Module, other: nn.Module) -> Iterator[str]:
+def find_differences(one: nn.Module, other: nn.Module, everything: bool = False) -> Iterator[str]:
     """Yield the names of what two modules hold that is not alike.
 
-    Objects of an installed library are left out: it restores them, with marks of its own.
+    Objects of an installed library are left out, unless `everything` is asked for: it restores
+    them when it reads them again, with marks of its own.
     """
     others = dict(other.named_modules())
     for path, part in one.named_modules():
-        held, found = _read_parts(part), _read_parts(others[path]) if path in others else {}
+        held = _read_parts(part, everything)
+        found = _read_parts(others[path], everything) if path in others else {}
         for name, value in held.items():
             if name not in found or digest_leniently(value) != digest_leniently(found[name]):
                 yield f"{path}.{name}".strip(".")
 
 
-def _read_parts(part: nn.Module) -> dict[str, Any]:
+def _read_parts(part: nn.Module, everything: bool) -> dict[str, Any]:
     """What a module holds apart from the modules in it, by name."""
     if isinstance(part, torch.jit.ScriptModule):
         return {"the script": part}
     own = {name: value for name, value in vars(part).items()
-           if name not in OWN and not _is_a_librarys(value)}  # fmt: skip
+           if name not in OWN and (everything or not _is_a_librarys(value))}  # fmt: skip
     return {**part._parameters, **part._buffers, **own}
 
 

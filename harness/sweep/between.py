@@ -52,7 +52,9 @@ MOST_LEVELS = 100
 AT_REFERENCE = 0.05, 0.95
 """The least and the largest share of a ratio's variance that is the reference's doing."""
 FURTHEST_LEVEL = 5.0
-"""A heat's speed counts as no further from the others' than so many deviations."""
+"""A heat's speed counts as no further from the others' than so many deviations..."""
+FEW_LEVELS = 0.1
+"""...if that is no larger a share of them."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class Kept:
             return USUAL.speed
         off = np.array(self.levels) - median(self.levels)
         most = FURTHEST_LEVEL * robust_deviation(self.levels)
+        if np.mean(np.abs(off) > most) > FEW_LEVELS:  # it has two speeds
+            most = float("inf")
         squares = float((np.clip(off, -most, most) ** 2).sum())
         known = USUAL.speed.variance, USUAL.speed.sessions
         return Known(*_learn(*known, [squares], [0.0], [len(off) - 1.0]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import log, sqrt
-from types import MappingProxyType
+from collections.abc import Sequence
+from math import asin, log, pi, sqrt
 
 import numpy as np
 
-from harness.headlines import TimedRounds
+from harness.headlines import Own, SplitSessions, TimedRounds
 from harness.known import WITHIN, Known
-from harness.repeats import Comparison, compare_sessions
+from harness.repeats import Comparison, compare_sessions, find_sessions
 from harness.rounds import ONE_PROCESS, choose_rounds, find_process_spread
 from harness.stats import Floats
 from harness.sweep.heat import Member, find_rounds_sessions
@@ -59,18 +58,41 @@ def pair_sessions(
 
 def compare(
     member: Member, reference: Member, spread: float = ONE_PROCESS, known: Known = WITHIN.work,
-    own: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+    split: SplitSessions | None = None,
 ) -> Comparison:  # fmt: skip
     """Return the latency ratio of two members, paired over the rounds that both had.
 
-    `known` is what sessions differ by; without it, nothing. `own` has what is each member's own in
-    each session, by name: the ratio is that of these, as the headlines' is, and the paired rounds
-    tell how sure it is. Without it, it is the median of the pairs.
+    `known` is what sessions differ by; without it, nothing. `split` has what is each member's own
+    in each session: the ratio is that of these, as the headlines' is, and the paired rounds tell
+    how sure it is. Without it, it is the median of the pairs.
     """
     sessions, apart = pair_sessions(member, reference, spread)
-    mine, theirs = own.get(member.name, {}), own.get(reference.name, {})
-    middles = [
-        mine[one] - theirs[one] if one in mine and one in theirs else float(np.median(paired))
-        for one, paired in sessions.items()
-    ]
-    return compare_sessions([*sessions.values()], apart, known, middles)
+    paired = [*sessions.values()]
+    if split is None or not sessions:
+        return compare_sessions(paired, apart, known)
+    mine, theirs = (split.find_own(one.name) for one in (member, reference))
+    middles, widened = [], []
+    for number, ratios, error in zip(sessions, paired, find_sessions(paired)[1], strict=True):
+        told = number in mine and number in theirs
+        own = (mine[number], theirs[number]) if told else None
+        middles.append(own[0].middle - own[1].middle if own else float(np.median(ratios)))
+        stretch = max(1.0, find_error(*own, error, len(ratios)) / error) if own else 1.0
+        widened.append(middles[-1] + stretch * (ratios - middles[-1]))
+    return compare_sessions(widened, apart, known, middles)
+
+
+def find_error(one: Own, other: Own, paired: float, pairs: int) -> float:
+    """Return the standard error of the difference of two cells' medians in a session.
+
+    By that of their `paired` rounds alone if both had clean rounds in the same ones; medians of
+    others have less in common, and those of two series have less than the series have, of which the
+    correlation is ρ: asin ρ · 2/π. Source: for normal noise, the correlation of two signs.
+    """
+    here, there = one.error**2 * one.rounds, other.error**2 * other.rounds
+    if not here * there > 0:
+        return paired
+    correlation = (here + there - paired**2 * pairs) / 2 / sqrt(here * there)
+    shared = np.isfinite(one.values[np.isfinite(other.values)]).sum()
+    common = asin(min(1.0, max(-1.0, correlation))) * 2 / pi * shared
+    common *= one.error * other.error / sqrt(one.rounds * other.rounds)
+    return sqrt(max(0.0, one.error**2 + other.error**2 - 2 * common))

@@ -60,8 +60,7 @@ def conclude(
         processes=seat.member.processes,
         process_spread=timed.process_spread,
         stalled_share=timed.stalled_share,
-        interval_reached=seat.member.stopped_by == "interval"
-        or timed.within[seat.member.name].relative_half_width <= budget.relative_ci,
+        interval_reached=timed.within[seat.member.name].relative_half_width <= budget.relative_ci,
     )
     record = with_sessions(record, seat.member, timed.between)
     if timed.control.problem is not None:
@@ -87,10 +86,11 @@ def conclude_again(
             record = with_level(seat.record, timed, seat)
             if seat.member is not None:
                 record = with_sessions(record, seat.member, timed.between)
-            record = with_ratio(record, timed, seat).under(
+            record = record.under(
                 process_spread=timed.process_spread,
-                stopped_by=seat.record.conditions.get("stopped_by"),
+                stopped_by=seat.record.conditions.get("stopped_by"),  # by which looks are paid for
             )
+            record = with_ratio(record, timed, seat)
             yield seat, with_explanation(record, seat, roofs)
         except Exception:  # ours: it keeps the record that it has
             continue
@@ -227,7 +227,9 @@ def with_level(record: Record, timed: TimedHeat, seat: Seat) -> Record:
 
 def with_sessions(record: Record, member: Member, between: Between) -> Record:
     """Return the record with its sessions, and what was known of how far sessions are apart."""
-    processes = member.processes_by_session()
+    rounds = member.rounds()
+    told = {rounds[number].session for number in member.medians()}  # those of the headline
+    processes = {n: count for n, count in member.processes_by_session().items() if n in told}
     return record.under(
         sessions=len(processes),
         effective_processes=len(processes) ** 2 / sum(1 / count for count in processes.values()),

@@ -43,9 +43,9 @@ def with_ratio(record: Record, timed: TimedHeat, seat: Seat) -> Record:
     if not isfinite(ratio.estimate.value):  # no round in common: what is known of it stays
         return record
     p_value = ratio.p_value
-    if seat.member is not None and DECISION in (
-        seat.member.stopped_by, record.conditions.get("stopped_by")
-    ):  # fmt: skip
+    # Of a partial one it is not known: a kill leaves no trace of why it was timed no further.
+    left = record.status == "partial" or record.conditions.get("stopped_by") == DECISION
+    if seat.member is not None and (left or seat.member.stopped_by == DECISION):
         p_value = pay_for_looks(p_value, len(seat.member.rounds()))
     record = record.measured(latency_ratio=ratio.estimate, latency_ratio_p_value=p_value)
     return record.under(

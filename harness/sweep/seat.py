@@ -120,7 +120,7 @@ class TimedHeat:
         assert seat.member is not None and reference.member is not None
         known = self.between.of_ratio(compare_work(seat.work, reference.work))
         pair = seat.member, reference.member
-        return compare(*pair, self.process_spread, known, self.rounds.split.middles)
+        return compare(*pair, self.process_spread, known, self.rounds.split)
 
     @cached_property
     def process_spread(self) -> float:

@@ -30,7 +30,7 @@ from harness.measure.page_cache import cached_share
 from harness.measure.placement import shift_heap
 from harness.measure.roofline import Roofs
 from harness.measure.roofs import roofs_for
-from harness.measure.runtimes import TRAINING, like_strides, take_batch
+from harness.measure.runtimes import TRAINING, take_batch
 from harness.prepare import imports, kept, make
 from harness.prepare.lookup import look_up_model, look_up_technique
 from harness.prepare.restore import load_subject
@@ -242,21 +242,20 @@ class Workbench:
         The multiply-accumulates are those of calls of these `batches`, if of any.
         """
         loaded = open_variant(variant, "cpu", runtime, batch=COUNTED_EXAMPLES)
-        inputs = tuple(like_strides(value.clone(), value) for value in loaded.inputs)
+        assert loaded.subject is not None
+        examples = loaded.subject.inputs
 
-        def call_of(examples: int) -> counts.Call:
+        def call_of(count: int) -> counts.Call:
             if runtime != TRAINING:
-                return loaded.program, take_batch(loaded.inputs, examples)
-            one = open_variant(variant, "cpu", runtime, examples)  # a step changes the weights
+                return loaded.program, take_batch(examples, count)
+            one = open_variant(variant, "cpu", runtime, count)  # a step changes the weights
             return one.program, one.inputs
 
-        assert loaded.subject is not None
-        few = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)  # norms train on two
-        numbers = (*few, len(loaded.subject.inputs[0]))  # it may take no others
-        work, uncounted = counts.count_work(call_of, numbers, batches)
-        kept.keep_behaviour(variant, try_out(loaded.module, inputs))
-        found = counts.count_weights(loaded.module)
+        found = counts.count_weights(loaded.module)  # before calls leave something in its buffers
         found["disk_bytes"] = counts.disk_bytes(loaded.module)
+        few = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)  # norms train on two
+        work, uncounted = counts.count_work(call_of, (*few, len(examples[0])), batches)
+        kept.keep_behaviour(variant, try_out(loaded.module, examples))
         if found["params"] == 0 and any(name.startswith(OUTSIDE) for name in uncounted):
             found = {}  # its weights are where it computes
         return {

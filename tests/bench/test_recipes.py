@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from bench import Refusal, SpecError, Subject, registry
 from bench.data import Dataset, Split
-from bench.subject import Recipe, as_subject
+from bench.subject import Optimizer, Recipe, as_subject
 from bench.tasks import task_loss
-from bench.training import dropping, fit, train, tune_accuracy, updates_per_epoch
+from bench.training import dropping, fit, train, tune_accuracy, tune_quality, updates_per_epoch
 
 OPTIMIZERS = ("gd", "sgd", "momentum", "rmsprop", "adam", "adamw")
 
@@ -196,6 +196,43 @@ def test_few_labels_keep_a_stratified_share_and_leave_the_rest_to_pretraining() 
     fewer = apply("few-labels(0.1, same_updates=False)", untrained("mnist1d-cnn"))
     assert fewer.recipe is not None
     assert fewer.recipe.epochs == 15
+
+
+@pytest.mark.parametrize("share", [0.001, 0.005, 0.03, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("optimizer", ["adamw", "gd"])
+def test_few_labels_are_trained_on_with_as_many_updates(share: float, optimizer: Optimizer) -> None:
+    subject = untrained("mnist1d-cnn")
+    assert subject.recipe is not None
+    subject = replace(subject, recipe=replace(subject.recipe, optimizer=optimizer))
+    made = apply(f"few-labels({share})", subject)
+    updates = []
+    for one in (subject, made):
+        assert one.recipe is not None
+        updates.append(one.recipe.epochs * updates_per_epoch(one))
+    assert updates[1] == pytest.approx(updates[0], rel=0.04)
+
+
+def test_no_share_of_numbers_is_one_label() -> None:
+    subject, _ = line()
+    made = apply("few-labels(0)", replace(subject, recipe=Recipe(epochs=2)))
+    assert made.data is not None
+    assert len(made.data.train) == 1
+
+
+def test_labels_that_are_all_the_same_number_have_no_quality() -> None:
+    subject, _ = line()
+    assert subject.data is not None
+    same = Split(subject.data.tune.inputs, torch.ones_like(subject.data.tune.labels))
+    assert isnan(tune_quality(replace(subject, data=replace(subject.data, tune=same))))
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_model_with_a_hook_on_a_parameter_is_not_trained_without_it(kind: str) -> None:
+    subject, _ = line()
+    made = replace(subject, recipe=Recipe(epochs=1))
+    getattr(next(made.module.parameters()), kind)(lambda _: None)
+    with pytest.raises(Refusal, match="its parameter weight has a hook"):
+        train(made)
 
 
 @pytest.mark.parametrize("way", ["autoencoder", "gan", "supervised"])

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
 from simulated import make_frame, simulate
 
 from harness.decide.answer import answer
@@ -23,6 +26,7 @@ from tests.sweep.scripted import Samples
 
 OBJECTIVES = [Objective("latency_s", "lower"), Objective("accuracy", "higher")]
 NO_ROUNDS = pd.DataFrame(columns=["cell_id", "heat", "session", "round", "log_s"])
+ACCURACY = next(one for one in METRICS if one.name == "accuracy")
 SWEEPS = 400
 DRAWN = 200
 """Enough to tell 5 % from 10 %."""
@@ -232,6 +236,36 @@ def test_cells_with_the_same_answers_are_never_told_apart_by_them() -> None:
     assert 0.2 < rows_of(group).loc["t1", "membership"] < 0.8
 
 
+@pytest.mark.parametrize(("more", "fewer"), [(1, 0), (2, 0), (3, 0), (6, 0), (3, 1), (10, 4)])
+@pytest.mark.parametrize("examples", [20, 360, 10_000])
+def test_a_few_answers_more_tell_who_is_better_as_surely_as_a_flat_prior_does(
+    more: int, fewer: int, examples: int
+) -> None:
+    """Where one is right and the other is not: so many times each way."""
+    first = np.arange(examples) >= 1
+    second = first.copy()
+    first[1 : 1 + fewer], second[-more:] = False, False
+    frame = make_frame([{"weight_bytes": 2, "accuracy": first.mean()},
+                        {"weight_bytes": 1, "accuracy": second.mean()}])  # fmt: skip
+    by_size = [Objective("weight_bytes", "lower"), Objective("accuracy", "higher")]
+    group = judged(frame, Noise(NO_ROUNDS, {"c0": first, "c1": second}), by_size)
+    wanted = 1 - binom.cdf(more, more + fewer + 1, 0.5)
+    sure = rows_of(group).loc["t0", "membership"]
+    assert 1 - sure == pytest.approx(wanted, abs=0.06)
+
+
+@given(seed=st.integers(0, 99), examples=st.integers(1, 300), share=st.floats(0, 1))
+def test_accuracies_are_drawn_around_themselves_and_are_shares(
+    seed: int, examples: int, share: float
+) -> None:
+    right = np.random.default_rng(seed).random(examples) < share
+    cells = make_frame([{"accuracy": right.mean()}]).measured
+    drawn = Noise(NO_ROUNDS, {"c0": right}).draw(cells, ACCURACY, draws=4_000)
+    assert ((drawn >= 0) & (drawn <= 1)).all()
+    off = 0.4 / examples if 0 < right.mean() < 1 else 0.6 / examples  # beyond 1 there is nothing
+    assert drawn.mean() == pytest.approx(right.mean(), abs=off + 4 * drawn.std() / 60)
+
+
 def test_a_dominated_cell_names_the_member_that_beats_it() -> None:
     frame = make_frame([
         {"latency_s": 1.0, "latency_s_low": 0.99, "latency_s_high": 1.01, "accuracy": 0.8},
@@ -281,15 +315,26 @@ def test_few_seeds_of_two_equal_variants_tell_them_apart_as_rarely_as_they_say(c
         seeds = [model + 0.3 * generator.standard_normal(count) for _ in range(2)]
         drawn = np.repeat(np.concatenate(seeds)[:, None], DRAWN, axis=1)
         groups = [np.arange(count), count + np.arange(count)]
-        first, second = average_draws(drawn, groups)
+        first, second = average_draws(drawn, groups, [*range(count), *range(count)])
         told.append(np.mean(first < second))
     sure = np.mean((np.array(told) < 0.05) | (np.array(told) > 0.95))
     assert 0.06 <= sure <= 0.14
 
 
+def test_seeds_that_differ_are_no_pairs_though_there_are_as_many() -> None:
+    """One was trained with the first two, the other with the last two, all of which scatter."""
+    drawn = np.repeat([[0.90], [0.92], [0.91], [0.93]], DRAWN, axis=1)
+    groups = [np.arange(2), 2 + np.arange(2)]
+    for seeds, least, most in (([0, 1, 0, 1], 1.0, 1.0), ([0, 1, 1, 2], 0.5, 0.85)):
+        first, second = average_draws(drawn, groups, seeds)
+        assert least <= np.mean(first < second) <= most
+
+
 def test_a_mean_over_seeds_is_that_of_one_seed_where_there_is_one_or_all_are_alike() -> None:
     drawn = np.random.default_rng(16).standard_normal((1, DRAWN))
-    alone, alike = average_draws(np.repeat(drawn, 4, axis=0), [np.arange(1), np.arange(1, 4)])
+    alone, alike = average_draws(
+        np.repeat(drawn, 4, axis=0), [np.arange(1), np.arange(1, 4)], [0, 0, 1, 2]
+    )
     assert np.array_equal(alone, drawn[0])
     assert alike == pytest.approx(drawn[0])
 

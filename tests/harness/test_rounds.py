@@ -257,3 +257,20 @@ def test_an_interval_over_sessions_is_as_wide_whatever_sessions_differ_by(
     for name, one in unlike.items():
         assert one.value == pytest.approx(alike[name].value * np.exp(levels.mean()), rel=0.01)
         assert one.relative_half_width == pytest.approx(alike[name].relative_half_width, rel=0.1)
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20), (300, 10, 10), (10, 40)])
+@pytest.mark.parametrize("shared", [0.0, 0.05])
+def test_an_interval_over_sessions_holds_though_some_are_short(
+    sizes: tuple[int, ...], shared: float
+) -> None:
+    """For what the sessions' medians would be the mean of if they had no end."""
+    generator, covered = np.random.default_rng(17), 0
+    sessions = dict(enumerate(np.repeat(np.arange(len(sizes)), sizes).tolist()))
+    for _ in range(300):
+        logs = 0.02 * generator.standard_normal((3, sum(sizes)))
+        logs += shared * generator.standard_normal(sum(sizes))
+        medians = {str(row): dict(enumerate(np.exp(one))) for row, one in enumerate(logs)}
+        one = find_latencies(medians, sessions)["0"]
+        covered += one.low <= 1 <= one.high
+    assert 0.92 <= covered / 300 <= 0.99

@@ -91,6 +91,18 @@ def test_a_model_that_fails_is_plain_and_its_failure_is_told_elsewhere() -> None
     assert try_out(nn.Identity(), ()) == Behaviour()
 
 
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_model_that_takes_its_own_batch_alone_is_tried_with_that(rows: int) -> None:
+    def write(x: Tensor, y: Tensor) -> None:
+        x.view(rows, 3).mul_(0.5)
+        take_gradient(x, y)
+
+    given = (torch.ones(rows, 3), torch.ones(rows, 2, dtype=torch.long))
+    wanted = Behaviour(takes_gradients=True, writes_inputs=True)
+    assert try_out(Does(write), given) == wanted
+    assert torch.equal(given[0], torch.ones(rows, 3))
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, 1000])
 def test_a_batch_of_any_size_is_tried_with_two_examples(rows: int) -> None:
     seen: list[int] = []

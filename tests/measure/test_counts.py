@@ -133,6 +133,16 @@ CLOSED_FORMS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], int]] = {
             torch.arange(7)[None], w, per_sample_weights=x[:1, :, 0], mode="sum"), 9, 5),
         (ROWS,), 7 * 5,
     ),
+    "groups of rows": (
+        Calls(lambda x, w: torch._grouped_mm(
+            x.bfloat16(), w.bfloat16(), offs=torch.tensor([8, 16], dtype=torch.int32)), 2, 8, 24),
+        (torch.randn(16, 8),), 8 * 24,
+    ),
+    "groups of columns": (
+        Calls(lambda x, w: torch._grouped_mm(
+            x.bfloat16(), w.bfloat16(), offs=torch.tensor([8, 24], dtype=torch.int32)), 8, 24),
+        (torch.randn(2, 16, 8),), 16 * 8 * 24,
+    ),
     "a bag of words": (
         Calls(lambda x, w: nn.functional.embedding_bag(torch.arange(7)[None], w), 9, 5), (ROWS,), 0,
     ),
@@ -334,6 +344,25 @@ def test_arguments_by_name_and_constants_are_no_obstacle(
     call: Callable[..., torch.Tensor], wanted: int
 ) -> None:
     assert count_macs(Calls(call, 6, 6), (torch.randn(2, 6),)) == (wanted, [])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_bag_of_words_multiplies_in_training_where_its_words_have_weights(weighted: bool) -> None:
+    """The sum, the slope of the table's rows and that of their weights."""
+
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.EmbeddingBag(20, 4, mode="sum")
+            self.weights = nn.Parameter(torch.ones(3, 5))
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.table(words, per_sample_weights=self.weights if weighted else None)
+
+    step = TrainingStep(Bag(), Recipe(epochs=1), torch.arange(3))
+    macs, uncounted = count_macs(step, (torch.arange(15).reshape(3, 5),))
+    assert uncounted == []
+    assert macs == (3 * 5 * 4 if weighted else 0)
 
 
 def test_a_recurrent_training_step_has_twice_its_forward_products_backward() -> None:

@@ -1,5 +1,7 @@
 """Parameters, zeros and bytes against what they must be, for weights of every kind."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -173,3 +175,60 @@ def test_parts_are_inspected_however_they_are_called() -> None:
     assert rows["leaf"].shape == (8,)
     assert (rows["idle"].macs, rows["idle"].shape) == (0, ())
     assert rows["nothing"].shape == rows["scale"].shape == ()
+
+
+class Steps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(8, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cell(x)[0]
+
+
+DYNAMIC = {
+    "linear": lambda: nn.Sequential(nn.Linear(64, 32)),
+    "lstm": lambda: nn.Sequential(nn.LSTM(32, 64, num_layers=2)),
+    "gru": lambda: nn.Sequential(nn.GRU(32, 64, bidirectional=True)),
+    "cell": Steps,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+@pytest.mark.parametrize("kind", DYNAMIC)
+def test_a_dynamically_quantized_layer_has_the_parameters_of_the_plain_one(
+    kind: str, dtype: torch.dtype
+) -> None:
+    plain = DYNAMIC[kind]()
+    kinds = {nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell}
+    with warnings.catch_warnings(action="ignore"):
+        made = torch.ao.quantization.quantize_dynamic(plain, kinds, dtype=dtype)
+    before, after = count_weights(plain), count_weights(made)
+    assert after["params"] == before["params"]
+    smaller = after["weight_bytes"] / before["weight_bytes"]
+    assert smaller < (0.4 if dtype is torch.qint8 else 0.55)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_statically_quantized_convolution_has_the_parameters_of_the_plain_one(
+    dimensions: int,
+) -> None:
+    kind = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
+    module = nn.Sequential(torch.ao.quantization.QuantStub(), kind(8, 16, 3), nn.ReLU())
+    module.eval().qconfig = torch.ao.quantization.get_default_qconfig()
+    with warnings.catch_warnings(action="ignore"):
+        ready = torch.ao.quantization.prepare(module)
+        ready(torch.randn(2, 8, *[9] * dimensions))
+        made = torch.ao.quantization.convert(ready)
+    before, after = count_weights(module), count_weights(made)
+    assert after["params"] == before["params"] == 16 * 8 * 3**dimensions + 16
+    assert after["weight_bytes"] < before["weight_bytes"] / 2
+
+
+def test_a_quantized_block_that_stands_in_several_places_counts_once() -> None:
+    block = nn.Sequential(nn.Linear(64, 64))
+    once, shared = nn.ModuleList([block]), nn.ModuleList([block] * 12)
+    with warnings.catch_warnings(action="ignore"):
+        torch.ao.quantization.quantize_dynamic(block, {nn.Linear}, inplace=True)
+    assert count_weights(shared) == count_weights(once)
+    assert count_weights(once)["params"] == 64 * 65

@@ -108,6 +108,60 @@ def test_what_is_done_in_the_first_call_alone_is_no_call_s_work(
     assert (work.for_one(examples), uncounted) == (16, [])
 
 
+class Caching(nn.Module):
+    """Prepares something for each number of examples, as some keep positions or latents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.kept = nn.Parameter(torch.randn(4, 4)), torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.kept) != len(x):
+            self.kept = (self.weight @ self.weight)[0].expand(len(x), 4)
+        return x @ self.weight + self.kept
+
+
+@given(examples=BATCH, batches=st.lists(BATCH, max_size=2))
+def test_what_is_done_once_for_so_many_examples_is_no_call_s_work(
+    examples: int, batches: list[int]
+) -> None:
+    work, uncounted = count(Caching(), examples, *batches)
+    assert (work.for_one(examples), uncounted) == (16, [])
+
+
+def test_one_call_tells_of_itself_alone_and_nothing_of_what_the_model_refused() -> None:
+    assert math.isnan(Work(((2, 32.0),)).for_one(64))
+    assert Work(((2, 32.0),)).for_one(2) == 16
+    several = Work(((2, 32.0), (3, 48.0)), refused=frozenset({64}))
+    assert math.isnan(several.for_one(64))
+    assert several.for_one(63) == 16
+    assert Work(((4000, 64000.0),), fixed=True).for_one(8) == 16, "all examples, whatever is asked"
+
+
+class Sorted(nn.Module):
+    """A layer for each step of sequences that must be sorted by their length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.RNN(2, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = x[:, 0, 0].long()
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return self.layer(packed)[1][0]
+
+
+def test_sequences_of_unlike_lengths_are_counted_with_all_of_them() -> None:
+    inputs = torch.ones(8, 10, 2)
+    inputs[:, 0, 0] = torch.tensor([10, 9, 8, 6, 5, 4, 3, 1])
+    module = Sorted()
+    work, _ = count_work(
+        lambda number: (module, take_batch((inputs,), number)), (*SEVERAL, 1, 8), [8, 64]
+    )
+    assert work.for_one(8) == 46 * (4 * 2 + 4 * 4) / 8
+    assert math.isnan(work.for_one(64)), "64 of them are not sorted, and the call fails"
+
+
 class Leaving(nn.Module):
     """Some rows take a layer more."""
 

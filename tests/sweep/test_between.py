@@ -24,6 +24,7 @@ from harness.sweep.between import (
     SESSIONS,
     USUAL,
     VERSION,
+    Kept,
     between_file,
     name_company,
     note_between,
@@ -207,6 +208,21 @@ def test_a_file_that_cannot_be_read_is_as_good_as_none(text: str, tmp_path: Path
     note_between(
         tmp_path / "known" / "below a file", "a", make_heat(np.random.default_rng(4), 0.1, 0.1)
     )
+
+
+@pytest.mark.parametrize("slow", [0.15, 0.3, 0.5])
+def test_a_machine_with_two_speeds_is_known_to_have_them(slow: float) -> None:
+    generator = np.random.default_rng(18)
+    levels = 0.4 * (generator.random(60) < slow) + 0.01 * generator.standard_normal(60)
+    found = np.sqrt(Kept([float(one) for one in levels]).find_speed().variance)
+    assert found == pytest.approx(0.4 * np.sqrt(slow * (1 - slow)), rel=0.35)
+    few = np.sqrt(Kept([0.0, 0.001, 0.4]).find_speed().variance)
+    assert few > np.sqrt(USUAL.speed.variance), "a third of what is known of it is far off"
+
+
+def test_one_slow_heat_among_many_is_no_second_speed() -> None:
+    levels = [*(0.01 * np.random.default_rng(19).standard_normal(40)), 0.7]
+    assert np.sqrt(Kept(levels).find_speed().variance) < 0.03
 
 
 def test_what_others_have_shown_counts_little(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import techniques
 from bench.cache import cache_folder
 from bench.data import Dataset, Split
 from harness.prepare.evict import SPARED_S
@@ -23,6 +25,9 @@ from harness.prepare.kept import (
     store_dataset,
     variant_folder,
 )
+from harness.prepare.make import LIBRARIES
+from harness.prepare.sources import find_version
+from harness.sweep.imports import Imports
 from harness.sweep.launcher import Launcher
 
 pytestmark = pytest.mark.workers
@@ -84,6 +89,50 @@ def test_a_key_is_found_without_making_the_variant(
         for step in steps:
             facts = worker.call("prepare_step", 60, base=facts["variant"], step=step, **known)
         assert facts["variant"] == key
+
+
+STUDENT = """
+from bench import Recipe, Subject, model
+from bench.data import load_dataset
+from torch import nn
+
+@model("tiny-student")
+def tiny(width=%d):
+    examples = load_dataset("digits")
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+    return Subject(layers, (examples.train.inputs[:4],), examples, Recipe(epochs=1))
+"""
+
+
+@pytest.mark.parametrize("token", ["one run", "another run"])
+def test_a_student_that_a_plugin_brings_is_no_other_when_the_plugin_has_changed(
+    tmp_path: Path, token: str
+) -> None:
+    plugin, found = tmp_path / "plugin.py", []
+    for width in (4, 5):
+        plugin.write_text(STUDENT % width)
+        with Launcher() as launcher, launcher.worker(Imports(plugins=(str(plugin),))) as worker:
+            known = {"seed": 0, "token": token, "threads": 1}
+            base = worker.call("prepare_base", 60, model="digits-mlp(width=7)", recipes=[], **known)
+            made = worker.call("prepare_step", 60, base=base["variant"],
+                               step="distill('tiny-student')", **known)  # fmt: skip
+            counted = worker.call("count", 60, variant=made["variant"], runtime="eager")
+            found.append(counted["metrics"]["params"])
+    assert found == [64 * width + width + width * 10 + 10 for width in (4, 5)]
+
+
+def test_libraries_that_techniques_are_made_with_are_in_their_keys() -> None:
+    """Whatever they import beside PyTorch, and what is in its base's key, is a part of a key."""
+    imported: set[str] = set()
+    for file in Path(techniques.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.Import):
+                imported |= {name.name.partition(".")[0] for name in node.names}
+    others = imported - sys.stdlib_module_names - {"bench", "torch"}
+    assert {name.replace("_", "-") for name in others} == set(LIBRARIES)
+    assert all(map(find_version, LIBRARIES))
 
 
 def test_a_variant_that_somebody_began_to_delete_is_prepared_again(launcher: Launcher) -> None:

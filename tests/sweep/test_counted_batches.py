@@ -33,8 +33,28 @@ class Merging(Fixed):
             self.merged = self.layer.weight @ torch.ones(64, 64)
         return x @ self.merged.T
 
+class Leaving(Fixed):
+    def __init__(self):
+        super().__init__()
+        self.deep = nn.Linear(64, 48)
+    def forward(self, x):
+        self.deep(x[x[:, 0] != 0])
+        return self.layer(x)
+
+class Keeping(Fixed):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(0))
+    def forward(self, x):
+        self.kept = self.layer(x)
+        return self.kept
+
 def net(kind):
-    return {"fixed": Fixed, "padded": Padded, "merging": Merging}[kind](), torch.ones(8, 64)
+    kinds = {"fixed": Fixed, "padded": Padded, "merging": Merging, "leaving": Leaving,
+             "keeping": Keeping}
+    inputs = torch.ones(8, 64)
+    inputs[:2] = kind != "leaving"
+    return kinds[kind](), inputs
 """
 
 
@@ -44,10 +64,12 @@ def test_a_model_that_takes_certain_batches_or_pads_them_is_counted_as_it_is_tim
 ) -> None:
     file = tmp_path / "models.py"
     file.write_text(MODELS)
-    models = {kind: f"{file}:net('{kind}')" for kind in ("fixed", "padded", "merging")}
+    kinds = ("fixed", "padded", "merging", "leaving", "keeping")
+    models = {kind: f"{file}:net('{kind}')" for kind in kinds}
     cells = measure(models=list(models.values()), batch=[8, 1, 64])
     rows = cells.set_index(["model", "batch"])
-    wanted = {("padded", 1): 5, ("padded", 8): 10 / 8, ("padded", 64): 65 / 64}
+    wanted = {("padded", 1): 5, ("padded", 8): 10 / 8, ("padded", 64): 65 / 64,
+              ("leaving", 8): 1 + 3 * 6 / 8, ("leaving", 64): 1 + 3 * 6 / 8}  # fmt: skip
     for kind, model in models.items():
         for batch in (1, 8, 64):
             row = rows.loc[(model, batch)]
@@ -57,6 +79,7 @@ def test_a_model_that_takes_certain_batches_or_pads_them_is_counted_as_it_is_tim
                 continue
             assert (row["status"], list(row["uncounted_ops"])) == ("measured", [])
             assert row["macs"] == 64 * 16 * wanted.get((kind, batch), 1)
+            assert row["weight_bytes"] == 4 * (64 * 16 + 16 + (kind == "leaving") * (64 * 48 + 48))
 
 
 def test_a_batch_that_nothing_tells_of_is_a_reason_among_what_is_not_counted() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,6 +121,55 @@ def test_buffers_that_are_shared_are_restored_in_each_place(tmp_path: Path) -> N
     restore_state(other, tmp_path / STATE)
     assert other.a.running_mean is other.b.running_mean
     assert digest_leniently(made) == digest_leniently(other)
+
+
+class Guarded(nn.Module):
+    """Cannot be serialized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.lock = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), Lock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_quantized_layers_are_restored_where_they_are_built_again(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        made = Guarded().eval()
+        with warnings.catch_warnings(action="ignore"):
+            torch.ao.quantization.quantize_dynamic(made.layers, {nn.Linear}, inplace=True)
+        return made
+
+    made, other, rows = make(), make(), torch.randn(2, 4)
+    save_state(made, tmp_path / STATE)
+    restore_state(other, tmp_path / STATE)
+    assert torch.equal(made(rows), other(rows))
+
+
+class Scales(nn.Module):
+    """Learns by an object of an installed library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(4, 4), pd.Series([0.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen[0] += float(x.sum())
+        return self.layer(x) + float(self.seen[0])
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_what_a_librarys_object_learns_is_lost_where_a_model_is_built_again(
+    learns: bool, tmp_path: Path
+) -> None:
+    untrained = Scales()
+    made = copy.deepcopy(untrained)
+    made.train(learns)(torch.ones(2, 4))
+    made.eval()
+    save_state(made, tmp_path / STATE)
+    assert find_lost(made, untrained, tmp_path / STATE) == ("seen" if learns else "")
 
 
 class Forgets(nn.Linear):
