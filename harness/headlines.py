@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.known import Between
 from harness.repeats import as_factor, average, find_sessions
-from harness.rounds import Medians, tabulate, take_apart
+from harness.rounds import TIED, Medians, tabulate, take_apart
 from harness.stats import Z95, Estimate, Floats, series_median_interval
 
 
@@ -90,6 +90,32 @@ class SplitSessions:
             one: Own(row[self.turns == one], float(middle), float(error))
             for one, middle, error in told
         }
+
+    def count_rounds(self, name: str, other: str, session: int) -> float:
+        """Return as many rounds in which all cells were clean would tell a ratio as surely.
+
+        Where cells have their clean rounds apart, they are compared by way of the others: of an
+        incomplete block design. Infinite where nothing is in doubt, 0 where nothing ties them.
+        """
+        ties = self._ties[session]
+        apart = np.zeros(len(self.names))
+        apart[self.names.index(name)], apart[self.names.index(other)] = 1.0, -1.0
+        reached = ties[0] @ (ties[1] @ apart)
+        if not np.allclose(reached, apart, atol=1e-6):
+            return 0.0
+        doubt = float(apart @ ties[1] @ apart)
+        return 2 / doubt if doubt > 0 else float("inf")
+
+    @cached_property
+    def _ties(self) -> dict[int, tuple[Floats, Floats]]:
+        """How a session's rounds tie its cells: the information in them, and its inverse."""
+        found = {}
+        for one in map(int, np.unique(self.turns)):
+            there = np.isfinite(self.own[:, self.turns == one]).astype(np.float64)
+            counts = np.maximum(1.0, there.sum(0))
+            ties = np.diag(there.sum(1)) - (there / counts) @ there.T
+            found[one] = ties, np.linalg.pinv(ties, TIED, hermitian=True)
+        return found
 
     def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
         """Return the sessions that a cell has rounds in, their middles and standard errors."""

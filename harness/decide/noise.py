@@ -132,8 +132,8 @@ def _draw_unseen(right: Floats, draws: int, seed: int) -> Floats:
     """
     name = zlib.crc32(np.packbits(right > 0).tobytes())
     generator = np.random.default_rng([seed, 6, len(right), name])
-    off: Floats = generator.integers(0, 2, (UNSEEN, draws)) - 0.5
-    return off + float(right.mean())
+    found: Floats = generator.integers(0, 2, (UNSEEN, draws)) - 0.5 + right.mean()
+    return found
 
 
 def draw_within_intervals(

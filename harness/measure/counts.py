@@ -63,13 +63,10 @@ def count_weights(
         new = _take(tensor, seen.weights)
         params += new
         nonzero += min(new, _nonzero(masked.get(id(tensor), tensor))) if new else 0
-    stored_bytes = sum(
-        _take_bytes(tensor, seen.stored) * part.share for part in parts for tensor in part.tensors
-    )
     return {
         "params": float(params),
         "nonzero_params": float(nonzero),
-        "weight_bytes": float(stored_bytes),
+        "weight_bytes": float(sum(part.count_bytes(seen.stored) for part in parts)),
     }
 
 
@@ -77,7 +74,7 @@ class Stored:
     """What a module would save, without the modules in it: its state, unpacked.
 
     tensors: all of it. packed: those that are no parameter and no buffer, as quantized layers keep
-    their weights; of a single number it is a scale. share: of the bytes that they are stored in.
+    their weights; of a single number it is a scale.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -87,11 +84,26 @@ class Stored:
         self.module = module
         self.tensors = [tensor for value in state.values() for tensor in _tensors(value)]
         self.packed = [one for one in self.tensors if id(one) not in plain and one.numel() > 1]
-        # PyTorch's dynamic layers in half precision unpack their weights to float32.
-        self.share = 0.5 if torch.float16 in map(_as_dtype, state.values()) else 1.0
+        kinds = [getattr(module, "weight_dtype", None), *map(_find_dtype, state.values())]
+        self._half = torch.float16 in kinds
+
+    def count_bytes(self, seen: Storages) -> float:
+        """Return in how many bytes it is stored, those that were seen left out.
+
+        PyTorch's dynamic layers in half precision unpack their weights to float32.
+        """
+        return sum(
+            _take_bytes(tensor, seen) * (0.5 if self._half and tensor.dim() > 1 else 1.0)
+            for tensor in self.tensors
+        )
 
 
-def _as_dtype(value: Any) -> torch.dtype | None:
+def _find_dtype(value: Any) -> torch.dtype | None:
+    """Return the type of packed weights, where a module's state says it."""
+    if isinstance(value, torch.ScriptObject):
+        told = unpack(value)
+        half = isinstance(told, tuple) and told[0] and told[0][0] == "quantized_fp16"
+        return torch.float16 if half else None
     return value if isinstance(value, torch.dtype) else None
 
 

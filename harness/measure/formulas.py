@@ -142,11 +142,17 @@ def count_bag(_: Any, table: Tensor, indices: Tensor, *rest: Any) -> int:
     return 0 if weights is None else indices.numel() * table.shape[1]
 
 
-def count_bag_slope(_: Any, slope: Tensor, *rest: Any) -> int:
-    """Of its table: each row that was looked up, times its own weight where there are such."""
-    tensors = [one for one in rest if isinstance(one, Tensor)]
-    weighted = len(tensors) > 4
-    return tensors[0].numel() * slope.shape[1] if weighted else 0
+def count_bag_slope(place: int) -> Formula:
+    """Of a bag's table: each row that was looked up times its own weight, which is in that place.
+
+    Nothing where there are no such weights.
+    """
+
+    def formula(_: Any, slope: Tensor, *rest: Any) -> int:
+        weights = rest[place] if len(rest) > place else None
+        return 0 if weights is None else rest[0].numel() * slope.shape[1]
+
+    return formula
 
 
 def count_bag_weights_slope(_: Any, slope: Tensor, __: Tensor, indices: Tensor, *___: Any) -> int:
@@ -182,7 +188,9 @@ OWN: dict[str, Formula] = {
     "_cdist_forward": count_distances, "_pdist_forward": count_distances,
     "_euclidean_dist": count_distances, "_embedding_bag": count_bag,
     "_embedding_bag_forward_only": count_bag,
-    "_embedding_bag_dense_backward": count_bag_slope,
+    "_embedding_bag_backward": count_bag_slope(9),
+    "_embedding_bag_dense_backward": count_bag_slope(7),
+    "_embedding_bag_sparse_backward": count_bag_slope(7),
     "_embedding_bag_per_sample_weights_backward": count_bag_weights_slope,
     "quantized_lstm": packed.count_packed_recurrent(4),
     "quantized_gru": packed.count_packed_recurrent(3),

@@ -186,7 +186,7 @@ class Kept:
         off = np.array(self.levels) - median(self.levels)
         most = FURTHEST_LEVEL * robust_deviation(self.levels)
         if np.mean(np.abs(off) > most) > FEW_LEVELS:  # it has two speeds
-            most = float("inf")
+            off, most = off - off.mean(), float("inf")
         squares = float((np.clip(off, -most, most) ** 2).sum())
         known = USUAL.speed.variance, USUAL.speed.sessions
         return Known(*_learn(*known, [squares], [0.0], [len(off) - 1.0]))

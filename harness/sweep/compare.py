@@ -73,26 +73,26 @@ def compare(
     mine, theirs = (split.find_own(one.name) for one in (member, reference))
     middles, widened = [], []
     for number, ratios, error in zip(sessions, paired, find_sessions(paired)[1], strict=True):
-        told = number in mine and number in theirs
-        own = (mine[number], theirs[number]) if told else None
-        middles.append(own[0].middle - own[1].middle if own else float(np.median(ratios)))
-        stretch = max(1.0, find_error(*own, error, len(ratios)) / error) if own else 1.0
-        widened.append(middles[-1] + stretch * (ratios - middles[-1]))
+        middle, stretch = float(np.median(ratios)), 1.0
+        if number in mine and number in theirs:
+            middle = mine[number].middle - theirs[number].middle
+            rounds = split.count_rounds(member.name, reference.name, number)
+            stretch = sqrt(max(1.0, len(ratios) / rounds))
+            stretch *= stretch_medians(mine[number], theirs[number], error * sqrt(len(ratios)))
+        middles.append(middle)
+        widened.append(middle + stretch * (ratios - middle))
     return compare_sessions(widened, apart, known, middles)
 
 
-def find_error(one: Own, other: Own, paired: float, pairs: int) -> float:
-    """Return the standard error of the difference of two cells' medians in a session.
+def stretch_medians(one: Own, other: Own, paired: float) -> float:
+    """Return how much less sure the difference of two medians is than the median of differences.
 
-    By that of their `paired` rounds alone if both had clean rounds in the same ones; medians of
-    others have less in common, and those of two series have less than the series have, of which the
-    correlation is ρ: asin ρ · 2/π. Source: for normal noise, the correlation of two signs.
+    `paired` is the standard error of the latter, for one round. Of two series with the correlation
+    ρ, medians have only asin ρ · 2/π: cells that are disturbed together. At least 1.
     """
-    here, there = one.error**2 * one.rounds, other.error**2 * other.rounds
-    if not here * there > 0:
-        return paired
-    correlation = (here + there - paired**2 * pairs) / 2 / sqrt(here * there)
-    shared = np.isfinite(one.values[np.isfinite(other.values)]).sum()
-    common = asin(min(1.0, max(-1.0, correlation))) * 2 / pi * shared
-    common *= one.error * other.error / sqrt(one.rounds * other.rounds)
-    return sqrt(max(0.0, one.error**2 + other.error**2 - 2 * common))
+    here, there = (each.error**2 * each.rounds for each in (one, other))
+    if not here * there * paired > 0:
+        return 1.0
+    correlation = (here + there - paired**2) / 2 / sqrt(here * there)
+    common = asin(min(1.0, max(-1.0, correlation))) * 2 / pi * sqrt(here * there)
+    return sqrt(max(1.0, (here + there - 2 * common) / paired**2))

@@ -273,4 +273,4 @@ def test_an_interval_over_sessions_holds_though_some_are_short(
         medians = {str(row): dict(enumerate(np.exp(one))) for row, one in enumerate(logs)}
         one = find_latencies(medians, sessions)["0"]
         covered += one.low <= 1 <= one.high
-    assert 0.92 <= covered / 300 <= 0.99
+    assert 0.9 <= covered / 300 <= 0.99

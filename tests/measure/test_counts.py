@@ -140,8 +140,9 @@ CLOSED_FORMS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], int]] = {
     ),
     "groups of columns": (
         Calls(lambda x, w: torch._grouped_mm(
-            x.bfloat16(), w.bfloat16(), offs=torch.tensor([8, 24], dtype=torch.int32)), 8, 24),
-        (torch.randn(2, 16, 8),), 16 * 8 * 24,
+            w.bfloat16(), x[0].mT.bfloat16(), offs=torch.tensor([8, 24], dtype=torch.int32)),
+            2, 16, 8),
+        (torch.randn(2, 24, 8),), 16 * 8 * 24,
     ),
     "a bag of words": (
         Calls(lambda x, w: nn.functional.embedding_bag(torch.arange(7)[None], w), 9, 5), (ROWS,), 0,
