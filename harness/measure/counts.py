@@ -102,7 +102,8 @@ def _find_dtype(value: Any) -> torch.dtype | None:
     """Return the type of packed weights, where a module's state says it."""
     if isinstance(value, torch.ScriptObject):
         told = unpack(value)
-        half = isinstance(told, tuple) and told[0] and told[0][0] == "quantized_fp16"
+        state = told[0] if isinstance(told, tuple) else None
+        half = isinstance(state, tuple) and state[:1] == ("quantized_fp16",)
         return torch.float16 if half else None
     return value if isinstance(value, torch.dtype) else None
 
