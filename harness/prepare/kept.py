@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from bench.data import Dataset, Split
 from bench.subject import Subject
 from harness.durable import write_durably
 from harness.measure.behaviour import Behaviour
+from harness.measure.work import Work
 from harness.prepare.content import digest_content
 from harness.prepare.evict import mark_used
 
@@ -44,6 +47,34 @@ def read_behaviour(variant: str) -> Behaviour:
         return Behaviour(**json.loads((variant_folder(variant) / "behaviour.json").read_text()))
     except OSError:
         return Behaviour()
+
+
+def keep_counts(
+    variant: str, runtime: str, batches: Sequence[int], counted: Mapping[str, Any]
+) -> None:
+    """Note beside a variant what was counted of it, for runs to come; not where there is no room.
+
+    Its key has all that it is made of, and this code.
+    """
+    text = json.dumps({**counted, "work": dataclasses.asdict(counted["work"])}, default=list)
+    path = _counts_file(variant, runtime, batches)
+    with contextlib.suppress(OSError):
+        write_durably(path, lambda place: place.write_text(text))
+
+
+def read_counts(variant: str, runtime: str, batches: Sequence[int]) -> dict[str, Any] | None:
+    """Return what was counted of a variant in calls of these batches, or None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told: dict[str, Any] = json.loads(_counts_file(variant, runtime, batches).read_text())
+        work = told["work"]
+        calls = tuple((int(examples), float(macs)) for examples, macs in work["counted"])
+        return told | {"work": Work(calls, frozenset(work["refused"]), bool(work["fixed"]))}
+    return None
+
+
+def _counts_file(variant: str, runtime: str, batches: Sequence[int]) -> Path:
+    name = hashlib.sha256(f"{runtime} {sorted(batches)}".encode()).hexdigest()[:12]
+    return variant_folder(variant) / f"counts-{name}.json"
 
 
 def read_facts(variant: str) -> dict[str, Any]:

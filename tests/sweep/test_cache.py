@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -183,6 +185,29 @@ def test_a_data_set_takes_no_more_room_than_its_examples(
     file = cache_folder() / "datasets" / f"{key}.pt"
     assert file.stat().st_size < 3 * inputs.numel() * inputs.element_size() + 20_000
     assert torch.equal(load_dataset(key).test.inputs, inputs)
+
+
+def test_what_was_counted_is_known_to_later_runs_for_the_same_batches(launcher: Launcher) -> None:
+    variant = prepare(launcher, "digits-mlp(width=9)")
+
+    def count(*batches: int) -> dict[str, Any]:
+        with launcher.worker() as worker:
+            found: dict[str, Any] = worker.call(
+                "count", 60, variant=variant, runtime="eager", batches=batches
+            )
+        return found
+
+    first = count(8, 1)
+    (file,) = variant_folder(variant).glob("counts-*.json")
+    assert count(1, 8) == first
+    told = json.loads(file.read_text())
+    told["metrics"]["params"] = 7.0
+    file.write_text(json.dumps(told))
+    assert count(8, 1)["metrics"]["params"] == 7, "it is not counted again"
+    assert count(64)["metrics"] == first["metrics"], "in another batch it is"
+    for broken in ("", "{}", '{"work": {}}', "[1]"):
+        file.write_text(broken)
+        assert count(8, 1) == first
 
 
 def test_a_variant_that_is_loaded_is_used(launcher: Launcher) -> None:
