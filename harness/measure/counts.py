@@ -54,12 +54,10 @@ def count_weights(
     """
     seen = seen or Seen()
     parts = [Stored(part) for part in (module.modules() if recurse else [module])]
-    packed = [tensor for part in parts for tensor in part.packed]
-    decoders = (getattr(part.module, "decode_weight", None) for part in parts)
-    decoded = [decode() for decode in decoders if callable(decode)]
+    kept = [tensor for part in parts for tensor in part.unpack()]
     masked = _find_masked(module)
     params = nonzero = 0
-    for tensor in (*module.parameters(recurse), *packed, *decoded):
+    for tensor in (*module.parameters(recurse), *kept):
         new = _take(tensor, seen.weights)
         params += new
         nonzero += min(new, _nonzero(masked.get(id(tensor), tensor))) if new else 0
@@ -71,21 +69,27 @@ def count_weights(
 
 
 class Stored:
-    """What a module would save, without the modules in it: its state, unpacked.
-
-    tensors: all of it. packed: those that are no parameter and no buffer, as quantized layers keep
-    their weights; of a single number it is a scale.
-    """
+    """What a module would save, without the modules in it."""
 
     def __init__(self, module: nn.Module) -> None:
         state: dict[str, Any] = {}
         module._save_to_state_dict(state, "", keep_vars=True)
-        plain = {id(one) for one in (*module.parameters(False), *module.buffers(False))}
-        self.module = module
-        self.tensors = [tensor for value in state.values() for tensor in _tensors(value)]
-        self.packed = [one for one in self.tensors if id(one) not in plain and one.numel() > 1]
+        self._module = module
+        self._tensors = [tensor for value in state.values() for tensor in _tensors(value)]
         kinds = [getattr(module, "weight_dtype", None), *map(_find_dtype, state.values())]
         self._half = torch.float16 in kinds
+
+    def unpack(self) -> list[Tensor]:
+        """Return the weights that are no parameters: decoded, or as quantized layers save them.
+
+        Of these, what is no buffer either; of a single number it is a scale.
+        """
+        decode = getattr(self._module, "decode_weight", None)
+        if callable(decode):
+            return [decode()]
+        plain = (*self._module.parameters(False), *self._module.buffers(False))
+        known = {id(one) for one in plain}
+        return [one for one in self._tensors if id(one) not in known and one.numel() > 1]
 
     def count_bytes(self, seen: Storages) -> float:
         """Return in how many bytes it is stored, those that were seen left out.
@@ -94,7 +98,7 @@ class Stored:
         """
         return sum(
             _take_bytes(tensor, seen) * (0.5 if self._half and tensor.dim() > 1 else 1.0)
-            for tensor in self.tensors
+            for tensor in self._tensors
         )
 
 
