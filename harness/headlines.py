@@ -49,8 +49,10 @@ def find_headlines(heat: TimedRounds, between: Between) -> dict[str, Estimate]:
     freedom = dict(zip(heat.medians, find_freedom(heat.likeness), strict=True))
     found = {}
     for name in split.names:
-        sessions, middles, errors = split.own_sessions(name)
-        apart = [heat.spread / sqrt(heat.processes[name][one]) for one in sessions]
+        own = split.parts[name]
+        apart = [heat.spread / sqrt(heat.processes[name][one]) for one in own]
+        middles = np.array([one.middle for one in own.values()])
+        errors = np.array([one.error for one in own.values()])
         middle = average(middles, np.hypot(errors, apart), between.work.times(freedom[name]))
         low = middle.value - hypot(middle.value - middle.low, level.value - level.low)
         high = middle.value + hypot(middle.high - middle.value, level.high - level.value)
@@ -80,16 +82,19 @@ class SplitSessions:
         factors = np.exp(self.shared - level) if len(level) else np.empty(0)
         return dict(zip(self.numbers, factors.tolist(), strict=True))
 
-    def find_own(self, name: str) -> dict[int, Own]:
-        """Return what is a cell's own in each session that it has rounds in."""
-        if name not in self.names:
-            return {}
-        row = self.own[self.names.index(name)]
-        told = zip(*self.own_sessions(name), strict=True)
-        return {
-            one: Own(row[self.turns == one], float(middle), float(error))
-            for one, middle, error in told
-        }
+    @cached_property
+    def parts(self) -> dict[str, dict[int, Own]]:
+        """What is each cell's own in each session that it has rounds in."""
+        found = {}
+        for name, row in zip(self.names, self.own, strict=True):
+            there = np.isfinite(row)
+            sessions = [int(one) for one in np.unique(self.turns[there])]
+            told = find_sessions([row[there & (self.turns == one)] for one in sessions])
+            found[name] = {
+                one: Own(row[self.turns == one], float(middle), float(error))
+                for one, middle, error in zip(sessions, *told, strict=True)
+            }
+        return found
 
     def count_rounds(self, name: str, other: str, session: int) -> float:
         """Return as many rounds in which all cells were clean would tell a ratio as surely.
@@ -116,13 +121,6 @@ class SplitSessions:
             ties = np.diag(there.sum(1)) - (there / counts) @ there.T
             found[one] = ties, np.linalg.pinv(ties, TIED, hermitian=True)
         return found
-
-    def own_sessions(self, name: str) -> tuple[list[int], Floats, Floats]:
-        """Return the sessions that a cell has rounds in, their middles and standard errors."""
-        row = self.own[self.names.index(name)]
-        there = np.isfinite(row)
-        sessions = [int(one) for one in np.unique(self.turns[there])]
-        return sessions, *find_sessions([row[there & (self.turns == one)] for one in sessions])
 
     def level(self) -> tuple[Floats, Floats]:
         """Return the level of the heat, the mean over sessions, and its standard error, as arrays.

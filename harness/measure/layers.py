@@ -13,10 +13,10 @@ from torch.nn.utils import parametrize
 from bench.subject import evaluating
 from bench.tasks import first_tensor
 from harness.layer import Layer
-from harness.measure.counts import Seen, count_weights
 from harness.measure.dispatch import forget_traces
 from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import take_batch
+from harness.measure.weights import Seen, count_weights
 
 BETWEEN = "between layers"
 """The kind of the row for products that no layer makes, such as those of attention."""

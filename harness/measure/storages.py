@@ -73,6 +73,17 @@ def _mark(taken: Tensor, tensor: Tensor) -> Tensor:
     return taken.as_strided(sizes, strides, int(tensor.storage_offset()))
 
 
+def find_tensors(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in a value: in lists, and in packed quantized weights."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, torch.ScriptObject):
+        yield from find_tensors(unpack(value))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from find_tensors(item)
+
+
 def unpack(packed: torch.ScriptObject) -> Any:
     """Return what a packed object of quantized kernels holds; nothing of what is none."""
     held: Any = packed  # its methods are registered at run time

@@ -14,7 +14,7 @@ from harness.measure.dispatch import OperatorMode, forget_traces
 from harness.measure.formulas import find_formulas
 from harness.measure.roofline import Traffic
 from harness.measure.runtimes import Program, TrainingStep, ready
-from harness.measure.storages import unpack
+from harness.measure.storages import find_tensors
 from harness.measure.tf32 import may_run_in_tf32
 from harness.measure.touched import count_touched, limit_look_up, reads_touched
 
@@ -150,18 +150,13 @@ def _sort_arguments(func: Any, args: Any, kwargs: Any) -> tuple[list[Tensor], li
 
 def _tensors(value: Any) -> Iterator[Tensor]:
     """All plain tensors in a value: in lists, in sparse tensors, in packed quantized weights."""
-    if isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, torch.ScriptObject):
-        yield from _tensors(unpack(value))
-    elif isinstance(value, Tensor):
-        if value.layout in (torch.sparse_csr, torch.sparse_bsr):
-            yield from (value.crow_indices(), value.col_indices(), value.values())
-        elif value.layout is torch.sparse_coo:
-            yield from (value._indices(), value._values())
+    for tensor in find_tensors(value):
+        if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+            yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+        elif tensor.layout is torch.sparse_coo:
+            yield from (tensor._indices(), tensor._values())
         else:
-            yield value
+            yield tensor
 
 
 def _bytes(tensors: list[Tensor]) -> dict[Any, int]:

@@ -70,7 +70,7 @@ def compare(
     paired = [*sessions.values()]
     if split is None or not sessions:
         return compare_sessions(paired, apart, known)
-    mine, theirs = (split.find_own(one.name) for one in (member, reference))
+    mine, theirs = (split.parts.get(one.name, {}) for one in (member, reference))
     middles, widened = [], []
     for number, ratios, error in zip(sessions, paired, find_sessions(paired)[1], strict=True):
         middle, stretch = float(np.median(ratios)), 1.0

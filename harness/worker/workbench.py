@@ -19,7 +19,7 @@ from bench.cache import cache_folder
 from harness.errors import WorkerRefusal
 from harness.layer import Layer
 from harness.likeness import write_work
-from harness.measure import counts, memory, quality, settings, timing, traffic
+from harness.measure import counts, memory, quality, settings, timing, traffic, weights
 from harness.measure.allocator import keep_freed_memory
 from harness.measure.behaviour import try_out
 from harness.measure.devices import open_device
@@ -255,8 +255,8 @@ class Workbench:
             one = open_variant(variant, "cpu", runtime, count)  # a step changes the weights
             return one.program, one.inputs
 
-        found = counts.count_weights(loaded.module)  # before calls leave something in its buffers
-        found["disk_bytes"] = counts.disk_bytes(loaded.module)
+        found = weights.count_weights(loaded.module)  # before calls leave something in its buffers
+        found["disk_bytes"] = weights.disk_bytes(loaded.module)
         few = counts.SEVERAL if runtime == TRAINING else (*counts.SEVERAL, 1)  # norms train on two
         work, uncounted = counts.count_work(call_of, (*few, len(examples[0])), batches)
         kept.keep_behaviour(variant, try_out(loaded.module, examples))

@@ -16,9 +16,10 @@ from bench import Refusal, Subject, registry
 from bench.data import Dataset, Split, load_dataset
 from bench.subject import as_subject
 from bench.training import train
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import count_macs
 from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
+from harness.measure.weights import count_weights
 from harness.prepare.kept import save_subject
 
 registry.load_built_ins()

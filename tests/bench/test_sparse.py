@@ -8,7 +8,8 @@ from torch import nn
 
 from bench import Refusal, Subject, registry
 from bench.techniques.sparse import SparseCode, SparseLinear, keep_two_of_four
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import count_macs
+from harness.measure.weights import count_weights
 
 
 def apply(technique: str, subject: Subject, seed: int = 0) -> Subject:

@@ -16,10 +16,11 @@ from bench import Refusal, Subject, registry
 from bench.data import Dataset, Split
 from bench.techniques.static import StaticLayer
 from bench.training import scores
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import count_macs
 from harness.measure.layers import list_layers
 from harness.measure.macs import MacCounter
 from harness.measure.traffic import count_traffic
+from harness.measure.weights import count_weights
 from harness.prepare.kept import save_subject
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.storage import STORABLE, StoredLayer, pack_bits, replace_layers, unpack_bits
 from bench.techniques.codes import AffineCode, BinaryCode, PowerOfTwoCode, SharedCode, SymmetricCode
-from harness.measure.counts import count_weights
+from harness.measure.weights import count_weights
 
 CODES = {
     "affine": lambda weight: AffineCode(weight, 5, weight.numel()),

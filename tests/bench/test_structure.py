@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bench import Refusal, SpecError, Subject, registry
 from bench.techniques.low_rank import split_layer
 from bench.training import tune_accuracy
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import count_macs
+from harness.measure.weights import count_weights
 
 registry.load_built_ins()
 

@@ -13,9 +13,10 @@ from bench import Refusal, Subject, registry
 from bench.techniques.sparse import keep_two_of_four
 from bench.techniques.tensor_cores import FP8, Fp8Linear, TwoOfFourLinear, require_card
 from bench.training import tune_accuracy
-from harness.measure.counts import count_macs, count_weights
+from harness.measure.counts import count_macs
 from harness.measure.tf32 import describe_tf32
 from harness.measure.traffic import count_traffic
+from harness.measure.weights import count_weights
 from harness.prepare.kept import save_subject
 
 registry.load_built_ins()

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.subject import Optimizer, Recipe
-from harness.measure.counts import count_macs, count_weights, disk_bytes
+from harness.measure.counts import count_macs
 from harness.measure.macs import MacCounter, count_call
 from harness.measure.runtimes import TrainingStep
+from harness.measure.weights import count_weights, disk_bytes
 
 
 def test_a_linear_layer_has_in_times_out_macs_and_a_bias() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from harness.measure.counts import count_weights
 from harness.measure.layers import list_layers
+from harness.measure.weights import count_weights
 
 
 class Gpt(nn.Module):
