@@ -74,9 +74,10 @@ def compare(
     middles, widened = [], []
     for number, ratios, error in zip(sessions, paired, find_sessions(paired)[1], strict=True):
         middle, stretch = float(np.median(ratios)), 1.0
-        if number in mine and number in theirs:
+        told = number in mine and number in theirs
+        rounds = split.count_rounds(member.name, reference.name, number) if told else 0.0
+        if rounds > 0:  # or nothing ties what is their own
             middle = mine[number].middle - theirs[number].middle
-            rounds = split.count_rounds(member.name, reference.name, number)
             stretch = sqrt(max(1.0, len(ratios) / rounds))
             stretch *= stretch_medians(mine[number], theirs[number], error * sqrt(len(ratios)))
         middles.append(middle)

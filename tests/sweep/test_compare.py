@@ -51,3 +51,18 @@ def test_a_ratio_holds_whatever_share_of_its_cells_rounds_is_clean(share: float)
 @pytest.mark.parametrize("correlation", [0.5, 0.9])
 def test_a_ratio_of_cells_that_are_disturbed_together_holds(correlation: float) -> None:
     assert 0.92 <= find_coverage(1.0, correlation) <= 0.995
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_two_cells_that_were_never_clean_together_are_compared_by_all_their_rounds(
+    others: int,
+) -> None:
+    """Nothing ties the clean ones, nor do other cells, each of which was clean with one of them."""
+    logs = 0.01 * np.random.default_rng(6).standard_normal((2 + others, ROUNDS))
+    clean = np.zeros((2 + others, ROUNDS), dtype=bool)
+    clean[0::2, :40], clean[1::2, 60:] = True, True
+    members = make_members(logs, clean)
+    split = tabulate_rounds(members, np.eye(2 + others)).split
+    found = compare(members[0], members[1], 0.0, split=split).within
+    paired = compare(members[0], members[1], 0.0).within
+    assert (found.value, found.low, found.high) == (paired.value, paired.low, paired.high)
