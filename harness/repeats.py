@@ -159,7 +159,7 @@ def pay_for_looks(p_value: float, rounds: int) -> float:
         return p_value
     away = max(LEAST_AWAY, -NormalDist().inv_cdf(p_value / 2))
     crossings = (away - 1 / away) * NormalDist().pdf(away) * log(rounds / LEAST_FOR_INTERVAL)
-    return min(1.0, p_value + max(0.0, crossings))
+    return min(1.0, p_value + crossings)
 
 
 def _find_p_value(
