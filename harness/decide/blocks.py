@@ -36,6 +36,7 @@ def _read_blocks(run: Run) -> pd.DataFrame:
 def _find_medians(samples: pd.DataFrame) -> pd.DataFrame:
     names = BLOCK_COLUMNS[:-1]
     known = samples[samples["seconds"] > 0]
+    known = known.reindex(columns=[*names, "seconds"])  # of an old run there are no sessions
     known = known.assign(cause=known["cause"].fillna(""), session=known["session"].fillna(0))
     medians = known.groupby(names, sort=True)["seconds"].median()
     return medians.rename("median_s").reset_index()

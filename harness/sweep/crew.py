@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 from harness.errors import WorkerFailure, WorkerRefusal
-from harness.grid import BASELINE, Budget, Cell
+from harness.grid import Budget, Cell
 from harness.measure.disturbance import read_stall_s
 from harness.stats import LEAST_FOR_INTERVAL
-from harness.sweep.answers import Answers, KnownAnswers
+from harness.sweep.answers import KnownAnswers
 from harness.sweep.conclude import judge_seats, own_mistake
 from harness.sweep.grouping import FEWEST, choose_processes, group_seats
-from harness.sweep.guest import ADJACENT_BLOCK_S, Guest
+from harness.sweep.guest import ADJACENT_BLOCK_S
 from harness.sweep.heat import (
     CONTROL,
-    DECISION,
     INTERRUPTION,
     Member,
-    Samples,
     Stop,
-    never,
     run_heat,
 )
 from harness.sweep.journal import Journal
+from harness.sweep.loader import Loader
 from harness.sweep.look import Looks, look_at
 from harness.sweep.recover import note_seats
-from harness.sweep.remote import Worker, alternate
+from harness.sweep.remote import Worker
 from harness.sweep.seat import Seat, TimedHeat
 from harness.sweep.shop import Shop
 from harness.sweep.standing import Lookout, find_standings
@@ -49,8 +44,7 @@ class Crew:
         self.shop = shop
         self.place = place
         self.seats = seats
-        self._known_answers = known_answers
-        self._order = random.Random()
+        self._loader = Loader(shop, known_answers)
         self._told = False
 
     def groups(self) -> list[tuple[list[Seat], int]]:
@@ -79,12 +73,14 @@ class Crew:
         it; `enough_rounds`: as a stop has it.
         """
         budget, measure = self.shop.grid.budget, self.shop.grid.measure
-        self._order.seed(seed)
+        self._loader.order.seed(seed)
+
+        def tell_loaded() -> None:
+            self.shop.progress.standings(name, find_standings(seats))
+
         with ExitStack() as stack:
             begin = time.monotonic()
-            for seat in seats:
-                self._seat(seat, stack, processes)
-                self.shop.progress.standings(name, find_standings(seats))
+            self._loader.load_all(seats, stack, processes, tell_loaded)
             load_s = (time.monotonic() - begin) / len(seats)
             judge_seats(seats)
             control = self._control(seats[0].cell, stack, processes)
@@ -164,101 +160,19 @@ class Crew:
 
     def forget_answers(self) -> None:
         """Let go of known answers: all seats have been judged."""
-        self._known_answers = KnownAnswers()
-
-    def _seat(self, seat: Seat, stack: ExitStack, processes: int) -> None:
-        """Load a seat's cell and make it a member; without processes it loads for each block.
-
-        The first load tells pace and answers in either case.
-        """
-        seat.member = _absent(seat) if seat.judged else None
-        if seat.problem is not None or seat.concluded:
-            return
-        begin = time.monotonic()
-        with ExitStack() as visit:
-            try:
-                loads = [
-                    self._load(seat, visit, cold=number == 0 and not seat.judged)
-                    for number in range(max(1, processes))
-                ]
-                seat.load_s = (time.monotonic() - begin) / len(loads)
-                first, loaded = loads[0]
-                if not seat.judged:
-                    seat.answers = self._ask_answers(seat, first)
-                first.pause()
-            except (WorkerFailure, WorkerRefusal) as problem:
-                seat.problem = problem
-                seat.member = _absent(seat) if seat.judged else None
-                return
-            seat.pace_s = loaded["pace_s"]
-            if not seat.judged:
-                seat.traffic = loaded["traffic"]
-                found = seat.record.measured(**loaded["metrics"])
-                seat.record = found.under(**loaded["conditions"])
-            if processes:
-                stack.push(visit.pop_all())
-        guest = Guest(partial(self._load, seat), self.shop.grid.budget.timeout_s)
-        workers = [worker for worker, _ in loads]
-        seat.member = Member(
-            seat.cell.id,
-            self._blocks_of(workers) if processes else guest.time_block,
-            family=seat.cell.model,
-            follows=seat.cell.technique == BASELINE,
-            present=nullcontext if processes else guest.present,
-        )
-
-    def _load(
-        self, seat: Seat, stack: ExitStack, cold: bool = False
-    ) -> tuple[Worker, dict[str, Any]]:
-        measure = self.shop.grid.measure
-        worker = self.shop.hire(stack, seat.cell.device, seat.cell)
-        loaded = worker.call(
-            "load", self.shop.grid.budget.timeout_s, **seat.request, pin=measure.pin,
-            wait_policy=measure.wait_policy, flush_cache=measure.flush_cache,
-            cold=cold, near=self.shop.hardware.node(seat.cell.device),
-        )  # fmt: skip
-        worker.pause()
-        return worker, loaded
+        self._loader.forget_answers()
 
     def _control(self, cell: Cell, stack: ExitStack, processes: int) -> Member:
         """Return the control workload as a member that stays as long as any other."""
         workers: list[Worker] = []
-        control = Member(CONTROL, self._blocks_of(workers), follows=True, stopped_by="the others")
+        blocks = self._loader.blocks_of(workers)
+        control = Member(CONTROL, blocks, follows=True, stopped_by="the others")
         try:
             for _ in range(max(1, processes)):
-                worker = self.shop.hire(stack, cell.device)
-                workers.append(worker)
-                worker.call(
-                    "load_control", self.shop.grid.budget.timeout_s,
-                    device=cell.device, threads=cell.threads, pin=self.shop.grid.measure.pin,
-                    near=self.shop.hardware.node(cell.device),
-                )  # fmt: skip
-                worker.pause()
+                self._loader.load_control(workers, stack, cell.device, cell.threads)
         except (WorkerFailure, WorkerRefusal) as problem:  # a heat goes on without it
             control.problem = problem
         return control
-
-    def _blocks_of(self, workers: Sequence[Worker]) -> Callable[[], Samples]:
-        measure, timeout_s = self.shop.grid.measure, self.shop.grid.budget.timeout_s
-        return alternate(workers, timeout_s, measure.block_s, self._order)
-
-    def _ask_answers(self, seat: Seat, worker: Worker) -> Answers:
-        """Ask once for each variant, device, runtime and batch: threads do not change answers.
-
-        Nor do most batches; the worker checks that before it repeats the whole test split.
-        """
-        cell, known = seat.cell, self._known_answers
-        place = (seat.variant, cell.device, cell.runtime)
-        answers = known.find(place, cell.batch)
-        if answers is None:
-            other = known.find_other(place)
-            found: Answers | None = worker.call(
-                "answers", self.shop.grid.budget.timeout_s, variant=seat.variant, batch=cell.batch,
-                known=None if other is None else other["outputs"],
-            )  # fmt: skip
-            answers = found if found is not None else other or {}
-            known.keep(place, cell.batch, answers)
-        return answers
 
 
 def find_whole_s(budget: Budget) -> float:
@@ -273,15 +187,6 @@ def find_spent_s(seats: Sequence[Seat]) -> float:
     """
     kept = [seat.member for seat in seats if seat.kept and seat.member and not seat.failure]
     return min((member.spent_s for member in kept), default=0.0)
-
-
-def _absent(seat: Seat) -> Member:
-    """Return the member of a seat that takes no part in this session.
-
-    What it was timed in earlier ones counts for the others, too.
-    """
-    why = DECISION if seat.problem is None else "failure"
-    return Member(seat.cell.id, never, seat.cell.model, stopped_by=why)
 
 
 def _forgive(members: Sequence[Member]) -> None:
